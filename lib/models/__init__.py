@@ -1,0 +1,1 @@
+"""Trackers, their compression, and their checkpoints."""

@@ -1,0 +1,130 @@
+"""Models from a configuration."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from lib.config import Config, backbone_shape
+from lib.models.base import StagedTracker
+from lib.models.checkpoint import load_mae, load_weights
+from lib.models.compress import Compressor, divide
+from lib.models.compress.initialise import initialise_student
+from lib.models.ostrack import OSTrack, ViTBackbone
+from lib.models.ostrack.heads import build_head
+from lib.utils.errors import UserError
+from lib.utils.files import ROOT, resolve
+
+logger = logging.getLogger(__name__)
+
+
+def teacher_depth(cfg: Config) -> int:
+    """Number of layers N_t of the full model."""
+    return backbone_shape(cfg).depth
+
+
+def build_ostrack(cfg: Config, drop_rates: Sequence[float] | None = None, eliminate: bool = True) -> OSTrack:
+    """An OSTrack with random weights.
+
+    Args:
+        cfg: any run's configuration.
+        drop_rates: drop-path rate of each layer, whose number is the depth; None: the full depth, rising linearly from
+            0 to TRAIN.DROP_PATH_RATE.
+        eliminate: build candidate elimination where the configuration asks for it.
+    """
+    dim, depth, heads, ratio = backbone_shape(cfg)
+    backbone, data = cfg.MODEL.BACKBONE, cfg.DATA
+    keep = dict(zip(backbone.CE_LOC, backbone.CE_KEEP_RATIO, strict=True)) if eliminate else {}
+    if drop_rates is None:
+        drop_rates = _drop_rates(cfg.TRAIN.DROP_PATH_RATE, depth)
+    vit = ViTBackbone(embed_dim=dim, num_heads=heads, mlp_ratio=ratio, drop_rates=drop_rates,
+                      patch_size=backbone.STRIDE, image_size=backbone.IMG_SIZE, template_size=data.TEMPLATE.SIZE,
+                      search_size=data.SEARCH.SIZE, keep_rates=keep)
+    channels = cfg.MODEL.NUM_CHANNELS if cfg.MODEL.HEAD.TYPE == "CORNER" else cfg.MODEL.HEAD.NUM_CHANNELS
+    return OSTrack(vit, build_head(cfg.MODEL.HEAD.TYPE, dim, channels))
+
+
+def _drop_rates(last: float, depth: int) -> list[float]:
+    """0 at the first layer, `last` at the last."""
+    return torch.linspace(0, last, depth).tolist()
+
+
+def build_teacher(cfg: Config) -> StagedTracker:
+    """The full-depth model without candidate elimination (the compression's teacher), random weights."""
+    return build_ostrack(cfg, eliminate=False)
+
+
+def build_student(cfg: Config) -> StagedTracker:
+    """The student of a compresstracker configuration, random weights.
+
+    A student layer's drop-path rate is that of its stage's first teacher layer (as in the released code).
+    """
+    stages = divide(teacher_depth(cfg), cfg.MODEL.BACKBONE.DISTILL_LAYER, cfg.COMPRESS.STAGES)
+    rates = _drop_rates(cfg.TRAIN.DROP_PATH_RATE, teacher_depth(cfg))
+    return build_ostrack(cfg, [rates[stage[0]] for stage in stages], eliminate=False)
+
+
+def build_for_test(cfg: Config) -> StagedTracker:
+    """What the configuration's checkpoint holds: the student of `compresstracker`, the model of `ostrack`."""
+    return build_student(cfg) if cfg.script == "compresstracker" else build_ostrack(cfg)
+
+
+def build_for_train(cfg: Config) -> OSTrack | Compressor:
+    """What the configuration trains, with its initial weights loaded.
+
+    Raises:
+        UserError: a weights file is missing or does not fit.
+    """
+    if cfg.script == "compresstracker":
+        return build_compressor(cfg)
+    model = build_ostrack(cfg)
+    if cfg.MODEL.PRETRAIN_FILE:
+        path = find_pretrained(cfg.MODEL.PRETRAIN_FILE, "MODEL.PRETRAIN_FILE")
+        load_mae(model, path)
+        logger.info("backbone starts from %s", path)
+    return model
+
+
+def build_compressor(cfg: Config, load: bool = True) -> Compressor:
+    """Teacher and student of a compresstracker configuration.
+
+    Args:
+        load: read the teacher's checkpoint (and the MAE file for COMPRESS.INIT mae) and initialise the student from it.
+    """
+    compress = cfg.COMPRESS
+    if cfg.MODEL.BACKBONE.CE_LOC:
+        raise UserError(f"{cfg.source}: candidate elimination (MODEL.BACKBONE.CE_LOC) cannot be combined with "
+                        "compression: the stages of teacher and student must give the same tokens. A teacher trained "
+                        "with it can be compressed all the same; leave CE_LOC out of this configuration.")
+    trainable = [part for part in compress.TRAINABLE if part != "head" or compress.HEAD_INIT != "teacher_frozen"]
+    if trainable == ["layers"] and not compress.FORCED_STUDENT:
+        raise UserError(f"{cfg.source}: with nothing but `layers` in COMPRESS.TRAINABLE, a draw that is all teacher "
+                        "leaves nothing to learn; add embed, norm or head, or set COMPRESS.FORCED_STUDENT: true")
+    teacher, student = build_teacher(cfg), build_student(cfg)
+    stages = divide(teacher.depth, student.depth, compress.STAGES)
+    if load:
+        path = find_pretrained(cfg.MODEL.PRETRAIN_FILE, "MODEL.PRETRAIN_FILE", "the teacher's checkpoint")
+        load_weights(teacher, path, role="teacher")
+        logger.info("teacher: %d layers from %s", teacher.depth, path)
+        if compress.INIT == "mae":
+            load_mae(student, find_pretrained(cfg.MODEL.BACKBONE.PRETRAIN_FILE, "MODEL.BACKBONE.PRETRAIN_FILE"))
+        initialise_student(student, teacher, stages, layers=compress.INIT, head=compress.HEAD_INIT)
+    return Compressor(teacher, student, stages, teacher_mode=compress.TEACHER_MODE, trainable=trainable)
+
+
+def find_pretrained(name: str, key: str, what: str = "the pre-trained weights") -> Path:
+    """Path of a weights file: `name` itself (from the repository root when relative), else in `pretrained_models/`.
+
+    Raises:
+        UserError: it is in neither place.
+    """
+    if not name:
+        raise UserError(f"{key} is empty, but {what} is needed; name the file")
+    places = [resolve(name), ROOT / "pretrained_models" / Path(name).name]
+    for place in places:
+        if place.is_file():
+            return place
+    tried = ", ".join(dict.fromkeys(str(place) for place in places))
+    raise UserError(f"{what} ({key}: {name}) was not found; looked for {tried}. Put the file there, or name its path "
+                    f"in the yaml or with --set {key}=PATH.")

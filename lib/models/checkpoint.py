@@ -1,0 +1,253 @@
+"""Checkpoints: the official formats in and out, without ever running code from a file.
+
+Layouts read (state-dict names):
+
+- OSTrack (`net`): `backbone.blocks.i.*`, `box_head.*`;
+- CompressTracker, slim (`net`): `backbone.distill_blocks.i.*` for the student's layers;
+- CompressTracker, raw training checkpoint: the above, and `backbone.blocks.*`, `ori_backbone.*`, `ori_box_head.*` for
+  the frozen teacher;
+- MAE or timm ViT weights (`model`, or a bare state dict): `blocks.i.*`, `patch_embed.*`, `pos_embed`, `norm.*`.
+
+A `module.` prefix (from DistributedDataParallel) is ignored. Slim files are written in the official layout.
+"""
+
+import logging
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lib.config import Config
+from lib.models.base import StagedTracker
+from lib.models.ostrack import OSTrack
+from lib.utils.errors import UserError
+from lib.utils.files import atomic_write
+
+logger = logging.getLogger(__name__)
+
+STUDENT_LAYERS = "backbone.distill_blocks."
+LAYERS = "backbone.blocks."
+
+
+# ---------------------------------------------------------------- reading files
+
+class _Inert:
+    """Stands for any object of a class that is not on the allow-list: it is created, and nothing more."""
+
+    def __new__(cls, *args, **kwargs):
+        return super().__new__(cls)
+
+    def __init__(self, *args, **kwargs):
+        pass
+
+    def __setstate__(self, state):
+        pass
+
+    def __setitem__(self, key, value):
+        pass
+
+    def append(self, item):
+        """Lists of the file that are of an unknown class stay empty."""
+
+    def extend(self, items):
+        """See `append`."""
+
+
+class _RestrictedUnpickler(pickle.Unpickler):
+    """Builds tensors and plain containers; everything else in the file becomes an inert placeholder.
+
+    No function of the file's choosing is ever called: the allow-list holds the rebuilders of tensors only.
+    """
+
+    ALLOWED = {
+        ("collections", "OrderedDict"), ("torch._utils", "_rebuild_tensor"), ("torch._utils", "_rebuild_tensor_v2"),
+        ("torch._utils", "_rebuild_parameter"), ("torch", "Size"), ("torch", "device"), ("torch.serialization",
+                                                                                        "_get_layout"),
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in self.ALLOWED or (module == "torch" and name.endswith(("Storage", "Tensor"))
+                                              or (module == "torch" and isinstance(getattr(torch, name, None),
+                                                                                   torch.dtype))):
+            return super().find_class(module, name)
+        return _Inert
+
+
+_RESTRICTED_PICKLE = SimpleNamespace(
+    __name__="restricted", Unpickler=_RestrictedUnpickler,
+    load=lambda file, **kwargs: _RestrictedUnpickler(file, **kwargs).load())
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A checkpoint's dictionary, tensors on the CPU.
+
+    Files that hold only tensors and plain values are read with `weights_only=True`. The official training checkpoints
+    also hold objects of their own classes; they are read through an allow-list, and those objects are left out.
+
+    Raises:
+        UserError: the file is missing, truncated, or no checkpoint.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"checkpoint {path} does not exist")
+    try:
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:
+            content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_RESTRICTED_PICKLE)
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, ValueError, KeyError, AttributeError,
+            TypeError, IndexError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as a PyTorch checkpoint ({_first_line(error)}); it is truncated or of "
+                        "another kind. Copy or download it again.") from error
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path} holds a {type(content).__name__}, not a dictionary with a state dict; expected an "
+                        "OSTrack, CompressTracker or MAE checkpoint")
+    return dict(content)
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def _state_dict(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+    """The state dict of a checkpoint, without `module.` prefixes."""
+    for key in ("net", "model", "state_dict"):
+        if isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    state = {name.removeprefix("module."): value for name, value in content.items() if isinstance(value, Tensor)}
+    if not state:
+        raise UserError(f"{path} holds no weights (looked for `net`, `model`, `state_dict` or tensors); expected an "
+                        "OSTrack, CompressTracker or MAE checkpoint")
+    return state
+
+
+# ---------------------------------------------------------------- weights into models
+
+def load_weights(model: StagedTracker, path: str | Path, role: str = "test") -> dict[str, Any]:
+    """Load a tracker's weights in place.
+
+    Args:
+        model: of the depth and width that the file holds.
+        path: an official or own checkpoint (see the module's docstring).
+        role: which model of a raw training checkpoint: `test` the student, `teacher` the frozen teacher.
+
+    Returns:
+        what the file holds beside the weights (epoch, configuration...), as far as it is plain data.
+
+    Raises:
+        UserError: the file cannot be read or does not fit the model.
+    """
+    path = Path(path)
+    content = read_checkpoint(path)
+    state = _select(_state_dict(content, path), role)
+    _check_depth(state, model, path)
+    for optional in ("backbone.cls_token", "backbone.pos_embed"):   # never used by the tracker
+        if optional not in state or state[optional].shape != model.state_dict()[optional].shape:
+            state[optional] = model.state_dict()[optional]
+    try:
+        result = model.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:4]]
+        raise UserError(f"{path} does not fit the configured model: {' '.join(lines)} Use the configuration that the "
+                        "checkpoint was trained with.") from error
+    if result.missing_keys or result.unexpected_keys:
+        problem = [f"lacks {name}" for name in result.missing_keys[:3]]
+        problem += [f"has the unknown entry {name}" for name in result.unexpected_keys[:3]]
+        raise UserError(f"{path} does not fit the configured model: it {'; it '.join(problem)}. Use the configuration "
+                        "that the checkpoint was trained with.")
+    return {key: value for key, value in content.items() if key != "net"}
+
+
+def _select(state: dict[str, Tensor], role: str) -> dict[str, Tensor]:
+    """The entries of one model, under OSTrack's names."""
+    has_student = any(name.startswith(STUDENT_LAYERS) for name in state)
+    if role == "teacher" and any(name.startswith("ori_backbone.") for name in state):
+        return {name.removeprefix("ori_"): value for name, value in state.items() if name.startswith("ori_")}
+    state = {name: value for name, value in state.items() if not name.startswith("ori_")}
+    if has_student:
+        state = {name.replace(STUDENT_LAYERS, LAYERS): value for name, value in state.items()
+                 if not name.startswith(LAYERS)}
+    return state
+
+
+def _check_depth(state: Mapping[str, Tensor], model: StagedTracker, path: Path) -> None:
+    """The file's number of layers must be the model's: a wrong student is the most common mix-up."""
+    numbers = {int(name.removeprefix(LAYERS).split(".")[0]) for name in state if name.startswith(LAYERS)}
+    if not numbers:
+        raise UserError(f"{path} holds no tracker (no {LAYERS}* entries); expected an OSTrack or CompressTracker "
+                        "checkpoint. MAE weights are named by MODEL.PRETRAIN_FILE of an ostrack configuration.")
+    if len(numbers) != model.depth:
+        raise UserError(f"{path} holds a tracker of {len(numbers)} layers, but the configuration asks for "
+                        f"{model.depth}; use the configuration that belongs to the file")
+
+
+def load_mae(model: OSTrack, path: str | Path) -> None:
+    """Start a backbone from MAE or timm ViT weights, in place.
+
+    The first layers are used where the model is shallower than the file; the patch embedding is resized bicubically
+    where the patch size differs; the positions are resized to the template's and the search's grids. An OSTrack
+    checkpoint is accepted too and gives its whole model (as official configurations do).
+
+    Raises:
+        UserError: the file cannot be read or is of another width.
+    """
+    path = Path(path)
+    state = _state_dict(read_checkpoint(path), path)
+    if any(name.startswith("backbone.") for name in state):
+        load_weights(model, path)
+        return
+    backbone = model.backbone
+    own = backbone.state_dict()
+    weight = state.get("patch_embed.proj.weight")
+    if weight is None:
+        raise UserError(f"{path} holds no ViT (no patch_embed.proj.weight); expected MAE or timm ViT weights")
+    if weight.shape[0] != model.embed_dim:
+        raise UserError(f"{path} is a ViT of width {weight.shape[0]}, the configured backbone has {model.embed_dim}; "
+                        "choose another MODEL.BACKBONE.TYPE or file")
+    size = (backbone.patch_size, backbone.patch_size)
+    if weight.shape[-2:] != size:
+        state["patch_embed.proj.weight"] = F.interpolate(weight, size=size, mode="bicubic", align_corners=False)
+    raw = state.get("pos_embed")
+    if raw is not None and raw.shape != own["pos_embed"].shape:
+        side = int((raw.shape[1] - 1) ** 0.5)
+        grid = raw[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
+        grid = F.interpolate(grid, size=(backbone.raw_grid, backbone.raw_grid), mode="bicubic", align_corners=False)
+        state["pos_embed"] = torch.cat([raw[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)
+    used = {name: value for name, value in state.items() if name in own}
+    missing = [name for name in own if name not in used and not name.startswith(("pos_embed_", "norm."))]
+    if missing:
+        raise UserError(f"{path} lacks {missing[0]} and {len(missing) - 1} more entries of a ViT with "
+                        f"{model.depth} layers; expected MAE or timm ViT weights")
+    backbone.load_state_dict(used, strict=False)
+    backbone.reset_positions()
+
+
+# ---------------------------------------------------------------- writing
+
+def slim_state_dict(model: StagedTracker, student: bool) -> dict[str, Tensor]:
+    """The model's weights under the official names, on the CPU; a student's layers are `distill_blocks`."""
+    return {name.replace(LAYERS, STUDENT_LAYERS) if student else name: value.detach().cpu().clone()
+            for name, value in model.state_dict().items()}
+
+
+def save_slim(path: str | Path, model: StagedTracker, cfg: Config, extra: Mapping[str, Any] | None = None) -> None:
+    """Write a checkpoint that holds just the model, in the official layout, with the configuration beside it.
+
+    Args:
+        path: appears whole or not at all.
+        model: the tracker (not a `Compressor`).
+        cfg: the run's configuration; its script decides the layout.
+        extra: more plain data (epoch, scores).
+    """
+    student = cfg.script == "compresstracker"
+    content = {"net": slim_state_dict(model, student), "net_type": "CompressTracker" if student else "OSTrack",
+               "config": {"script": cfg.script, "name": cfg.name, "values": cfg.to_dict()}, **(extra or {})}
+    with atomic_write(path) as temporary:
+        torch.save(content, temporary)

@@ -1,0 +1,36 @@
+"""Actor of a plain tracker (the teacher)."""
+
+import torch
+from torch import Tensor
+
+from lib.models.base import Prediction
+from lib.models.layers.elimination import keep_rate_at, template_mask
+from lib.models.ostrack import OSTrack
+from lib.train.actors.base import Actor
+
+
+class OSTrackActor(Actor):
+    """Trains an `OSTrack` on the ground truth."""
+
+    def __call__(self, batch: dict, epoch: int, draws: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.tracking_loss(self.predict(batch, epoch), batch["search_box"])
+
+    def predict(self, batch: dict, epoch: int) -> Prediction:
+        backbone = self.cfg.MODEL.BACKBONE
+        if not backbone.CE_LOC:
+            return self.net(batch["template"], batch["search"])
+        train = self.cfg.TRAIN
+        mask = template_mask(backbone.CE_TEMPLATE_RANGE, self.module.template_feat_size, batch["template_box"],
+                             backbone.STRIDE)
+        rate = keep_rate_at(epoch, train.CE_START_EPOCH, train.CE_WARM_EPOCH, backbone.CE_KEEP_RATIO[0])
+        return self.net(batch["template"], batch["search"], mask, rate)
+
+    def model_for_saving(self) -> OSTrack:
+        return self.module
+
+    def parameter_groups(self) -> list[dict]:
+        """The head learns with TRAIN.LR, the backbone with TRAIN.LR * TRAIN.BACKBONE_MULTIPLIER (OSTrack)."""
+        train = self.cfg.TRAIN
+        head = [p for p in self.module.box_head.parameters() if p.requires_grad]
+        backbone = [p for p in self.module.backbone.parameters() if p.requires_grad]
+        return [{"params": head, "lr": train.LR}, {"params": backbone, "lr": train.LR * train.BACKBONE_MULTIPLIER}]

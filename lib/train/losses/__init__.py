@@ -1,0 +1,1 @@
+"""Training losses: OSTrack's tracking loss, and CompressTracker's prediction guidance and feature mimicking."""

@@ -1,0 +1,170 @@
+"""Square crops around a box, and boxes in and out of them: one implementation for training and testing.
+
+The geometry is OSTrack's (lib/train/data/processing_utils.py and lib/test/tracker/ostrack.py of its repository): the
+crop is a square of ``ceil(sqrt(w * h) * factor)`` source pixels around the box's centre, placed on whole pixels, zero
+outside the image, resized bilinearly. The last row and the last column of an image count as outside, as they do there.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from lib.utils.errors import UserError
+
+Box = Sequence[float] | np.ndarray
+"""[x, y, w, h] of one box."""
+
+
+class Crop(NamedTuple):
+    """A square piece of an image."""
+
+    image: np.ndarray
+    """(size, size, 3) uint8."""
+    scale: float
+    """Output pixels per source pixel."""
+    padding: tuple[int, int, int, int]
+    """Source pixels of the square that lie outside the image: left, top, right, bottom."""
+
+    @property
+    def side(self) -> int:
+        """Side of the square in source pixels."""
+        return round(self.image.shape[0] / self.scale)
+
+
+def crop_side(box_xywh: Box, factor: float) -> int:
+    """Side in source pixels of the square around `box_xywh`; 0 when the box has no area or is not finite."""
+    area = float(box_xywh[2]) * float(box_xywh[3])
+    if not (box_xywh[2] > 0 and box_xywh[3] > 0 and math.isfinite(area)):
+        return 0
+    return math.ceil(math.sqrt(area) * factor)
+
+
+def square_crop(
+    image: np.ndarray, box_xywh: Box, factor: float, size: int, *, mirror: bool = False, gray: bool = False
+) -> Crop:
+    """Cut the square around a box and resize it to `size`.
+
+    Args:
+        image: (H, W, 3) uint8. Only the part inside the square is touched; nothing of the frame is copied.
+        box_xywh: box in pixels, the square's centre.
+        factor: side of the square in units of the box's mean side sqrt(w * h).
+        size: side of the result in pixels.
+        mirror: the same result as flipping the whole image left-right first; the box is then given in the flipped
+            image's pixels.
+        gray: the same result as turning the whole image to grey (three equal channels) first.
+
+    Raises:
+        UserError: the box has no area, or a position that is not a number.
+    """
+    x, y, w, h = (float(v) for v in box_xywh)
+    side = crop_side((x, y, w, h), factor)
+    if side < 1 or not (math.isfinite(x) and math.isfinite(y)):
+        raise UserError(f"cannot crop around the box x={x:g}, y={y:g}, w={w:g}, h={h:g}: width and height must be "
+                        "positive numbers of pixels")
+    height, width = image.shape[:2]
+    left, top = round(x + 0.5 * w - 0.5 * side), round(y + 0.5 * h - 0.5 * side)
+    pad_left, pad_right = _overhang(left, side, width)
+    pad_top, pad_bottom = _overhang(top, side, height)
+
+    first, last = left + pad_left, left + side - pad_right
+    if mirror:
+        first, last = width - last, width - first
+    inside = image[top + pad_top : top + side - pad_bottom, first:last]
+    if inside.size == 0:
+        return Crop(np.zeros((size, size, 3), np.uint8), size / side, (pad_left, pad_top, pad_right, pad_bottom))
+    if gray:
+        inside = cv2.cvtColor(inside, cv2.COLOR_RGB2GRAY)
+    if mirror:
+        inside = cv2.flip(inside, 1)
+    if pad_left or pad_top or pad_right or pad_bottom:
+        inside = cv2.copyMakeBorder(inside, pad_top, pad_bottom, pad_left, pad_right, cv2.BORDER_CONSTANT)
+    out = cv2.resize(inside, (size, size))
+    if gray:
+        out = cv2.merge([out, out, out])
+    return Crop(out, size / side, (pad_left, pad_top, pad_right, pad_bottom))
+
+
+def _overhang(start: int, side: int, length: int) -> tuple[int, int]:
+    """How many of the `side` pixels from `start` lie before 0 and how many lie behind an image `length` long."""
+    before = min(side, max(0, -start))
+    behind = min(side - before, max(0, start + side - (length - 1)))
+    return before, behind
+
+
+def padding_mask(crop: Crop) -> np.ndarray:
+    """(size, size) bool: True where padding contributes to the pixel (OSTrack's attention mask)."""
+    left, top, right, bottom = crop.padding
+    size = crop.image.shape[0]
+    columns = _padded_positions(left, right, crop.side, size)
+    rows = _padded_positions(top, bottom, crop.side, size)
+    return rows[:, None] | columns[None, :]
+
+
+def has_content(crop: Crop, stride: int) -> bool:
+    """Whether some feature cell, sampled at its first pixel every `stride` pixels, is free of padding.
+
+    OSTrack throws a training sample away when its nearest-neighbour reduced attention mask is all padding.
+    """
+    left, top, right, bottom = crop.padding
+    size = crop.image.shape[0]
+    return bool(
+        not _padded_positions(left, right, crop.side, size)[::stride].all()
+        and not _padded_positions(top, bottom, crop.side, size)[::stride].all()
+    )
+
+
+def _padded_positions(before: int, behind: int, side: int, size: int) -> np.ndarray:
+    """(size,) bool along one axis: True where bilinear resizing from `side` to `size` reads a padded pixel."""
+    source = ((np.arange(size) + 0.5) * (side / size) - 0.5).astype(np.float32).clip(0, side - 1)
+    low, high = np.floor(source), np.ceil(source)
+    return (low < before) | (high >= side - behind)
+
+
+def box_to_crop(box_xywh: Box, anchor_xywh: Box, scale: float, size: int) -> np.ndarray:
+    """Where a box of the image lies in the crop around `anchor_xywh`.
+
+    Args:
+        box_xywh, anchor_xywh: pixels of the image.
+        scale: the crop's output pixels per source pixel.
+        size: side of the crop in pixels.
+
+    Returns:
+        (4,) xywh divided by `size`. OSTrack's training rule: the anchor's centre is the crop's pixel (size - 1) / 2.
+    """
+    box, anchor = np.asarray(box_xywh, np.float64), np.asarray(anchor_xywh, np.float64)
+    offset = box[:2] + 0.5 * box[2:] - anchor[:2] - 0.5 * anchor[2:]
+    wh = box[2:] * scale
+    return np.concatenate([0.5 * (size - 1) + offset * scale - 0.5 * wh, wh]) / size
+
+
+def box_from_crop(box_cxcywh: Box, anchor_xywh: Box, scale: float, size: int) -> list[float]:
+    """The box of the image that a normalised box of the crop around `anchor_xywh` means.
+
+    OSTrack's run-time rule: the anchor's centre is the crop's position size / 2 (half a pixel from the training rule
+    of :func:`box_to_crop`, as in its repository).
+
+    Returns:
+        [x, y, w, h] in pixels of the image.
+    """
+    cx, cy, w, h = (float(v) * size / scale for v in box_cxcywh)
+    half = 0.5 * size / scale
+    x, y, anchor_w, anchor_h = (float(v) for v in anchor_xywh)
+    cx += x + 0.5 * anchor_w - half
+    cy += y + 0.5 * anchor_h - half
+    return [cx - 0.5 * w, cy - 0.5 * h, w, h]
+
+
+def normalize(
+    image: np.ndarray, mean: Sequence[float], std: Sequence[float], device: str | torch.device = "cpu"
+) -> Tensor:
+    """uint8 (H, W, 3) or (B, H, W, 3) -> float (B, 3, H, W) on `device`: values / 255, minus `mean`, over `std`."""
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).to(device)
+    if pixels.dim() == 3:
+        pixels = pixels[None]
+    mean_, std_ = (torch.tensor(v, dtype=torch.float32, device=device).view(1, 3, 1, 1) for v in (mean, std))
+    return pixels.permute(0, 3, 1, 2).float().div_(255).sub_(mean_).div_(std_).contiguous()

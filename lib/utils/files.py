@@ -1,0 +1,60 @@
+"""Files that appear whole or not at all."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from lib.utils.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The repository's root: what relative paths of yaml files and of ``local.py`` start from."""
+
+
+def resolve(path: str | Path, base: Path = ROOT) -> Path:
+    """`path` with `~` expanded, made absolute from `base` when it is relative."""
+    path = Path(path).expanduser()
+    return path if path.is_absolute() else base / path
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; on success it takes the place of `path`, on any failure it is removed.
+
+    The temporary file is flushed to the disk before the rename, so that a crash leaves the old file or the new one.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written (the old file is untouched).
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        os.chmod(temporary, 0o666 & ~_umask())
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; free disk space or choose another folder. "
+                        "Nothing was left half written.") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` to `path` as UTF-8, atomically."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _umask() -> int:
+    """The process's file mode mask (reading it means setting it for a moment)."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,36 @@
+"""Logging for the scripts, and the way they end."""
+
+import logging
+import sys
+from collections.abc import Callable
+
+from lib.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+def setup_logging(level: int = logging.INFO, quiet: bool = False) -> None:
+    """Plain lines on standard error; warnings and errors say so. `quiet` (other ranks) leaves only warnings."""
+
+    class Formatter(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            text = super().format(record)
+            return text if record.levelno <= logging.INFO else f"{record.levelname.lower()}: {text}"
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Formatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING if quiet else level, handlers=[handler], force=True)
+
+
+def run_script(main: Callable[[], int | None]) -> None:
+    """Run a script's `main` and exit: 0 or its return value, 2 for a `UserError` (message only), 130 for Ctrl-C."""
+    setup_logging()
+    try:
+        status = main()
+    except UserError as error:
+        logger.error("%s", error)
+        status = 2
+    except KeyboardInterrupt:
+        logger.warning("interrupted")
+        status = 130
+    sys.exit(status or 0)
