@@ -1,0 +1,8 @@
+"""Configurations: a yaml file over a schema with defaults; immutable once loaded."""
+
+from lib.config.checks import BackboneShape, backbone_shape
+from lib.config.config import Config, Section, list_configs, load_config
+from lib.config.schema import FOLDER_PREFIX, KEYS
+
+__all__ = ["FOLDER_PREFIX", "KEYS", "BackboneShape", "Config", "Section", "backbone_shape", "list_configs",
+           "load_config"]

@@ -1,0 +1,117 @@
+"""Combinations of keys that cannot work."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from lib.config.schema import BACKBONES, show
+from lib.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from lib.config.config import Config
+
+
+class BackboneShape(NamedTuple):
+    """Width of the tokens, layers (of the teacher for script compresstracker), heads and the MLP's relative width."""
+
+    embed_dim: int
+    depth: int
+    num_heads: int
+    mlp_ratio: float
+
+
+def backbone_shape(cfg: "Config") -> BackboneShape:
+    """The ViT's shape: from MODEL.BACKBONE.TYPE, where EMBED_DIM, DEPTH, NUM_HEADS or MLP_RATIO do not set it."""
+    backbone = cfg.MODEL.BACKBONE
+    width, depth, heads = BACKBONES[backbone.TYPE.split("_")[1]]
+    return BackboneShape(backbone.EMBED_DIM or width, backbone.DEPTH or depth, backbone.NUM_HEADS or heads,
+                         backbone.MLP_RATIO or 4.0)
+
+
+def check_combinations(cfg: "Config") -> None:
+    """Raise a `UserError` that lists every impossible combination of `cfg` with its keys and values."""
+    problems = [*_backbone(cfg), *_elimination(cfg), *_sizes(cfg), *_data(cfg), *_training(cfg)]
+    if cfg.script == "compresstracker":
+        problems += _compression(cfg)
+    if problems:
+        raise UserError("\n".join(f"{cfg.origin()}: {problem}" for problem in problems))
+
+
+def _backbone(cfg):
+    backbone, shape = cfg.MODEL.BACKBONE, backbone_shape(cfg)
+    if shape.embed_dim % shape.num_heads:
+        yield (f"the backbone's width {shape.embed_dim} is not a multiple of its {shape.num_heads} attention heads; "
+               "set MODEL.BACKBONE.EMBED_DIM and MODEL.BACKBONE.NUM_HEADS so that it is")
+    if backbone.IMG_SIZE % backbone.STRIDE:
+        yield (f"MODEL.BACKBONE.IMG_SIZE is {backbone.IMG_SIZE}; expected a multiple of MODEL.BACKBONE.STRIDE "
+               f"({backbone.STRIDE})")
+    if backbone.TYPE.endswith("_compress") and cfg.script == "ostrack":
+        yield (f"MODEL.BACKBONE.TYPE is {backbone.TYPE}, a compressed model; use it with script compresstracker, or "
+               f"take {backbone.TYPE.removesuffix('_compress')} here")
+
+
+def _elimination(cfg):
+    backbone, depth = cfg.MODEL.BACKBONE, backbone_shape(cfg).depth
+    where = backbone.CE_LOC
+    if len(where) != len(backbone.CE_KEEP_RATIO):
+        yield (f"MODEL.BACKBONE.CE_LOC has {len(where)} entries and MODEL.BACKBONE.CE_KEEP_RATIO "
+               f"{len(backbone.CE_KEEP_RATIO)}; expected one ratio for each layer")
+    if list(where) != sorted(set(where)) or any(layer >= depth for layer in where):
+        yield (f"MODEL.BACKBONE.CE_LOC is {show(where)}; expected rising numbers of layers from 0 to {depth - 1}")
+    if where and not backbone.TYPE.endswith("_ce"):
+        yield (f"MODEL.BACKBONE.CE_LOC is {show(where)}, but MODEL.BACKBONE.TYPE {backbone.TYPE} eliminates no "
+               "candidates; choose a TYPE that ends in _ce, or set CE_LOC and CE_KEEP_RATIO to []")
+    if where and cfg.script == "compresstracker":
+        yield ("MODEL.BACKBONE.CE_LOC is set; replacement training needs the same tokens in every layer, so set CE_LOC "
+               "and CE_KEEP_RATIO to [] (weights of a teacher with elimination can be used without it)")
+
+
+def _sizes(cfg):
+    stride = cfg.MODEL.BACKBONE.STRIDE
+    for part in ("SEARCH", "TEMPLATE"):
+        size, test_size = getattr(cfg.DATA, part).SIZE, getattr(cfg.TEST, f"{part}_SIZE")
+        if size % stride:
+            yield f"DATA.{part}.SIZE is {size}; expected a multiple of MODEL.BACKBONE.STRIDE ({stride})"
+        if size != test_size:
+            yield (f"TEST.{part}_SIZE is {test_size}; expected DATA.{part}.SIZE ({size}), to which the model's "
+                   "positions belong")
+
+
+def _data(cfg):
+    for part in ("TRAIN", "VAL"):
+        section = getattr(cfg.DATA, part)
+        names, ratios = section.DATASETS_NAME, section.DATASETS_RATIO
+        if len(names) != len(ratios):
+            yield (f"DATA.{part}.DATASETS_NAME has {len(names)} entries and DATA.{part}.DATASETS_RATIO {len(ratios)}; "
+                   "expected one ratio for each data set")
+        elif not sum(ratios) > 0:
+            yield f"DATA.{part}.DATASETS_RATIO is {show(ratios)}; expected at least one ratio above 0"
+
+
+def _training(cfg):
+    schedule = cfg.TRAIN.SCHEDULER
+    milestones = list(schedule.MILESTONES)
+    if milestones != sorted(set(milestones)):
+        yield f"TRAIN.SCHEDULER.MILESTONES is {show(milestones)}; expected rising epochs"
+    if schedule.TYPE == "Mstep" and not milestones:
+        yield "TRAIN.SCHEDULER.TYPE is Mstep, but TRAIN.SCHEDULER.MILESTONES is empty; name the epochs of the drops"
+    if cfg.TRAIN.WARMUP_EPOCH > cfg.TRAIN.EPOCH:
+        yield (f"TRAIN.WARMUP_EPOCH is {cfg.TRAIN.WARMUP_EPOCH:g}; expected at most TRAIN.EPOCH ({cfg.TRAIN.EPOCH})")
+
+
+def _compression(cfg):
+    compress, depth = cfg.COMPRESS, backbone_shape(cfg).depth
+    student = cfg.MODEL.BACKBONE.DISTILL_LAYER
+    if student > depth:
+        yield f"MODEL.BACKBONE.DISTILL_LAYER is {student}; the teacher has only {depth} layers"
+    if compress.STAGES and (len(compress.STAGES) != student or sum(compress.STAGES) != depth):
+        yield (f"COMPRESS.STAGES is {show(compress.STAGES)} ({len(compress.STAGES)} stages, {sum(compress.STAGES)} "
+               f"layers); expected MODEL.BACKBONE.DISTILL_LAYER ({student}) stages with the teacher's {depth} layers "
+               "in all, or [] for an even division")
+    if compress.ALPHA1 + compress.ALPHA2 > 1:
+        yield (f"COMPRESS.ALPHA1 {compress.ALPHA1:g} and COMPRESS.ALPHA2 {compress.ALPHA2:g} make more than the whole "
+               "training; expected a sum of at most 1")
+    if len(set(compress.TRAINABLE)) != len(compress.TRAINABLE):
+        yield f"COMPRESS.TRAINABLE is {show(compress.TRAINABLE)}; expected each part once"
+    if compress.HEAD_INIT == "random" and "head" not in compress.TRAINABLE:
+        yield "COMPRESS.HEAD_INIT is random, but head is not in COMPRESS.TRAINABLE: it would stay random"
+    if compress.INIT == "none" and "layers" not in compress.TRAINABLE:
+        yield "COMPRESS.INIT is none, but layers is not in COMPRESS.TRAINABLE: they would stay random"

@@ -1,0 +1,248 @@
+"""Load, override, check and save configurations."""
+
+import difflib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lib.config.checks import check_combinations
+from lib.config.schema import KEYS, SECTIONS
+from lib.config.values import checked, unknown_key
+from lib.utils.errors import UserError
+from lib.utils.files import ROOT, write_text
+
+logger = logging.getLogger(__name__)
+
+EXPERIMENTS = ROOT / "experiments"
+SCRIPTS = ("ostrack", "compresstracker")
+
+
+class Section:
+    """A read-only group of values and sub-sections, read as attributes. Lists are tuples."""
+
+    def __init__(self, values: Mapping[str, Any]):
+        vars(self).update(values)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"a configuration cannot be changed; use with_overrides to get another one ({name})")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a configuration cannot be changed ({name})")
+
+    def __getattr__(self, name: str) -> Any:
+        near = difflib.get_close_matches(name, vars(self), n=1)
+        raise AttributeError(f"no configuration key {name}" + (f"; did you mean {near[0]}?" if near else ""))
+
+    def __reduce__(self):
+        return type(self), (vars(self).copy(),)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Section) and self.to_dict() == other.to_dict()
+
+    def __hash__(self) -> int:
+        return hash(repr(self.to_dict()))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.to_dict()!r})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """A copy as plain dictionaries and lists."""
+        return {name: _plain(value) for name, value in vars(self).items()}
+
+
+class Config(Section):
+    """A checked configuration: the sections of the schema as attributes, e.g. ``cfg.TRAIN.BATCH_SIZE``.
+
+    Attributes:
+        script: "ostrack" or "compresstracker".
+        name: the yaml file's name without ".yaml"; names the run's folders.
+        source: the yaml file.
+        overrides: dotted names of the keys that were set after the file.
+    """
+
+    def __init__(self, script: str, name: str, source: Path, values: Mapping[str, Any],
+                 overrides: Sequence[str] = ()):
+        """Check `values` (dotted name -> checked value, all keys) as a whole; `UserError` when they do not fit."""
+        super().__init__({section: _tree(values, section) for section in sorted(SECTIONS) if "." not in section})
+        vars(self).update(_head=(script, name, source, tuple(overrides)), _values=dict(values))
+        check_combinations(self)
+
+    @property
+    def script(self) -> str:
+        """The script whose experiment this is."""
+        return self._head[0]
+
+    @property
+    def name(self) -> str:
+        """Name of the experiment."""
+        return self._head[1]
+
+    @property
+    def source(self) -> Path:
+        """The yaml file it comes from."""
+        return self._head[2]
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """Dotted names of the keys that were set after the file."""
+        return self._head[3]
+
+    def origin(self) -> str:
+        """Where the values come from, for messages."""
+        return _shown(self.source) + (f" with {', '.join(self.overrides)} overridden" if self.overrides else "")
+
+    def __reduce__(self):
+        script, name, source, overrides = self._head
+        return Config, (script, name, source, self._values, overrides)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All keys as nested plain dictionaries and lists (without script, name and source)."""
+        return {name: _plain(value) for name, value in vars(self).items() if not name.startswith("_")}
+
+    def with_overrides(self, overrides: Mapping[str, Any]) -> "Config":
+        """Another configuration with some keys set, e.g. ``{"TRAIN.EPOCH": 3}``; checked like a file.
+
+        Raises:
+            UserError: an unknown key, a wrong value or an impossible combination.
+        """
+        values = dict(self._values)
+        for name, value in overrides.items():
+            if name not in KEYS:
+                raise unknown_key(name, "override")
+            values[name] = checked(name, value, "override")
+        return Config(self.script, self.name, self.source, values, [*dict.fromkeys([*self.overrides, *overrides])])
+
+    def save(self, path: str | Path) -> None:
+        """Write all keys as a yaml file that `load_config` reads back to the same values."""
+        head = f"# Resolved configuration of {self.script}/{self.name} ({self.origin()})\n"
+        write_text(path, head + yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None, width=120))
+
+
+def load_config(script: str, name: str, overrides: Sequence[str] = ()) -> Config:
+    """Read an experiment.
+
+    Args:
+        script: "ostrack" or "compresstracker".
+        name: experiments/<script>/<name>.yaml, or the path of a file that ends in .yaml or .yml (relative to the
+            working directory, else to the repository root).
+        overrides: "KEY=VALUE" texts such as "TRAIN.BATCH_SIZE=16"; the value is read as yaml.
+
+    Raises:
+        UserError: no such experiment, a broken file, an unknown key, a wrong value or an impossible combination.
+    """
+    if script not in SCRIPTS:
+        raise UserError(f"unknown script {script!r}; choose one of {', '.join(SCRIPTS)}")
+    source = _find(script, name)
+    values = {key: spec.default for key, spec in KEYS.items()}
+    for key, value in _flatten(_read(source), _shown(source)):
+        values[key] = checked(key, value, _shown(source))
+    changes = dict(_parse_override(text) for text in overrides)
+    values.update({key: checked(key, value, "override") for key, value in changes.items()})
+    return Config(script, source.stem, source, values, list(changes))
+
+
+def list_configs(script: str) -> list[str]:
+    """Names of the experiments of a script, sorted."""
+    return sorted(path.stem for path in (EXPERIMENTS / script).glob("*.yaml"))
+
+
+def _find(script: str, name: str) -> Path:
+    """The yaml file of an experiment's name or path."""
+    if name.endswith((".yaml", ".yml")):
+        for base in (Path.cwd(), ROOT):
+            path = base / Path(name).expanduser()
+            if path.is_file():
+                return path
+        raise UserError(f"configuration file not found: {name} (looked in {Path.cwd()} and {ROOT})")
+    path = EXPERIMENTS / script / f"{name}.yaml"
+    if path.is_file():
+        return path
+    known = list_configs(script)
+    near = difflib.get_close_matches(name, known, n=1)
+    other = [other for other in SCRIPTS if other != script and name in list_configs(other)]
+    if other:
+        hint = f"{name} belongs to script {other[0]}"
+    else:
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known) or '(none there)'}"
+    raise UserError(f"no configuration {name!r} for script {script} ({_shown(path)} not found); {hint}")
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader that says when a key is written twice. As in PyYAML, the last one counts."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen: dict[str, yaml.Node] = {}
+        for key, value in node.value:
+            earlier = seen.get(key.value) if isinstance(key, yaml.ScalarNode) else None
+            if earlier is not None and earlier.tag != "tag:yaml.org,2002:null":
+                logger.warning("%s, line %d: %s is written twice; the last one counts", self.name,
+                               key.start_mark.line + 1, key.value)
+            if isinstance(key, yaml.ScalarNode):
+                seen[key.value] = value
+        return super().construct_mapping(node, deep)
+
+
+def _read(source: Path) -> Any:
+    """The content of a yaml file."""
+    try:
+        with open(source, encoding="utf-8") as file:
+            return yaml.load(file, _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{_shown(source)} is not valid yaml: {error}") from error
+    except OSError as error:
+        raise UserError(f"cannot read {_shown(source)}: {error.strerror or error}") from error
+
+
+def _flatten(tree: Any, origin: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of each key in a yaml tree. An empty section sets nothing."""
+    if tree is None:
+        return
+    if not isinstance(tree, dict):
+        place = f"section {prefix.rstrip('.')}" if prefix else "the file"
+        raise UserError(f"{origin}: {place} holds {tree!r}; expected keys with values")
+    for part, value in tree.items():
+        name = f"{prefix}{part}"
+        if name in SECTIONS:
+            yield from _flatten(value, origin, name + ".")
+        elif name in KEYS:
+            yield name, value
+        else:
+            raise unknown_key(name, origin)
+
+
+def _parse_override(text: str) -> tuple[str, Any]:
+    """"KEY=VALUE" -> (key, value read as yaml)."""
+    name, equals, value = text.partition("=")
+    name = name.strip()
+    if not equals or not name:
+        raise UserError(f"override {text!r}: expected KEY=VALUE, for example TRAIN.BATCH_SIZE=16")
+    if name not in KEYS:
+        raise unknown_key(name, f"override {text!r}")
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UserError(f"override {text!r}: the value is not valid yaml: {error}") from error
+
+
+def _tree(values: Mapping[str, Any], section: str) -> Section:
+    """The `Section` of a dotted name, with its sub-sections."""
+    children: dict[str, Any] = {}
+    for name, value in values.items():
+        if name.startswith(section + "."):
+            child, dot, _ = name[len(section) + 1:].partition(".")
+            children[child] = value if not dot else _tree(values, f"{section}.{child}")
+    return Section(children)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Section):
+        return value.to_dict()
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _shown(path: Path) -> str:
+    """A path for messages: relative to the repository where it lies in it."""
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)

@@ -1,0 +1,241 @@
+"""Every key of a configuration: its type, default, range and one line of documentation.
+
+The names and defaults of the official OSTrack and CompressTracker repositories are kept, so that their yaml files load
+unchanged. Keys that select things that are not built here are kept too and accept only the official default.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+ADAMW_ONLY = "other optimisers are not built"
+NOT_BUILT = "the official code's other values are not built here"
+
+BACKBONES = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)}
+"""ViT size -> (embedding width, layers, attention heads), as in timm."""
+
+BACKBONE_TYPES = tuple(f"vit_{size}_patch16_224{suffix}" for size in BACKBONES for suffix in ("", "_ce", "_compress"))
+
+DATASETS = ("LASOT", "GOT10K_vottrain", "GOT10K_votval", "GOT10K_train_full", "GOT10K_official_val", "COCO17",
+            "TRACKINGNET")
+FOLDER_PREFIX = "FOLDER:"
+
+TRAINABLE_PARTS = ("embed", "layers", "norm", "head")
+
+KINDS = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "a text",
+         "ints": "a list of whole numbers", "floats": "a list of numbers", "strs": "a list of texts"}
+
+
+@dataclass(frozen=True)
+class Key:
+    """One configuration key.
+
+    Attributes:
+        default: the value where the yaml does not set it (a tuple for the list kinds).
+        kind: one of `KINDS`.
+        doc: one line of documentation.
+        low, high: inclusive range of the number, or of each number of a list; None is unbounded.
+        above: exclusive lower bound.
+        choices: the allowed texts (of each entry, for "strs").
+        prefix: a text that starts with this is allowed beside the choices (its rest is free).
+        pattern: regular expression that the whole text must match.
+        length: (smallest, largest or None) number of entries of a list.
+        fixed: when set, only the default is accepted; the text says why.
+    """
+
+    default: Any
+    kind: str
+    doc: str
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    choices: tuple[str, ...] | None = None
+    prefix: str | None = None
+    pattern: str | None = None
+    length: tuple[int, int | None] | None = None
+    fixed: str | None = None
+
+    def allowed(self) -> str:
+        """What the key accepts, in words."""
+        if self.fixed is not None:
+            return f"only {show(self.default)} ({self.fixed})"
+        text = KINDS[self.kind]
+        if self.length is not None:
+            low, high = self.length
+            entries = f"{low}" if low == high else f"at least {low}" if high is None else f"{low} to {high}"
+            text += f" with {entries} entries" if entries != "at least 1" else " with at least 1 entry"
+        if self.choices is not None:
+            free = f", or {self.prefix}<path>[@<list file>]" if self.prefix else ""
+            text = f"{'each' if self.kind == 'strs' else 'one'} of {', '.join(self.choices)}{free}"
+        elif self.pattern is not None:
+            text = "one of " + self.pattern.replace("|", ", ").replace(r"\d+", "N")
+        bounds = []
+        if self.above is not None:
+            bounds.append(f"above {self.above:g}")
+        if self.low is not None:
+            bounds.append(f"at least {self.low:g}")
+        if self.high is not None:
+            bounds.append(f"at most {self.high:g}")
+        if not bounds:
+            return text
+        return f"{text}{', each ' if self.kind in ('ints', 'floats') else ' '}{' and '.join(bounds)}"
+
+
+def show(value: Any) -> str:
+    """A value as one writes it in a yaml file."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(show(v) for v in value) + "]"
+    return "''" if value == "" else str(value)
+
+
+def _jitter(default: float, doc: str) -> Key:
+    return Key(default, "float", doc, low=0)
+
+
+def _names(default: tuple[str, ...], doc: str) -> Key:
+    return Key(default, "strs", doc, choices=DATASETS, prefix=FOLDER_PREFIX, length=(1, None))
+
+
+KEYS: dict[str, Key] = {
+    # ---- the model
+    "MODEL.PRETRAIN_FILE": Key("mae_pretrain_vit_base.pth", "str", "script ostrack: MAE weights to start from, '' for "
+                               "a random start; script compresstracker: the teacher's checkpoint. Tried from the "
+                               "repository root, then in pretrained_models/."),
+    "MODEL.NUM_CHANNELS": Key(256, "int", "Width of the CORNER head (the official code reads it here).", low=8),
+    "MODEL.EXTRA_MERGER": Key(False, "bool", "Official key without effect.", fixed=NOT_BUILT),
+    "MODEL.RETURN_INTER": Key(False, "bool", "Official key: output of inner layers.", fixed=NOT_BUILT),
+    "MODEL.RETURN_STAGES": Key((), "ints", "Official key: layers whose output is returned.", fixed=NOT_BUILT),
+    "MODEL.BACKBONE.TYPE": Key("vit_base_patch16_224", "str", "ViT size; _ce eliminates candidates, _compress names "
+                               "the compressed form (script compresstracker).", choices=BACKBONE_TYPES),
+    "MODEL.BACKBONE.PRETRAIN_FILE": Key("mae_pretrain_vit_base.pth", "str", "MAE weights for COMPRESS.INIT mae; tried "
+                                        "as MODEL.PRETRAIN_FILE is."),
+    "MODEL.BACKBONE.STRIDE": Key(16, "int", "Patch size in pixels; image sizes are multiples of it.", low=1, high=64),
+    "MODEL.BACKBONE.EMBED_DIM": Key(0, "int", "Width of the tokens; 0 takes it from TYPE.", low=0),
+    "MODEL.BACKBONE.DEPTH": Key(0, "int", "Layers of the model, for compresstracker of the teacher; 0 takes it from "
+                                "TYPE.", low=0),
+    "MODEL.BACKBONE.NUM_HEADS": Key(0, "int", "Attention heads; 0 takes it from TYPE.", low=0),
+    "MODEL.BACKBONE.MLP_RATIO": Key(0.0, "float", "Hidden width of a layer's MLP over EMBED_DIM; 0 is 4.", low=0),
+    "MODEL.BACKBONE.IMG_SIZE": Key(224, "int", "Image size that the raw position embedding's grid belongs to.", low=1),
+    "MODEL.BACKBONE.DISTILL_LAYER": Key(4, "int", "Layers of the student (script compresstracker).", low=1),
+    "MODEL.BACKBONE.CE_LOC": Key((), "ints", "Layers (counted from 0) in which candidates are eliminated.", low=0),
+    "MODEL.BACKBONE.CE_KEEP_RATIO": Key((), "floats", "Share of the search tokens kept at each of CE_LOC.", above=0,
+                                        high=1),
+    "MODEL.BACKBONE.CE_TEMPLATE_RANGE": Key("ALL", "str", "Template tokens whose attention decides the elimination.",
+                                            choices=("ALL", "CTR_POINT", "CTR_REC", "GT_BOX")),
+    "MODEL.BACKBONE.MID_PE": Key(False, "bool", "Official key: positions added in inner layers.", fixed=NOT_BUILT),
+    "MODEL.BACKBONE.SEP_SEG": Key(False, "bool", "Official key: segment embeddings.", fixed=NOT_BUILT),
+    "MODEL.BACKBONE.CAT_MODE": Key("direct", "str", "Official key: order of the tokens.", fixed=NOT_BUILT),
+    "MODEL.BACKBONE.MERGE_LAYER": Key(0, "int", "Official key: layers before the images meet.", fixed=NOT_BUILT),
+    "MODEL.BACKBONE.ADD_CLS_TOKEN": Key(False, "bool", "Official key: class token in the sequence.", fixed=NOT_BUILT),
+    "MODEL.BACKBONE.CLS_TOKEN_USE_MODE": Key("ignore", "str", "Official key: use of the class token.",
+                                             fixed=NOT_BUILT),
+    "MODEL.HEAD.TYPE": Key("CENTER", "str", "Prediction head.", choices=("CENTER", "CORNER", "MLP")),
+    "MODEL.HEAD.NUM_CHANNELS": Key(256, "int", "Width of the CENTER head's first convolutions.", low=8),
+    # ---- compression (script compresstracker)
+    "COMPRESS.STAGES": Key((), "ints", "Teacher layers that each student layer replaces, e.g. [2, 2, 6, 2]; [] divides "
+                           "evenly.", low=1),
+    "COMPRESS.INIT": Key("skip", "str", "Student layers start from: skip, the last teacher layer of the stage; first, "
+                         "the teacher's first layers; none, random; mae, the first layers of the MAE weights.",
+                         choices=("skip", "first", "none", "mae")),
+    "COMPRESS.HEAD_INIT": Key("teacher", "str", "Student head: the teacher's, the teacher's and never trained, or "
+                              "random.", choices=("teacher", "teacher_frozen", "random")),
+    "COMPRESS.SCHEDULE": Key("progressive", "str", "Probability p of a student stage over the epochs: the paper's "
+                             "ramp, constant P_INIT, or the ramp exactly as the released code computes it.",
+                             choices=("progressive", "constant", "released")),
+    "COMPRESS.P_INIT": Key(0.5, "float", "p at the start (for constant: always).", low=0, high=1),
+    "COMPRESS.ALPHA1": Key(0.1, "float", "Share of the epochs before the ramp, with p = P_INIT.", low=0, high=1),
+    "COMPRESS.ALPHA2": Key(0.1, "float", "Share of the epochs after the ramp, with p = 1.", low=0, high=1),
+    "COMPRESS.FORCED_STUDENT": Key(False, "bool", "Released rule: a draw never is all teacher, and exactly one stage "
+                                   "is the student's while p < 0.5."),
+    "COMPRESS.DRAWS": Key("batch", "str", "One draw for the whole batch, or one for each process.",
+                          choices=("batch", "process")),
+    "COMPRESS.TEACHER_MODE": Key("eval", "str", "Mode of the frozen teacher; train leaves its drop path and batch "
+                                 "statistics active as the released code does.", choices=("eval", "train")),
+    "COMPRESS.TRAINABLE": Key(TRAINABLE_PARTS, "strs", "Parts of the student that learn.", choices=TRAINABLE_PARTS,
+                              length=(1, 4)),
+    "COMPRESS.TRACK_WEIGHT": Key(1.0, "float", "Weight of the loss against the ground truth.", low=0),
+    "COMPRESS.PRED_WEIGHT": Key(1.0, "float", "Weight of the prediction guidance.", low=0),
+    "COMPRESS.FEAT_WEIGHT": Key(0.2, "float", "Weight of the feature mimicking.", low=0),
+    "COMPRESS.PRED_FORM": Key("full", "str", "Prediction guidance: focal, GIoU and L1 (paper) or the boxes' GIoU and "
+                              "L1 only (released code).", choices=("full", "boxes")),
+    "COMPRESS.FEAT_FORM": Key("tokens", "str", "Feature mimicking: mean over all tokens, or half the search tokens' "
+                              "mean and half the template tokens' (released code).", choices=("tokens", "halves")),
+    # ---- training
+    "TRAIN.LR": Key(0.0001, "float", "Learning rate of everything but the backbone; compresstracker multiplies all "
+                    "with BACKBONE_MULTIPLIER.", above=0),
+    "TRAIN.BACKBONE_MULTIPLIER": Key(0.1, "float", "Backbone learning rate over LR.", low=0),
+    "TRAIN.WEIGHT_DECAY": Key(0.0001, "float", "AdamW weight decay.", low=0),
+    "TRAIN.EPOCH": Key(500, "int", "Number of epochs.", low=1),
+    "TRAIN.LR_DROP_EPOCH": Key(400, "int", "Scheduler step: the learning rate drops every so many epochs.", low=1),
+    "TRAIN.WARMUP_EPOCH": Key(0.0, "float", "Epochs of linear learning-rate warm-up; may be a fraction.", low=0),
+    "TRAIN.SCHEDULER.TYPE": Key("step", "str", "Learning-rate schedule.", choices=("step", "Mstep", "cosine")),
+    "TRAIN.SCHEDULER.DECAY_RATE": Key(0.1, "float", "Factor of each drop of step.", above=0, high=1),
+    "TRAIN.SCHEDULER.MILESTONES": Key((), "ints", "Epochs of the drops of Mstep.", low=1),
+    "TRAIN.SCHEDULER.GAMMA": Key(0.1, "float", "Factor of each drop of Mstep.", above=0, high=1),
+    "TRAIN.BATCH_SIZE": Key(16, "int", "Pairs per step and process.", low=1),
+    "TRAIN.NUM_WORKER": Key(8, "int", "Processes that load data, per training process; 0 loads in the training "
+                            "process itself.", low=0),
+    "TRAIN.OPTIMIZER": Key("ADAMW", "str", "Optimiser.", fixed=ADAMW_ONLY),
+    "TRAIN.GRAD_CLIP_NORM": Key(0.1, "float", "Largest gradient norm; 0 does not clip.", low=0),
+    "TRAIN.GIOU_WEIGHT": Key(2.0, "float", "Weight of the GIoU loss.", low=0),
+    "TRAIN.L1_WEIGHT": Key(5.0, "float", "Weight of the L1 loss.", low=0),
+    "TRAIN.FOCAL_WEIGHT": Key(1.0, "float", "Weight of the focal loss on the score map.", low=0),
+    "TRAIN.DROP_PATH_RATE": Key(0.1, "float", "Drop path of the last layer; it grows linearly from 0.", low=0,
+                                high=0.99),
+    "TRAIN.CE_START_EPOCH": Key(20, "int", "Epoch in which candidate elimination begins.", low=0),
+    "TRAIN.CE_WARM_EPOCH": Key(80, "int", "Epochs until it reaches CE_KEEP_RATIO.", low=0),
+    "TRAIN.SUP_LOGIT": Key(False, "bool", "compresstracker: prediction guidance by the teacher."),
+    "TRAIN.SUP_FEAT": Key(False, "bool", "compresstracker: feature mimicking of the teacher's stages."),
+    "TRAIN.SUP_REPLACE": Key(False, "bool", "compresstracker: replacement training (mixed teacher and student)."),
+    "TRAIN.FREEZE_LAYERS": Key((0,), "ints", "Official key that the official code never reads.", fixed=NOT_BUILT),
+    "TRAIN.AMP": Key(False, "bool", "Mixed precision."),
+    "TRAIN.AMP_DTYPE": Key("bfloat16", "str", "Number format of the mixed precision.",
+                           choices=("bfloat16", "float16")),
+    "TRAIN.DEVICE": Key("auto", "str", "Where to train; auto is CUDA where there is any.",
+                        pattern=r"auto|cpu|cuda|cuda:\d+"),
+    "TRAIN.THREADS": Key(0, "int", "Threads of PyTorch on the CPU; 0 leaves its default.", low=0),
+    "TRAIN.SEED": Key(42, "int", "Seed of everything random.", low=0, high=2**31 - 1),
+    "TRAIN.PRINT_INTERVAL": Key(50, "int", "Steps between two log lines.", low=1),
+    "TRAIN.VAL_EPOCH_INTERVAL": Key(20, "int", "Epochs between two validations.", low=1),
+    "TRAIN.SAVE_EPOCH_INTERVAL": Key(10, "int", "Epochs between two kept checkpoints; the last is always kept.",
+                                     low=1),
+    "TRAIN.KEEP_STATES": Key(2, "int", "Full training states (for resuming) that stay on the disk.", low=1),
+    # ---- data
+    "DATA.SAMPLER_MODE": Key("causal", "str", "How frames are drawn.", fixed=NOT_BUILT),
+    "DATA.MEAN": Key((0.485, 0.456, 0.406), "floats", "Mean of the images' red, green, blue (0..1).", length=(3, 3)),
+    "DATA.STD": Key((0.229, 0.224, 0.225), "floats", "Standard deviation of red, green, blue.", above=0,
+                    length=(3, 3)),
+    "DATA.MAX_SAMPLE_INTERVAL": Key(200, "int", "Largest distance in frames of a training pair.", low=1),
+    "DATA.GRAYSCALE_PROB": Key(0.05, "float", "Probability that a pair becomes grey.", low=0, high=1),
+    "DATA.FLIP_PROB": Key(0.5, "float", "Probability that a pair is mirrored.", low=0, high=1),
+    "DATA.BRIGHTNESS_JITTER": Key(0.2, "float", "Largest relative change of brightness.", low=0, high=1),
+    "DATA.TRAIN.DATASETS_NAME": _names(("LASOT", "GOT10K_vottrain"), "Training data sets."),
+    "DATA.TRAIN.DATASETS_RATIO": Key((1.0, 1.0), "floats", "Their shares of the pairs.", low=0),
+    "DATA.TRAIN.SAMPLE_PER_EPOCH": Key(60000, "int", "Pairs per epoch, of all processes together.", low=1),
+    "DATA.VAL.DATASETS_NAME": _names(("GOT10K_votval",), "Validation data sets."),
+    "DATA.VAL.DATASETS_RATIO": Key((1.0,), "floats", "Their shares of the pairs.", low=0),
+    "DATA.VAL.SAMPLE_PER_EPOCH": Key(10000, "int", "Pairs per validation, of all processes together.", low=1),
+    "DATA.SEARCH.SIZE": Key(320, "int", "Side of the search crop in pixels.", low=16, high=2048),
+    "DATA.SEARCH.FACTOR": Key(5.0, "float", "Side of the search crop over the square root of the box area.", above=0),
+    "DATA.SEARCH.CENTER_JITTER": _jitter(4.5, "Range of the search crop's random shift (full width), in box sides."),
+    "DATA.SEARCH.SCALE_JITTER": _jitter(0.5, "Spread (log-normal) of the search crop's scale."),
+    "DATA.SEARCH.NUMBER": Key(1, "int", "Search frames per sample.", fixed=NOT_BUILT),
+    "DATA.TEMPLATE.SIZE": Key(128, "int", "Side of the template crop in pixels.", low=16, high=2048),
+    "DATA.TEMPLATE.FACTOR": Key(2.0, "float", "Side of the template crop over the square root of the box area.",
+                                above=0),
+    "DATA.TEMPLATE.CENTER_JITTER": _jitter(0.0, "Range of the template crop's random shift (full width), in box "
+                                           "sides."),
+    "DATA.TEMPLATE.SCALE_JITTER": _jitter(0.0, "Spread (log-normal) of the template crop's scale."),
+    "DATA.TEMPLATE.NUMBER": Key(1, "int", "Template frames per sample.", fixed=NOT_BUILT),
+    # ---- test
+    "TEST.TEMPLATE_FACTOR": Key(2.0, "float", "As DATA.TEMPLATE.FACTOR, when tracking.", above=0),
+    "TEST.TEMPLATE_SIZE": Key(128, "int", "As DATA.TEMPLATE.SIZE, when tracking.", low=16, high=2048),
+    "TEST.SEARCH_FACTOR": Key(5.0, "float", "As DATA.SEARCH.FACTOR, when tracking.", above=0),
+    "TEST.SEARCH_SIZE": Key(320, "int", "As DATA.SEARCH.SIZE, when tracking.", low=16, high=2048),
+    "TEST.EPOCH": Key(500, "int", "Epoch of the checkpoint that is tested.", low=0),
+    "TEST.WINDOW": Key(True, "bool", "Multiply the score map with a Hann window."),
+}
+
+SECTIONS = frozenset(name[:dot] for name in KEYS for dot, letter in enumerate(name) if letter == ".")
+"""The dotted names of all sections."""
