@@ -110,6 +110,8 @@ def has_content(crop: Crop, stride: int) -> bool:
 
     OSTrack throws a training sample away when its nearest-neighbour reduced attention mask is all padding.
     """
+    if not any(crop.padding):
+        return True
     left, top, right, bottom = crop.padding
     size = crop.image.shape[0]
     return bool(

@@ -14,7 +14,10 @@ def decode_rgb(data: bytes, name: str) -> np.ndarray:
     Raises:
         UserError: the bytes are no picture, or a broken one.
     """
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    except cv2.error:
+        image = None
     if image is None:
         raise UserError(f"cannot decode the image {name} ({len(data)} bytes): the file is damaged or no image; "
                         "copy or extract it again")

@@ -1,0 +1,155 @@
+"""Training data sets in their directory formats."""
+
+import logging
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import trees
+
+from lib.train.dataset import build_dataset
+from lib.train.dataset.base import read_ranges, read_spec
+from lib.utils.errors import UserError
+
+
+def environment(tmp_path, **fields):
+    names = ("lasot_dir", "got10k_dir", "got10k_val_dir", "coco_dir", "trackingnet_dir")
+    return SimpleNamespace(**{name: str(fields.get(name, tmp_path / "missing")) for name in names})
+
+
+def check_frames(dataset, sequence, count):
+    annotation = dataset.annotation(sequence)
+    assert annotation.boxes.shape == (count, 4) and annotation.boxes.dtype == np.float32
+    assert annotation.boxes[2] == pytest.approx(trees.box(2))
+    for index in (0, count - 1):
+        image = dataset.frame(sequence, index)
+        expected = trees.picture(index).mean(axis=(0, 1))
+        assert image.shape == (64, 96, 3) and np.abs(image.mean(axis=(0, 1)) - expected).max() < 4
+    return annotation
+
+
+def test_got10k(tmp_path, caplog):
+    root = trees.got10k(tmp_path / "got", hidden=(4, 5))
+    dataset = build_dataset("GOT10K_train_full", environment(tmp_path, got10k_dir=root))
+    assert len(dataset) == 3 and dataset.name == "got10k" and dataset.is_video
+    annotation = check_frames(dataset, 2, 24)
+    assert np.flatnonzero(~annotation.visible).tolist() == [4, 5] and annotation.valid.all()
+    assert dataset.frame_path(0, 0) == str(root / "GOT-10k_Train_000001" / "00000001.jpg")
+    (root / "list.txt").write_text("GOT-10k_Train_000001\nGOT-10k_Train_000009\n")
+    with caplog.at_level(logging.WARNING):
+        dataset = build_dataset("GOT10K_official_val", environment(tmp_path, got10k_val_dir=root))
+    assert len(dataset) == 1 and "1 of 2 sequences are missing" in caplog.text
+
+
+def test_got10k_cover_zero_is_hidden(tmp_path):
+    root = trees.got10k(tmp_path / "got", sequences=1)
+    (root / "GOT-10k_Train_000001" / "cover.label").write_text("0\n" + "8\n" * 23)
+    annotation = build_dataset("GOT10K_train_full", environment(tmp_path, got10k_dir=root)).annotation(0)
+    assert np.flatnonzero(~annotation.visible).tolist() == [0]
+
+
+def test_got10k_splits(tmp_path):
+    train, val = (
+        {i for line in read_spec(f"got10k_{name}.txt") for i in read_ranges(line)} for name in ("vottrain", "votval"))
+    assert len(train) == 7086 and len(val) == 1249 and not train & val
+    assert min(train | val) == 0 and max(train | val) < 9335
+    assert 3784 in train and 1349 in val
+    root = trees.got10k(tmp_path / "got", sequences=2)
+    env = environment(tmp_path, got10k_dir=root)
+    with pytest.raises(UserError, match="9335 .* 2 found"):
+        build_dataset("GOT10K_vottrain", env)
+    names = [f"GOT-10k_Train_{i + 1:06d}" for i in range(9335)]
+    (root / "list.txt").write_text("\n".join(names))
+    assert build_dataset("GOT10K_vottrain", env).sequences == ["GOT-10k_Train_000001"]
+    assert build_dataset("GOT10K_votval", env).sequences == ["GOT-10k_Train_000002"]
+
+
+def test_lasot(tmp_path, caplog):
+    names = [f"{c}-{n}" for c, *words in read_spec("lasot_train.txt") for n in read_ranges(words)]
+    assert len(names) == len(set(names)) == 1120 and "airplane-1" not in names and "zebra-4" in names
+    root = trees.lasot(tmp_path / "lasot", names=("airplane-2", "airplane-1", "zebra-4"), hidden=(1, 4, 6))
+    with caplog.at_level(logging.WARNING):
+        dataset = build_dataset("LASOT", environment(tmp_path, lasot_dir=root))
+    assert dataset.sequences == ["airplane/airplane-2", "zebra/zebra-4"]
+    assert "1118 of 1120 sequences are missing" in caplog.text
+    annotation = check_frames(dataset, 1, 24)
+    assert np.flatnonzero(~annotation.visible).tolist() == [1, 4, 6] and annotation.valid.all()
+
+
+def test_trackingnet(tmp_path, caplog):
+    root = trees.trackingnet(tmp_path / "tn")
+    with caplog.at_level(logging.WARNING):
+        dataset = build_dataset("TRACKINGNET", environment(tmp_path, trackingnet_dir=root))
+    assert len(dataset) == 2 and "TRAIN_5" in caplog.text
+    assert check_frames(dataset, 1, 24).visible.all()
+    assert dataset.frame_path(1, 0) == str(root / "TRAIN_11" / "frames" / "video11_0" / "0.jpg")
+
+
+def test_coco(tmp_path):
+    root = trees.coco(tmp_path / "coco")
+    dataset = build_dataset("COCO17", environment(tmp_path, coco_dir=root))
+    assert len(dataset) == 2 and not dataset.is_video
+    assert dataset.annotation(0).boxes.tolist() == [[10, 12, 30, 20]]
+    assert dataset.annotation(1).visible.tolist() == [True]
+    assert dataset.frame_path(0, 0).endswith("images/train2017/000000000009.jpg")
+    assert dataset.frame(1, 0).shape == (64, 96, 3)
+    for content in ('{"images": []}', "no json"):
+        (root / "annotations" / "instances_train2017.json").write_text(content)
+        with pytest.raises(UserError, match="not a COCO instances file"):
+            build_dataset("COCO17", environment(tmp_path, coco_dir=root))
+
+
+def test_real_coco(shared_dir, tmp_path):
+    dataset = build_dataset("COCO17", environment(tmp_path, coco_dir=shared_dir / "coco128"))
+    boxes = np.concatenate([dataset.annotation(i).boxes for i in range(len(dataset))])
+    assert len(boxes) > 500 and (boxes[:, 2:] > 0).all()
+    assert dataset.frame(0, 0).ndim == 3
+
+
+def test_folder(tmp_path):
+    root = trees.folder(tmp_path / "mine")
+    dataset = build_dataset(f"FOLDER:{root}", environment(tmp_path))
+    assert len(dataset) == 3 and dataset.is_video
+    for sequence in range(3):
+        check_frames(dataset, sequence, 24)
+    assert not dataset.annotation(1).valid[3] and not dataset.annotation(1).visible[3]
+    (root / "one.txt").write_text("third\n")
+    assert len(build_dataset(f"FOLDER:{root}@one.txt", environment(tmp_path))) == 1
+
+
+@pytest.mark.parametrize(("name", "field"), [
+    ("LASOT", "lasot_dir"), ("GOT10K_train_full", "got10k_dir"), ("GOT10K_official_val", "got10k_val_dir"),
+    ("COCO17", "coco_dir"), ("TRACKINGNET", "trackingnet_dir"),
+])
+def test_missing_or_empty_root_says_what_to_set(tmp_path, name, field):
+    (tmp_path / "empty").mkdir()
+    for root in (tmp_path / "missing", tmp_path / "empty"):
+        with pytest.raises(UserError) as caught:
+            build_dataset(name, environment(tmp_path, **{field: root}))
+        for part in (name, str(root), field, f"COMPRESSTRACKER_{field.upper()}", "Expected layout"):
+            assert part in str(caught.value)
+
+
+def test_unknown_name(tmp_path):
+    with pytest.raises(UserError, match="'LASSOT'.*LASOT.*FOLDER:"):
+        build_dataset("LASSOT", environment(tmp_path))
+
+
+def test_broken_annotation_names_the_file(tmp_path):
+    root = trees.lasot(tmp_path / "lasot", names=("zebra-4",))
+    (root / "zebra" / "zebra-4" / "groundtruth.txt").write_text("1,2,3\n")
+    dataset = build_dataset("LASOT", environment(tmp_path, lasot_dir=root))
+    with pytest.raises(UserError, match="zebra-4/groundtruth.txt, line 1"):
+        dataset.annotation(0)
+    (root / "zebra" / "zebra-4" / "groundtruth.txt").unlink()
+    with pytest.raises(UserError, match="cannot read .*zebra-4/groundtruth.txt"):
+        dataset.annotation(0)
+
+
+def test_annotations_are_kept_up_to_a_number(tmp_path, monkeypatch):
+    monkeypatch.setattr("lib.train.dataset.base.CACHED_ANNOTATIONS", 2)
+    dataset = build_dataset("GOT10K_train_full", environment(tmp_path, got10k_dir=trees.got10k(tmp_path / "got")))
+    first = dataset.annotation(0)
+    assert dataset.annotation(0) is first
+    dataset.annotation(1), dataset.annotation(2)
+    assert dataset.annotation(0) is not first

@@ -1,0 +1,112 @@
+"""Tiny data sets in every format that the project reads, for the tests."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+SIZE = (96, 64)
+"""Width and height of the frames."""
+
+
+def picture(number: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+    """RGB uint8 (H, W, 3): a smooth texture whose mean colour tells the frame's number."""
+    width, height = size
+    y, x = np.mgrid[0:height, 0:width]
+    waves = 20 * np.sin(x / 5.0 + number) + 20 * np.cos(y / 7.0)
+    base = np.array([60 + (number * 7) % 130, 100, 190 - (number * 5) % 120])
+    return np.clip(base + waves[..., None], 0, 255).astype(np.uint8)
+
+
+def write_picture(path: Path, number: int, size: tuple[int, int] = SIZE) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), cv2.cvtColor(picture(number, size), cv2.COLOR_RGB2BGR))
+
+
+def write_video(path: Path, frames: int, size: tuple[int, int] = SIZE) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    codec = "MJPG" if path.suffix == ".avi" else "mp4v"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), 25, size)
+    assert writer.isOpened()
+    for number in range(frames):
+        writer.write(cv2.cvtColor(picture(number, size), cv2.COLOR_RGB2BGR))
+    writer.release()
+
+
+def box(number: int) -> list[float]:
+    """Box of frame `number`, xywh."""
+    return [20.0 + number % 30, 15.0 + number % 10, 24.0, 18.0]
+
+
+def write_boxes(path: Path, frames: int, absent: tuple[int, ...] = (), separator: str = ",") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [["NaN"] * 4 if i in absent else [f"{v:.2f}" for v in box(i)] for i in range(frames)]
+    path.write_text("\n".join(separator.join(row) for row in rows) + "\n")
+
+
+def got10k(root: Path, sequences: int = 3, frames: int = 24, hidden: tuple[int, ...] = ()) -> Path:
+    """GOT-10k's layout; `hidden` frames have absence.label 1."""
+    names = [f"GOT-10k_Train_{i + 1:06d}" for i in range(sequences)]
+    for name in names:
+        for i in range(frames):
+            write_picture(root / name / f"{i + 1:08d}.jpg", i)
+        write_boxes(root / name / "groundtruth.txt", frames)
+        (root / name / "absence.label").write_text("".join(f"{int(i in hidden)}\n" for i in range(frames)))
+        (root / name / "cover.label").write_text("8\n" * frames)
+    (root / "list.txt").write_text("\n".join(names) + "\n")
+    return root
+
+
+def lasot(root: Path, names: tuple[str, ...] = ("airplane-2", "zebra-4"), frames: int = 24,
+          hidden: tuple[int, ...] = ()) -> Path:
+    """LaSOT's layout; every second of `hidden` is occluded, the others are out of view."""
+    for name in names:
+        folder = root / name.rsplit("-", 1)[0] / name
+        for i in range(frames):
+            write_picture(folder / "img" / f"{i + 1:08d}.jpg", i)
+        write_boxes(folder / "groundtruth.txt", frames)
+        (folder / "full_occlusion.txt").write_text(",".join(str(int(i in hidden[::2])) for i in range(frames)) + "\n")
+        (folder / "out_of_view.txt").write_text(",".join(str(int(i in hidden[1::2])) for i in range(frames)) + "\n")
+    return root
+
+
+def trackingnet(root: Path, chunks: tuple[int, ...] = (0, 11), frames: int = 24) -> Path:
+    for chunk in chunks:
+        folder = root / f"TRAIN_{chunk}"
+        for i in range(frames):
+            write_picture(folder / "frames" / f"video{chunk}_0" / f"{i}.jpg", i)
+        write_boxes(folder / "anno" / f"video{chunk}_0.txt", frames)
+    return root
+
+
+def coco(root: Path) -> Path:
+    """Two images; three objects, one a crowd, and one without area."""
+    for identity in (7, 9):
+        write_picture(root / "images" / "train2017" / f"{identity:012d}.jpg", identity)
+
+    def entry(identity: int, image: int, bbox: list[float], crowd: int = 0) -> dict:
+        return {"id": identity, "image_id": image, "bbox": bbox, "iscrowd": crowd, "category_id": 1}
+
+    content = {
+        "images": [{"id": i, "file_name": f"{i:012d}.jpg", "width": SIZE[0], "height": SIZE[1]} for i in (7, 9)],
+        "annotations": [entry(1, 9, [10, 12, 30, 20]), entry(2, 7, [40, 20, 8, 9]),
+                        entry(3, 7, [0, 0, 90, 60], crowd=1), entry(4, 7, [5, 5, 0, 12])],
+        "categories": [{"id": 1, "name": "thing"}],
+    }
+    path = root / "annotations" / "instances_train2017.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(content))
+    return root
+
+
+def folder(root: Path, frames: int = 24) -> Path:
+    """One sequence with img/, one with pictures beside the box file, one video."""
+    for i in range(frames):
+        write_picture(root / "first" / "img" / f"{i}.png", i)
+        write_picture(root / "second" / f"frame{i}.jpg", i)
+    write_boxes(root / "first" / "groundtruth_rect.txt", frames, separator="\t")
+    write_boxes(root / "second" / "second.txt", frames, absent=(3,), separator=" ")
+    write_video(root / "third" / "clip.avi", frames)
+    write_boxes(root / "third" / "groundtruth.txt", frames)
+    return root
