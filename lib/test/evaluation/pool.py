@@ -1,0 +1,177 @@
+"""Worker processes that track sequences.
+
+Each worker holds one tracker and gets one sequence at a time through its own pipe, so the parent always knows what a
+worker was doing when it died. Workers write nothing: results travel back and the parent writes them, so that stopping
+the workers at any moment leaves no half-written file.
+"""
+
+import logging
+import multiprocessing
+import signal
+import sys
+import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from lib.test.evaluation.single import Failure, attempt
+from lib.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """The worker's tracker is built."""
+
+
+@dataclass(frozen=True)
+class _Unable:
+    """The worker's tracker could not be built."""
+
+    message: str
+    trace: str
+    user_error: bool
+
+
+@dataclass(frozen=True)
+class _Frames:
+    """That many more frames are tracked."""
+
+    number: int
+
+
+@dataclass
+class _Worker:
+    """The parent's view of one worker."""
+
+    device: str
+    process: multiprocessing.process.BaseProcess
+    connection: Connection
+    job: Any = None
+    ready: bool = False
+
+
+def run(
+    sequences: Sequence[Any],
+    tracker_factory: Callable[..., Any],
+    devices: Sequence[str],
+    threads: int,
+    debug_dir: Path | None,
+    *,
+    on_frames: Callable[[int], None],
+    on_outcome: Callable[[Any, Any], None],
+) -> None:
+    """Track `sequences` in the order given with one process per entry of `devices`.
+
+    Args:
+        tracker_factory, debug_dir: see `run_dataset`.
+        threads: CPU threads of each process.
+        on_frames: called with a number of newly tracked frames.
+        on_outcome: called with a sequence and its `Tracked` or `Failure`.
+
+    Raises:
+        UserError: the tracker cannot be built.
+        RuntimeError: no worker could start, for another reason than the user's.
+    """
+    context = multiprocessing.get_context("spawn")
+    waiting = deque(sequences)
+    workers: list[_Worker] = []
+    unable: _Unable | None = None
+
+    def start(device: str) -> None:
+        here, there = context.Pipe()
+        process = context.Process(target=_work, args=(there, tracker_factory, device, threads, debug_dir),
+                                  daemon=True)
+        process.start()
+        there.close()
+        workers.append(_Worker(device, process, here))
+
+    def next_job(worker: _Worker) -> None:
+        worker.job = waiting.popleft() if waiting else None
+        try:
+            worker.connection.send(worker.job)
+        except BrokenPipeError:
+            logger.debug("worker on %s is gone; its pipe says so next", worker.device)
+
+    def drop(worker: _Worker) -> None:
+        workers.remove(worker)
+        worker.connection.close()
+        worker.process.join()
+
+    try:
+        for device in devices:
+            start(device)
+        while workers:
+            for connection in wait([worker.connection for worker in workers]):
+                worker = next(w for w in workers if w.connection is connection)
+                try:
+                    message = connection.recv()
+                except (EOFError, ConnectionResetError):
+                    drop(worker)
+                    if worker.job is not None:
+                        on_outcome(worker.job, Failure(worker.job.name, _obituary(worker.process.exitcode)))
+                        if waiting:
+                            start(worker.device)
+                    elif not worker.ready and unable is None:
+                        unable = _Unable(_obituary(worker.process.exitcode), "", False)
+                    continue
+                if isinstance(message, _Frames):
+                    on_frames(message.number)
+                elif isinstance(message, _Unable):
+                    if message.user_error:
+                        raise UserError(message.message)
+                    unable = message
+                    logger.warning("a worker on %s could not build its tracker: %s", worker.device, message.message)
+                elif isinstance(message, _Ready):
+                    worker.ready = True
+                    next_job(worker)
+                else:
+                    on_outcome(worker.job, message)
+                    next_job(worker)
+        reason = unable or _Unable("the worker processes ended", "", False)
+        if len(waiting) == len(sequences):
+            raise RuntimeError(f"no worker process could start: {reason.message}\n{reason.trace}")
+        for sequence in waiting:
+            on_outcome(sequence, Failure(sequence.name, f"no worker process is left: {reason.message}", reason.trace))
+    finally:
+        for worker in workers:
+            worker.process.terminate()
+        for worker in workers:
+            worker.process.join()
+
+
+def _work(connection: Connection, tracker_factory: Callable[..., Any], device: str, threads: int,
+          debug_dir: Path | None) -> None:
+    """What a worker process does: build the tracker, then track what comes until None comes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which stops the workers
+    cv2.setNumThreads(threads)
+    if "torch" in sys.modules:  # loaded with the factory, unless its tracker does without
+        sys.modules["torch"].set_num_threads(threads)
+    try:
+        tracker = tracker_factory(device=device)
+    except Exception as error:
+        is_user_error = isinstance(error, UserError)
+        text = str(error) if is_user_error else f"{type(error).__name__}: {error}"
+        connection.send(_Unable(text, traceback.format_exc(), is_user_error))
+        return
+    connection.send(_Ready())
+    try:
+        while (sequence := connection.recv()) is not None:
+            connection.send(attempt(tracker, sequence, debug_dir, lambda number: connection.send(_Frames(number))))
+    except (EOFError, BrokenPipeError):
+        return  # the parent is gone
+
+
+def _obituary(exit_code: int | None) -> str:
+    """Why a worker process that said nothing is gone."""
+    if exit_code is not None and exit_code < 0:
+        name = signal.Signals(-exit_code).name if -exit_code in set(signal.Signals) else str(-exit_code)
+        hint = " (often: out of memory; use fewer --threads)" if name == "SIGKILL" else ""
+        return f"its worker process was killed by {name}{hint}"
+    return f"its worker process ended with exit status {exit_code}"

@@ -1,0 +1,75 @@
+"""Progress over frames and sequences: a bar on a terminal, a plain line now and then elsewhere."""
+
+import logging
+import sys
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+logger = logging.getLogger(__name__)
+
+LINE_EVERY = 15.0
+"""Seconds between plain lines."""
+
+
+class Progress:
+    """Counts frames and sequences; shows frames per second and the time left.
+
+    Args:
+        sequences, frames: how many there are.
+        bar: draw a bar; None does so when standard error is a terminal.
+    """
+
+    def __init__(self, sequences: int, frames: int, bar: bool | None = None):
+        self.sequences, self.frames = sequences, frames
+        self.sequences_done = self.frames_done = 0
+        self._start = self._last_line = time.monotonic()
+        use_bar = sys.stderr.isatty() if bar is None else bar
+        self._bar = tqdm(total=frames, unit=" frames", smoothing=0.05, dynamic_ncols=True) if use_bar else None
+        self._show_sequences()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+        if self._bar is not None:
+            self._bar.close()
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.monotonic() - self._start
+
+    def advance(self, frames: int) -> None:
+        """`frames` more frames are tracked."""
+        self.frames_done += frames
+        if self._bar is not None:
+            self._bar.update(frames)
+        elif time.monotonic() - self._last_line >= LINE_EVERY:
+            self._line()
+
+    def finish_sequence(self) -> None:
+        """One more sequence is done, well or not."""
+        self.sequences_done += 1
+        self._show_sequences()
+        if self._bar is None and self.sequences_done == self.sequences:
+            self._line()
+
+    def _show_sequences(self) -> None:
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{self.sequences_done}/{self.sequences} sequences")
+
+    def _line(self) -> None:
+        self._last_line = time.monotonic()
+        speed = self.frames_done / max(self.seconds, 1e-9)
+        left = (self.frames - self.frames_done) / max(speed, 1e-9)
+        logger.info("%d/%d sequences, %d/%d frames, %.1f frames/s, %s left", self.sequences_done, self.sequences,
+                    self.frames_done, self.frames, speed, _clock(left) if self.frames_done else "?")
+
+
+def _clock(seconds: float) -> str:
+    """Hours (when there are any), minutes and seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,59 @@
+"""Where results lie and how they are written: OSTrack's files, one box per line."""
+
+from collections.abc import Sequence as Rows
+from pathlib import Path
+
+import numpy as np
+
+from lib.utils.files import write_text
+
+
+def tracker_folder(results_path: str | Path, script: str, config: str, run_id: int | None = None) -> Path:
+    """`<results_path>/<script>/<config>`, with `_<run id>` in three digits behind the config of a repeated run."""
+    suffix = "" if run_id is None else f"_{run_id:03d}"
+    return Path(results_path) / script / f"{config}{suffix}"
+
+
+def dataset_folder(dataset: str) -> str:
+    """Sub-folder of a tracker's results that a data set has.
+
+    GOT-10k and TrackingNet have one of their name and all other benchmarks lie side by side in the tracker's folder,
+    as in the official code; a folder of sequences (`folder:<name>`) has one of its own, since names can repeat.
+    """
+    if dataset in ("got10k", "trackingnet"):
+        return dataset
+    return dataset.replace(":", "_") if dataset.startswith("folder:") else ""
+
+
+def boxes_file(folder: str | Path, dataset: str, sequence: str) -> Path:
+    """The file with the boxes of a sequence below the tracker's `folder`."""
+    return Path(folder) / dataset_folder(dataset) / f"{sequence}.txt"
+
+
+def times_file(boxes: Path) -> Path:
+    """The file with the seconds per frame, beside the file with the boxes."""
+    return boxes.with_name(f"{boxes.stem}_time.txt")
+
+
+def is_done(boxes: Path, frames: int, sub_pixel: bool = False) -> bool:
+    """Whether the file `boxes` is whole: one line for each of `frames` frames, in the wanted number format."""
+    if not boxes.is_file():
+        return False
+    lines = boxes.read_text(encoding="utf-8", errors="replace").split("\n")
+    lines = [line for line in lines if line.strip()]
+    return len(lines) == frames > 0 and ("." in lines[0]) == sub_pixel
+
+
+def write_result(path: Path, boxes_xywh: np.ndarray, seconds: Rows[float], sub_pixel: bool = False) -> None:
+    """Write the boxes and, beside them, the times. The boxes come last: where they are, the result is whole.
+
+    Args:
+        path: the boxes' file, `<sequence>.txt`.
+        boxes_xywh: (N, 4) pixels.
+        seconds: N, of which the first is the initialisation.
+        sub_pixel: four decimals instead of OSTrack's integers, which are cut off towards zero.
+    """
+    rows = np.asarray(boxes_xywh, dtype=np.float64)
+    lines = ("\t".join(f"{v:.4f}" for v in row) if sub_pixel else "\t".join(str(int(v)) for v in row) for row in rows)
+    write_text(times_file(path), "".join(f"{value:.6f}\n" for value in seconds))
+    write_text(path, "".join(f"{line}\n" for line in lines))

@@ -1,0 +1,138 @@
+"""Run a tracker over sequences: here, or in worker processes on CPU cores or GPUs."""
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lib.test.evaluation import pool
+from lib.test.evaluation.datasets import Sequence as TestSequence
+from lib.test.evaluation.progress import Progress
+from lib.test.evaluation.results import boxes_file, is_done, write_result
+from lib.test.evaluation.single import Failure, Tracked, attempt
+from lib.utils.device import pick_device
+from lib.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+@dataclass
+class RunSummary:
+    """What `run_dataset` did."""
+
+    finished: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    frames: int = 0
+    seconds: float = 0.0
+
+
+def run_dataset(
+    sequences: Sequence[TestSequence],
+    tracker_factory: Callable[..., Any],
+    out_dir: str | Path,
+    *,
+    threads: int = 0,
+    num_gpus: int = 0,
+    device: str = "auto",
+    sub_pixel: bool = False,
+    force: bool = False,
+    debug: int = 0,
+    progress_bar: bool | None = None,
+) -> RunSummary:
+    """Track every sequence that has no whole result yet and write the results as OSTrack does.
+
+    A failure in one sequence, or the death of a worker process, is kept for the summary and does not stop the others.
+
+    Args:
+        sequences: what to track.
+        tracker_factory: called as `tracker_factory(device="cuda:1")` once per process; gives a `Tracker`, or anything
+            with its `initialize` and `track`. With worker processes it must be picklable (a module's function or a
+            `functools.partial` of one).
+        out_dir: the tracker's folder of results, `tracker_folder(...)`.
+        threads: worker processes; 0 tracks in this process. Never more than sequences are left.
+        num_gpus: with `device` auto or cuda: worker i uses GPU i modulo this number, or modulo those that exist.
+        device: auto, cpu, cuda or cuda:N.
+        sub_pixel: write boxes with four decimals.
+        force: track again what is done.
+        debug: with 1 or more, track again and leave each frame with its boxes in `<out_dir>/debug/<sequence>`.
+        progress_bar: None draws a bar on a terminal only.
+
+    Raises:
+        UserError: two sequences would write the same file, no such device, or the tracker cannot be made.
+    """
+    out_dir = Path(out_dir)
+    targets = _targets(sequences, out_dir)
+    summary = RunSummary()
+    todo = []
+    for sequence in sequences:
+        if not (force or debug) and is_done(targets[id(sequence)], sequence.length, sub_pixel):
+            summary.skipped.append(sequence.name)
+        else:
+            todo.append(sequence)
+    if summary.skipped:
+        logger.info("%d of %d sequences are done already", len(summary.skipped), len(sequences))
+    if not todo:
+        return summary
+
+    devices = worker_devices(device, num_gpus, max(1, min(threads, len(todo))))
+    logger.info("tracking %d sequences (%d frames) with %s", len(todo), sum(s.length for s in todo), _crew(
+        devices, threads))
+    debug_dir = out_dir / "debug" if debug else None
+    with Progress(len(todo), sum(s.length for s in todo), progress_bar) as progress:
+
+        def keep(sequence: TestSequence, outcome: Tracked | Failure) -> None:
+            if isinstance(outcome, Tracked):
+                try:
+                    write_result(targets[id(sequence)], outcome.boxes_xywh, outcome.seconds, sub_pixel)
+                except UserError as error:
+                    outcome = Failure(sequence.name, str(error))
+            if isinstance(outcome, Failure):
+                summary.failures.append(outcome)
+            else:
+                summary.finished.append(sequence.name)
+            progress.finish_sequence()
+
+        if threads == 0:
+            tracker = tracker_factory(device=devices[0])
+            for sequence in todo:
+                keep(sequence, attempt(tracker, sequence, debug_dir, progress.advance))
+        else:
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            longest_first = sorted(todo, key=lambda s: -s.length)
+            pool.run(longest_first, tracker_factory, devices, max(1, cores // len(devices)), debug_dir,
+                     on_frames=progress.advance, on_outcome=keep)
+        summary.frames, summary.seconds = progress.frames_done, progress.seconds
+    return summary
+
+
+def worker_devices(device: str, num_gpus: int, workers: int) -> list[str]:
+    """The device of each of `workers` processes: `auto` and `cuda` are spread over the GPUs, others taken as they are.
+
+    Raises:
+        UserError: no such device.
+    """
+    gpus = min(num_gpus, torch.cuda.device_count()) if torch.cuda.is_available() else 0
+    if device == "auto":
+        return [f"cuda:{i % gpus}" if gpus else "cpu" for i in range(workers)]
+    pick_device(device)
+    return [f"cuda:{i % max(gpus, 1)}" if device == "cuda" else device for i in range(workers)]
+
+
+def _targets(sequences: Sequence[TestSequence], out_dir: Path) -> dict[int, Path]:
+    """id(sequence) -> its file of boxes."""
+    targets = {id(sequence): boxes_file(out_dir, sequence.dataset, sequence.name) for sequence in sequences}
+    if len(set(targets.values())) < len(sequences):
+        files = [boxes_file(out_dir, s.dataset, s.name) for s in sequences]
+        double = next(file for file in files if files.count(file) > 1)
+        raise UserError(f"two sequences are called {double.stem!r} and would both write {double}; rename one")
+    return targets
+
+
+def _crew(devices: Sequence[str], threads: int) -> str:
+    """Who tracks, for the log."""
+    where = ", ".join(sorted(set(devices)))
+    return f"{len(devices)} processes on {where}" if threads else where

@@ -1,0 +1,1 @@
+"""Packing results for the test servers."""

@@ -1,0 +1,95 @@
+"""tracking/test.py from the command line, with a small student."""
+
+import importlib.util
+import logging
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from lib.config import load_config
+from lib.models.build import build_student
+from lib.models.checkpoint import save_slim
+from lib.utils.errors import UserError
+from lib.vis.draw import save_image
+
+CONFIG = "compresstracker_vitb_256_4"
+SMALL = ["MODEL.BACKBONE.TYPE=vit_tiny_patch16_224_compress", "MODEL.HEAD.NUM_CHANNELS=8"]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A folder of three sequences (one of them damaged) and the checkpoint of a small student."""
+    work = tmp_path_factory.mktemp("work")
+    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    for name in ("one", "two", "broken"):
+        for i in range(3):
+            save_image(work / "videos" / name / "img" / f"{i}.jpg", image)
+        (work / "videos" / name / "groundtruth_rect.txt").write_text("20,15,20,16\n" * 3)
+    (work / "videos" / "broken" / "img" / "1.jpg").write_bytes(b"no picture")
+    cfg = load_config("compresstracker", CONFIG, SMALL)
+    path = work / "out" / "checkpoints" / "train" / "compresstracker" / CONFIG / "CompressTracker_ep0002.pth.tar"
+    save_slim(path, build_student(cfg), cfg)
+    return work
+
+
+def run(root, work, *arguments, script="compresstracker", config=CONFIG):
+    command = [sys.executable, str(root / "tracking" / "test.py"), script, config, "--save_dir", "out", *arguments]
+    return subprocess.run(command, cwd=work, capture_output=True, text=True, timeout=300)
+
+
+def small(*arguments):
+    overrides = [part for item in SMALL for part in ("--set", item)]
+    return ["--epoch", "2", "--device", "cpu", *overrides, *arguments]
+
+
+def test_whole_folder_with_two_processes(root, work):
+    done = run(root, work, *small("--dataset", "folder:videos", "--threads", "2", "--num_gpus", "8", "--runid", "1"))
+    assert done.returncode == 1, done.stderr
+    assert "broken failed" in done.stderr and "1 of 3 sequences failed" in done.stderr
+    assert "2 processes on cpu" in done.stderr
+    folder = work / "out/test/tracking_results/compresstracker" / f"{CONFIG}_001" / "folder_videos"
+    assert sorted(path.name for path in folder.iterdir()) == ["one.txt", "one_time.txt", "two.txt", "two_time.txt"]
+    lines = (folder / "one.txt").read_text().splitlines()
+    assert len(lines) == 3 and lines[0] == "20\t15\t20\t16"
+    assert (folder / "two.txt").read_text() == (folder / "one.txt").read_text(), "processes disagree"
+
+
+@pytest.fixture
+def main(root, work, monkeypatch):
+    """The script's main, in this process and in the work folder."""
+    spec = importlib.util.spec_from_file_location("tracking_test", root / "tracking" / "test.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.chdir(work)
+    return lambda *arguments: module.main(["compresstracker", CONFIG, "--save_dir", "out", *small(*arguments)])
+
+
+def test_one_sequence_sub_pixel_in_this_process(main, work, caplog):
+    assert main("--dataset_name", "folder:videos", "--sequence", "one", "--float") == 0
+    path = work / "out/test/tracking_results/compresstracker" / CONFIG / "folder_videos" / "one.txt"
+    assert path.read_text().splitlines()[0] == "20.0000\t15.0000\t20.0000\t16.0000"
+    with caplog.at_level(logging.INFO):
+        assert main("--dataset", "folder:videos", "--sequence", "1", "--float") == 0  # 0 is "broken"
+        assert "1 of 1 sequences are done already" in caplog.messages
+    assert main("--dataset", "folder:videos", "--sequence", "1", "--float", "--debug", "1") == 0
+    assert len(list((path.parents[1] / "debug" / "folder_videos" / "one").iterdir())) == 3
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--dataset", "nosuch"], "unknown data set 'nosuch'"),
+    (["--dataset", "folder:elsewhere"], "elsewhere"),
+    (["--dataset", "folder:videos", "--sequence", "three"], "no sequence 'three'"),
+    (["--dataset", "folder:videos", "--checkpoint", "none.pth"], "no checkpoint at .*none.pth"),
+    (["--dataset", "folder:videos", "--device", "abacus"], "unknown device"),
+])
+def test_mistakes_are_named(main, arguments, message):
+    with pytest.raises(UserError, match=message):
+        main(*arguments)
+
+
+def test_wrong_usage(main, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main("--dataset", "lasot", "--threads", "-1")
+    assert "--threads must be 0 or more" in capsys.readouterr().err

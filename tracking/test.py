@@ -1,0 +1,94 @@
+#!/usr/bin/env python
+"""Run a trained tracker over a data set and write its boxes."""
+
+import argparse
+import functools
+import logging
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lib.test.evaluation import get_dataset  # noqa: E402
+from lib.test.evaluation.environment import env_settings  # noqa: E402
+from lib.test.evaluation.results import tracker_folder  # noqa: E402
+from lib.test.evaluation.running import RunSummary, run_dataset  # noqa: E402
+from lib.test.tracker import Tracker, find_checkpoint  # noqa: E402
+from lib.utils.log import run_script  # noqa: E402
+
+logger = logging.getLogger("test")
+
+EXAMPLES = """examples:
+  python tracking/test.py compresstracker compresstracker_vitb_256_4 --dataset lasot --threads 64 --num_gpus 8
+  python tracking/test.py ostrack vitb_256_mae_32x4_ep300 --dataset got10k_val --device cpu --threads 4
+  python tracking/test.py compresstracker compresstracker_vitb_256_4 --dataset folder:my_videos --float
+"""
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("tracker_name", metavar="script", help="ostrack or compresstracker")
+    add("tracker_param", metavar="config", help="name of a file in experiments/<script>, without .yaml")
+    add("--dataset", "--dataset_name", dest="dataset", required=True,
+        help="lasot, got10k_test, got10k_val, got10k_train, trackingnet, or folder:<path>[@<file with names>]")
+    add("--sequence", help="only this sequence: its name, or its number from 0")
+    add("--runid", type=int, help="number of a repeated run; its results get a folder of their own")
+    add("--threads", type=int, default=0, help="worker processes; 0 (default) tracks in this process")
+    add("--num_gpus", type=int, default=8, help="spread the processes over at most so many GPUs (default 8)")
+    add("--device", default="auto", help="auto (default: the GPUs, or the CPU without any), cpu, cuda or cuda:N")
+    add("--save_dir", type=Path, help="folder of checkpoints and results; default: save_dir of the environment file")
+    add("--checkpoint", type=Path, help="weights to test; default: the config's in <save_dir>/checkpoints/train")
+    add("--epoch", type=int, help="epoch of the default checkpoint; default: TEST.EPOCH of the config")
+    add("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
+        help="override a key of the config, such as TEST.WINDOW=false; may be repeated")
+    add("--float", dest="sub_pixel", action="store_true", help="write boxes with four decimals, not whole pixels")
+    add("--force", action="store_true", help="track again what has results already")
+    add("--debug", type=int, default=0, metavar="LEVEL",
+        help="1: track again and save every frame with its boxes below the results")
+    options = parser.parse_args(arguments)
+    for name in ("threads", "num_gpus", "debug"):
+        if getattr(options, name) < 0:
+            parser.error(f"--{name} must be 0 or more")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run and report; 1 when a sequence failed."""
+    options = parse(arguments)
+    env = env_settings()
+    save_dir = options.save_dir.absolute() if options.save_dir else None
+    checkpoint = options.checkpoint.absolute() if options.checkpoint else None
+    script, config = options.tracker_name, options.tracker_param
+    cfg, checkpoint = find_checkpoint(script, config, checkpoint=checkpoint, epoch=options.epoch,
+                                      save_dir=save_dir, overrides=options.overrides)
+    logger.info("%s %s with %s", cfg.script, cfg.name, checkpoint)
+    sequences = get_dataset(options.dataset, env, options.sequence)
+    results_path = save_dir / "test" / "tracking_results" if save_dir else env.results_path
+    folder = tracker_folder(results_path, cfg.script, cfg.name, options.runid)
+    factory = functools.partial(Tracker.from_config, script, config, checkpoint=checkpoint,
+                                overrides=tuple(options.overrides))
+    summary = run_dataset(sequences, factory, folder, threads=options.threads, num_gpus=options.num_gpus,
+                          device=options.device, sub_pixel=options.sub_pixel, force=options.force, debug=options.debug)
+    return report(summary, folder)
+
+
+def report(summary: RunSummary, folder: Path) -> int:
+    """Say what happened, failures last; 1 when there are any."""
+    if summary.finished:
+        logger.info("%d sequences tracked, %d frames in %.1f s (%.1f frames/s with reading)", len(summary.finished),
+                    summary.frames, summary.seconds, summary.frames / max(summary.seconds, 1e-9))
+    logger.info("results: %s", folder)
+    for failure in summary.failures:
+        logger.error("%s failed: %s%s", failure.sequence, failure.message,
+                     f"\n{failure.trace.rstrip()}" if failure.trace else "")
+    if summary.failures:
+        logger.error("%d of %d sequences failed; the same command again tracks only what is missing",
+                     len(summary.failures), len(summary.failures) + len(summary.finished) + len(summary.skipped))
+    return 1 if summary.failures else 0
+
+
+if __name__ == "__main__":
+    run_script(main)
