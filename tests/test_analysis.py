@@ -1,0 +1,354 @@
+"""Analysis from result files to reports, on a small folder made here."""
+
+import csv
+import importlib.util
+import logging
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from lib.test.analysis import run
+from lib.test.analysis.metrics import CONVENTIONS
+from lib.test.analysis.packed import PackedResults, PackedSequence, read_benchmark
+from lib.test.analysis.plots import PLOTS, draw_plot
+from lib.test.analysis.report import markdown_table, text_table
+from lib.test.analysis.results import ResultFolder, align, evaluate_benchmark, find_trackers, parse_tracker
+from lib.test.analysis.textfiles import read_boxes, read_times
+from lib.utils.errors import UserError
+
+FRAMES = 6
+
+
+def sequence(name, dataset="lasot", frames=FRAMES, visible=None):
+    """A box of 40 x 30 that moves by 10 pixels per frame."""
+    gt = np.array([[10.0 * i, 5, 40, 30] for i in range(frames)])
+    return SimpleNamespace(name=name, dataset=dataset, ground_truth=gt, visible=visible)
+
+
+def write(path, boxes, separator="\t", times=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(separator.join(f"{v:g}" for v in row) for row in boxes) + "\n")
+    if times is not None:
+        path.with_name(f"{path.stem}_time.txt").write_text("\n".join(map(str, times)))
+
+
+@pytest.fixture
+def benchmark():
+    visible = np.ones(FRAMES, dtype=bool)
+    return [sequence(name, visible=visible) for name in ("car-1", "cat-2")]
+
+
+@pytest.fixture
+def results(tmp_path, benchmark):
+    """Two trackers: `good` is perfect, `bad` (run 3) stands still."""
+    for seq in benchmark:
+        write(tmp_path / "ours" / "good" / f"{seq.name}.txt", seq.ground_truth, times=[9] + [0.1] * (FRAMES - 1))
+        write(tmp_path / "theirs" / "bad_003" / f"{seq.name}.txt", seq.ground_truth[[0] * FRAMES], ",")
+    return tmp_path
+
+
+@pytest.fixture
+def env(results, benchmark, monkeypatch):
+    """Settings, and a `get_dataset` that knows only the small benchmark."""
+    def get_dataset(name, env):
+        if name != "lasot":
+            raise UserError(f"data set {name} not found")
+        return benchmark
+
+    monkeypatch.setattr(run, "get_dataset", get_dataset)
+    listed = run.BENCHMARKS["lasot"]._replace(names=lambda root: [s.name for s in benchmark])
+    monkeypatch.setitem(run.BENCHMARKS, "lasot", listed)
+    return SimpleNamespace(results_path=str(results), result_plot_path=str(results / "plots"), lasot_path="",
+                           got10k_path="", trackingnet_path="")
+
+
+# --- result files ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["1\t2\t3\t4\n5\t6\t7\t8\n", "1,2,3,4\n5,6,7,8", "1 2  3 4\r\n5 6 7 8\r\n\r\n",
+                                  "1, 2, 3, 4\n5.0;6;7;8e0", "\ufeff1,2,3,4\n5,6,7,8\n"])
+def test_every_usual_separator_is_read(tmp_path, text):
+    path = tmp_path / "s.txt"
+    path.write_text(text, encoding="utf-8", newline="")
+    assert read_boxes(path).tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("", "empty"), ("\n \n", "empty"), ("1,2,3,4\n1,2,3\n", "line 2: 3 column"), ("1,2,3,4,5\n", "line 1: 5 column"),
+    ("1,2,3,4\nx,y,w,h\n", "line 2: .*not numeric"), ("1,2,3,4\n1,nan,3,4\n", "line 2: .*not finite"),
+    ("1,2,3,4\n1,2,3,inf", "line 2: .*not finite"), ("1,2,3,4\n\n1,2,3,4\n", "line 2: an empty line"),
+    ("1,2,3,4\n1,2,-3,4\n", "line 2: negative"), ("1:2:3:4\n", "line 1: 1 column")])
+def test_bad_result_files_are_refused_with_file_and_line(tmp_path, text, message):
+    path = tmp_path / "sequence.txt"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        read_boxes(path)
+    assert str(path) in str(caught.value)
+
+
+def test_binary_and_missing_result_files(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(UserError, match="not a text file"):
+        read_boxes(tmp_path / "a.txt")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_boxes(tmp_path / "b.txt")
+
+
+def test_times(tmp_path):
+    (tmp_path / "t.txt").write_text("0.5\n0.25\n")
+    assert read_times(tmp_path / "t.txt").tolist() == [0.5, 0.25]
+    (tmp_path / "t.txt").write_text("0.5\n-1\n")
+    with pytest.raises(UserError, match="line 2"):
+        read_times(tmp_path / "t.txt")
+
+
+def test_results_that_are_too_long_or_too_short():
+    seq = sequence("s", visible=np.arange(FRAMES) > 1)
+    longer = np.vstack([seq.ground_truth, seq.ground_truth[:2]])
+    pred, gt, _, note = align(longer, seq, "file")
+    assert len(pred) == len(gt) == FRAMES and "2 rows beyond" in note
+    pred, gt, visible, note = align(seq.ground_truth[2:], seq, "file")
+    np.testing.assert_array_equal(pred, gt)
+    assert visible.all() and "starts at frame 3" in note
+    with pytest.raises(UserError, match="file: 4 boxes for the 6"):
+        align(seq.ground_truth[:4], seq, "file")
+    seq.ground_truth[:] = seq.ground_truth[0]
+    with pytest.raises(UserError, match="4 boxes"):  # a target at rest fits both ends: ambiguous
+        align(seq.ground_truth[2:], seq, "file")
+
+
+# --- trackers and scores --------------------------------------------------------------------------------------------
+
+
+def test_trackers_are_found(results):
+    (results / "ours" / "empty").mkdir()
+    write(results / "ours" / "only_times" / "a_time.txt", [[0.1]])
+    assert [(t.label, t.folder.parent.name) for t in find_trackers(results)] == [
+        ("good", "ours"), ("bad_003", "theirs")]
+    write(results / "theirs" / "good" / "got10k" / "a.txt", [[1, 2, 3, 4]])
+    assert [t.label for t in find_trackers(results)] == ["ours/good", "bad_003", "theirs/good"]
+    assert find_trackers(results / "nowhere") == []
+
+
+def test_tracker_names(results):
+    assert parse_tracker("theirs:bad:3=Rival", results).label == "Rival"
+    assert parse_tracker("ours:good", results).folder == results / "ours" / "good"
+    with pytest.raises(UserError, match="theirs:bad_003"):
+        parse_tracker("theirs:bad", results)
+    with pytest.raises(UserError, match="expected script:config"):
+        parse_tracker("ours", results)
+
+
+def test_own_subfolder_of_got10k_and_of_plain_folders(results):
+    folder = ResultFolder("good", results / "ours" / "good")
+    assert folder.locate(sequence("car-1", "got10k")) == str(folder.folder / "car-1.txt")
+    write(folder.folder / "got10k" / "car-1.txt", [[1, 2, 3, 4]])
+    assert folder.locate(sequence("car-1", "got10k")) == str(folder.folder / "got10k" / "car-1.txt")
+    assert folder.locate(sequence("car-1", "folder:mine")) is None  # car-1 of another data set
+    folder.flat = True
+    assert folder.locate(sequence("car-1", "folder:mine")) == str(folder.folder / "car-1.txt")
+
+
+def test_scores_and_speed(results, benchmark):
+    report = evaluate_benchmark(find_trackers(results), benchmark, "lasot")
+    good, bad = report.trackers
+    assert good.scores.AUC == pytest.approx(100 * 20 / 21) and good.scores.AO == 100
+    assert good.fps == pytest.approx(10) and bad.fps is None  # the first frame's time is the initialisation
+    assert bad.scores.AO == pytest.approx(100 / 6 * (1 + 30 / 50 + 20 / 60 + 10 / 70))
+    assert bad.scores.Precision == pytest.approx(50) and report.complete and report.scored == 2
+
+
+def test_missing_sequences_are_never_dropped_silently(results, benchmark):
+    sources = find_trackers(results)
+    (results / "ours" / "good" / "cat-2.txt").unlink()
+    report = evaluate_benchmark(sources, benchmark, "lasot")
+    good, bad = report.trackers
+    assert good.scores is None and good.missing == ["cat-2"] and bad.scores is not None and not report.complete
+    assert "good lacks 1 of 2 sequences: cat-2" in text_table(report)
+    report = evaluate_benchmark(sources, benchmark, "lasot", partial=True)
+    assert report.scored == 1 and all(tracker.scores for tracker in report.trackers)
+    assert "PARTIAL: scores over the 1 sequences" in markdown_table(report)
+    (results / "ours" / "good" / "car-1.txt").unlink()
+    with pytest.raises(UserError, match="no sequence has results of all"):
+        evaluate_benchmark(sources, benchmark, "lasot", partial=True)
+
+
+def test_a_damaged_file_names_itself(results, benchmark):
+    path = results / "ours" / "good" / "cat-2.txt"
+    path.write_text("1,2,3,4\n1,2,three,4\n")
+    with pytest.raises(UserError, match="cat-2.txt, line 2"):
+        evaluate_benchmark(find_trackers(results), benchmark, "lasot")
+
+
+def test_secret_annotations_are_explained(results):
+    hidden = sequence("car-1", "trackingnet")
+    hidden.ground_truth[1:] = np.nan
+    with pytest.raises(UserError, match="transform_trackingnet"):
+        evaluate_benchmark(find_trackers(results), [hidden], "trackingnet")
+
+
+def test_lasot_without_flags_warns(results, caplog):
+    with caplog.at_level(logging.WARNING):
+        evaluate_benchmark(find_trackers(results), [sequence("car-1"), sequence("cat-2")], "lasot")
+    assert "no visibility flags" in caplog.text
+
+
+# --- packed files ---------------------------------------------------------------------------------------------------
+
+
+def pack(path, benchmark, boxes=None, **more):
+    lengths = [len(seq.ground_truth) for seq in benchmark]
+    np.savez(path, names=[seq.name for seq in benchmark], offsets=np.cumsum([0, *lengths]),
+             boxes=np.concatenate([seq.ground_truth for seq in benchmark]) if boxes is None else boxes, **more)
+    return path
+
+
+def test_packed_benchmark(tmp_path, benchmark):
+    absent = np.zeros(2 * FRAMES)
+    absent[FRAMES] = 1
+    path = pack(tmp_path / "toy_gt.npz", benchmark, absent=absent)
+    first, second = read_benchmark(path)
+    assert isinstance(first, PackedSequence) and (first.name, first.dataset) == ("car-1", "toy")
+    assert first.visible.all() and second.visible.tolist() == [False] + [True] * (FRAMES - 1)
+    np.testing.assert_array_equal(second.ground_truth, benchmark[1].ground_truth)
+    source = PackedResults("same", path)
+    assert source.locate(sequence("dog-3")) is None and source.times(first) is None
+    report = evaluate_benchmark([source], [first, second], "toy", CONVENTIONS["plain"])
+    assert report.trackers[0].scores.AO == 100
+
+
+def test_bad_packed_files(tmp_path, benchmark):
+    (tmp_path / "text.npz").write_text("no")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_benchmark(tmp_path / "text.npz")
+    with pytest.raises(UserError, match="no such file"):
+        read_benchmark(tmp_path / "none.npz")
+    np.savez(tmp_path / "keys.npz", names=["a"])
+    with pytest.raises(UserError, match="names, offsets and boxes"):
+        read_benchmark(tmp_path / "keys.npz")
+    with pytest.raises(UserError, match="shape"):
+        read_benchmark(pack(tmp_path / "rows.npz", benchmark, boxes=np.zeros((3, 4))))
+    np.savez(tmp_path / "pickle.npz", names=np.array([{}], dtype=object), offsets=[0, 1], boxes=np.zeros((1, 4)))
+    with pytest.raises(UserError, match="cannot be read"):
+        read_benchmark(tmp_path / "pickle.npz")
+    packed = pack(tmp_path / "gt.npz", benchmark)
+    with pytest.raises(UserError, match="no visibility flag"):
+        read_benchmark(packed, absent=packed)
+
+
+# --- reports --------------------------------------------------------------------------------------------------------
+
+
+def test_text_table_is_aligned_and_sorted(results, benchmark):
+    lines = text_table(evaluate_benchmark(find_trackers(results), benchmark, "lasot")).splitlines()
+    header, good, bad = lines[2], lines[4], lines[5]
+    assert good.startswith("good") and bad.startswith("bad_003")
+    assert len(header) == len(good) == len(bad)
+    assert good.split()[1:3] == ["95.24", "100.00"] and good.split()[-1] == "2/2"
+
+
+def test_files(results, benchmark, tmp_path):
+    report = evaluate_benchmark(find_trackers(results), benchmark, "folder:a b")
+    folder = run.report_folder(tmp_path / "out", report)
+    assert folder.name == "folder_a_b"
+    paths = run.write_report(report, folder, run.FORMATS)
+    assert sorted(p.name for p in folder.iterdir()) == sorted(p.name for p in paths)
+    rows = list(csv.DictReader((folder / "scores.csv").open()))
+    assert [row["Tracker"] for row in rows] == ["good", "bad_003"]
+    assert float(rows[1]["AUC"]) == pytest.approx(report.trackers[1].scores.AUC, abs=1e-4) and rows[1]["FPS"] == ""
+    assert (folder / "success.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "norm_precision.pdf").read_bytes().startswith(b"%PDF")
+    assert "| good |" in (folder / "scores.md").read_text()
+
+
+def test_legend_is_sorted_by_the_score_it_shows(results, benchmark):
+    report = evaluate_benchmark(find_trackers(results)[::-1], benchmark, "lasot")
+    axes = draw_plot(report, PLOTS[0]).axes[0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        f"good [{100 * 20 / 21:.1f}]", f"bad_003 [{report.trackers[0].scores.AUC:.1f}]"]
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), [100] * 20 + [0])
+
+
+def test_curves_of_many_trackers_can_be_told_apart(results, benchmark):
+    source = find_trackers(results)[0]
+    many = [ResultFolder(f"tracker {i}", source.folder) for i in range(12)]
+    lines = draw_plot(evaluate_benchmark(many, benchmark, "lasot"), PLOTS[1]).axes[0].lines
+    assert len({(line.get_color(), str(line._unscaled_dash_pattern)) for line in lines}) == 12
+
+
+def test_formats():
+    assert run.parse_formats("pdf, csv") == ("csv", "pdf") and run.parse_formats("none") == ()
+    with pytest.raises(UserError, match="docx"):
+        run.parse_formats("docx")
+
+
+# --- the whole ------------------------------------------------------------------------------------------------------
+
+
+def test_everything_is_found_without_arguments(env):
+    (report,) = run.analyse(env)
+    assert report.dataset == "lasot" and [t.label for t in report.trackers] == ["good", "bad_003"]
+
+
+def test_found_trackers_without_this_data_set_are_left_out_but_named_ones_are_not(env, results):
+    write(results / "ours" / "other" / "dog-3.txt", [[1, 2, 3, 4]])
+    assert len(run.analyse(env, datasets=["lasot"])[0].trackers) == 2
+    report = run.analyse(env, datasets=["lasot"], trackers=["ours:good", "ours:other"])[0]
+    assert report.trackers[1].missing == ["car-1", "cat-2"] and report.trackers[1].scores is None
+    assert len(run.analyse(env, script="theirs")[0].trackers) == 1
+    with pytest.raises(UserError, match="no results of other"):
+        run.analyse(env, datasets=["lasot"], trackers=["ours:other"])
+
+
+def test_what_cannot_be_scored_is_explained(env, results, monkeypatch):
+    with pytest.raises(UserError, match="two trackers are called"):
+        run.analyse(env, trackers=["ours:good", "ours:good"])
+    with pytest.raises(UserError, match="no results below"):
+        run.analyse(env, results_path=results / "nowhere")
+    with pytest.raises(UserError, match="NAME=FILE"):
+        run.analyse(env, results=["x.npz"])
+    with pytest.raises(UserError, match="unknown convention"):
+        run.analyse(env, convention="x")
+    monkeypatch.setattr(run, "get_dataset", lambda name, env: (_ for _ in ()).throw(UserError(f"{name} is not there")))
+    write(results / "ours" / "good" / "folder_mine" / "a.txt", [[1, 2, 3, 4]])
+    with pytest.raises(UserError, match="lasot is not there(.|\n)*folder:PATH"):
+        run.analyse(env)
+
+
+def test_packed_benchmark_with_a_folder_of_results(env, results, benchmark, tmp_path):
+    truth = pack(tmp_path / "lasot_gt.npz", benchmark)
+    with pytest.raises(UserError, match="--absent"):
+        run.analyse(env, ground_truth=truth, trackers=["ours:good"])
+    report = run.analyse(env, ground_truth=truth, convention="plain",
+                         results=[f"files={results / 'ours' / 'good'}", f"packed={truth}"])[0]
+    assert [tracker.scores.AO for tracker in report.trackers] == [100, 100]
+
+
+@pytest.fixture
+def script(root):
+    spec = importlib.util.spec_from_file_location("analysis_results", root / "tracking" / "analysis_results.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_script(script, env, results, capsys, monkeypatch):
+    monkeypatch.setattr(script, "env_settings", lambda: env)
+    assert script.main(["--formats", "csv"]) == 0
+    assert "good" in capsys.readouterr().out and (results / "plots" / "lasot" / "scores.csv").is_file()
+    (results / "ours" / "good" / "cat-2.txt").unlink()
+    assert script.main(["--formats", "none"]) == 1
+    assert script.main(["--formats", "none", "--partial"]) == 0
+    with pytest.raises(UserError, match="--config and --runid need"):
+        script.main(["--config", "good"])
+    assert script.main(["--script", "theirs", "--config", "bad", "--runid", "3", "--formats", "none"]) == 0
+
+
+def test_script_in_a_save_dir(script, env, results, tmp_path, monkeypatch):
+    monkeypatch.setattr(script, "env_settings", lambda: env)
+    save_dir = tmp_path / "save"
+    (save_dir / "test").mkdir(parents=True)
+    (save_dir / "test" / "tracking_results").symlink_to(results)
+    assert script.main(["--save_dir", str(save_dir), "--formats", "md"]) == 0
+    assert (save_dir / "test" / "result_plots" / "lasot" / "scores.md").is_file()

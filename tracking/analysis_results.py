@@ -1,0 +1,90 @@
+#!/usr/bin/env python3
+"""Score tracking results: table, CSV, Markdown and plots."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lib.test.analysis.metrics import CONVENTIONS  # noqa: E402
+from lib.test.analysis.report import text_table  # noqa: E402
+from lib.test.analysis.run import FORMATS, analyse, parse_formats, report_folder, write_report  # noqa: E402
+from lib.test.evaluation.environment import env_settings  # noqa: E402
+from lib.utils.errors import UserError  # noqa: E402
+from lib.utils.files import resolve  # noqa: E402
+from lib.utils.log import run_script  # noqa: E402
+
+EXAMPLES = """examples:
+  everything that tracking/test.py left behind:
+    python tracking/analysis_results.py
+  one tracker, one data set:
+    python tracking/analysis_results.py --script compresstracker --config compresstracker_vitb_256_4 --dataset lasot
+  two trackers on a folder of sequences, and a third one's files from elsewhere:
+    python tracking/analysis_results.py --tracker ostrack:vitb_256_mae_ce_32x4_ep300=OSTrack \\
+        --tracker compresstracker:compresstracker_vitb_256_4 --result Other=/path/to/txt --dataset folder:my/videos
+  packed annotations and results:
+    python tracking/analysis_results.py --ground-truth lasot_test_gt.npz --absent lasot_test_absent.npz \\
+        --result ATOM=lasot_test_ATOM.npz
+
+packed files (.npz): names (S,), offsets (S+1,) and boxes (F, 4) as x, y, w, h; sequence i has the rows
+offsets[i]:offsets[i+1]; in annotations NaN or no area means no target, and absent (F,) marks hidden targets.
+
+exit status: 0 done, 1 some tracker lacks sequences (and got no scores), 2 wrong input.
+"""
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tracker", action="append", default=[], metavar="SCRIPT:CONFIG[:RUNID][=LABEL]",
+                        help="a tracker of the results folder; repeatable (default: all that are found)")
+    parser.add_argument("--script", help="with --config: that tracker; alone: all trackers of that script")
+    parser.add_argument("--config", help="configuration of --script")
+    parser.add_argument("--runid", type=int, help="number of a repeated run of --config")
+    parser.add_argument("--result", action="append", default=[], metavar="NAME=PATH",
+                        help="results from elsewhere: a folder of <sequence>.txt or a packed .npz; repeatable")
+    parser.add_argument("--dataset", "--dataset_name", action="append", default=[], metavar="NAME",
+                        help="lasot, got10k_val, got10k_train, folder:PATH[@LIST]; repeatable (default: every data set "
+                             "with results whose annotations are here)")
+    parser.add_argument("--ground-truth", type=Path, metavar="FILE", help="packed annotations instead of --dataset")
+    parser.add_argument("--absent", type=Path, metavar="FILE", help="packed flags of hidden targets")
+    parser.add_argument("--results", type=Path, metavar="DIR", help="folder with the results (default: from local.py)")
+    parser.add_argument("--save_dir", type=Path, metavar="DIR",
+                        help="the --save_dir of tracking/test.py: results in DIR/test/tracking_results, reports in "
+                             "DIR/test/result_plots")
+    parser.add_argument("--output", type=Path, metavar="DIR",
+                        help="folder of the reports, one sub-folder per data set (default: from local.py)")
+    parser.add_argument("--formats", default=",".join(FORMATS), help="what to write: %(default)s, or none")
+    parser.add_argument("--partial", action="store_true", help="score only the sequences that all trackers have")
+    parser.add_argument("--convention", default="auto", choices=["auto", *CONVENTIONS],
+                        help="rules for frames without a target and for averages (default: those of the data set)")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Score, print, write; returns the exit status."""
+    args = parse_arguments(arguments)
+    formats = parse_formats(args.formats)
+    if (args.config or args.runid is not None) and not (args.script and args.config):
+        raise UserError("--config and --runid need --script and --config")
+    trackers = list(args.tracker)
+    if args.config:
+        trackers.append(f"{args.script}:{args.config}" + ("" if args.runid is None else f":{args.runid}"))
+    env = env_settings()
+    in_save_dir = args.save_dir / "test" if args.save_dir else None
+    reports = analyse(
+        env, datasets=args.dataset, trackers=trackers, results=args.result, script=args.script,
+        results_path=args.results or (in_save_dir and in_save_dir / "tracking_results"),
+        ground_truth=args.ground_truth, absent=args.absent, convention=args.convention, partial=args.partial)
+    output = args.output or (in_save_dir and in_save_dir / "result_plots") or resolve(env.result_plot_path)
+    for report in reports:
+        print(f"\n{text_table(report)}")
+        for path in write_report(report, report_folder(Path(output), report), formats):
+            print(f"wrote {path}")
+    return 0 if args.partial or all(report.complete for report in reports) else 1
+
+
+if __name__ == "__main__":
+    run_script(main)
