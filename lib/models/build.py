@@ -47,7 +47,7 @@ def build_ostrack(cfg: Config, drop_rates: Sequence[float] | None = None, elimin
 
 def _drop_rates(last: float, depth: int) -> list[float]:
     """0 at the first layer, `last` at the last."""
-    return torch.linspace(0, last, depth).tolist()
+    return torch.linspace(0, last, depth, device="cpu").tolist()
 
 
 def build_teacher(cfg: Config) -> StagedTracker:

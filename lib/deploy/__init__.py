@@ -1,0 +1,1 @@
+"""What a trained model costs, and how it is put to work."""

@@ -1,0 +1,103 @@
+"""How long calls take, measured so that several can be compared."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from lib.utils.device import synchronize
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds of every timed call of one contestant.
+
+    Attributes:
+        seconds: (blocks, calls per block), in the order of measurement.
+        batch: images per call.
+    """
+
+    seconds: np.ndarray
+    batch: int = 1
+
+    @cached_property
+    def median_ms(self) -> float:
+        """Median milliseconds per call."""
+        return float(np.median(self.seconds) * 1e3)
+
+    @cached_property
+    def p95_ms(self) -> float:
+        """Milliseconds that 95 % of the calls stay under."""
+        return float(np.percentile(self.seconds, 95) * 1e3)
+
+    @property
+    def fps(self) -> float:
+        """Images per second at the median."""
+        return self.batch * 1e3 / self.median_ms
+
+    def speed_up(self, reference: "Timings") -> tuple[float, float, float]:
+        """How many times faster than `reference`, which was timed in the same run.
+
+        Returns:
+            The median over the blocks of (reference's block median / own block median), and the 10th and the 90th
+            percentile: neighbours in time are compared, so a slow phase of the machine hits both.
+        """
+        ratios = np.median(reference.seconds, axis=1) / np.median(self.seconds, axis=1)
+        middle, low, high = np.percentile(ratios, [50, 10, 90])
+        return float(middle), float(low), float(high)
+
+
+def time_alternately(
+    calls: Mapping[str, Callable[[], object]],
+    device: torch.device,
+    *,
+    iterations: int,
+    warmup: int,
+    blocks: int = 10,
+    batch: int = 1,
+) -> dict[str, Timings]:
+    """Time several calls in turn, a block of each at a time, the order turned round after every round.
+
+    Each call is timed alone, from an idle device to an idle device, which is what a tracker waits for on every frame.
+
+    Args:
+        calls: name -> what to time.
+        device: waited for before and after every call.
+        iterations: timed calls of each, rounded up to a whole number of blocks.
+        warmup: calls of each before the first timed one, not timed.
+        blocks: number of blocks (fewer where there are fewer iterations).
+        batch: images per call, for the frame rate.
+
+    Returns:
+        name -> timings.
+
+    Raises:
+        ValueError: nothing to time, or `iterations` or `blocks` under 1, or `warmup` under 0.
+    """
+    if not calls or iterations < 1 or blocks < 1 or warmup < 0:
+        raise ValueError("time_alternately needs a call, iterations and blocks of at least 1 and warmup of at least 0")
+    blocks = min(blocks, iterations)
+    per_block = -(-iterations // blocks)
+    seconds = {name: np.empty((blocks, per_block)) for name in calls}
+    for call in calls.values():
+        for _ in range(warmup):
+            call()
+    order = list(calls)
+    for block in range(blocks):
+        for name in order:
+            for i in range(per_block):
+                seconds[name][block, i] = _time_once(calls[name], device)
+        order.reverse()
+    return {name: Timings(values, batch) for name, values in seconds.items()}
+
+
+def _time_once(call: Callable[[], object], device: torch.device) -> float:
+    """Seconds of one call, from an idle device to an idle device."""
+    synchronize(device)
+    start = time.perf_counter()
+    call()
+    synchronize(device)
+    return time.perf_counter() - start

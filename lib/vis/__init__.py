@@ -1,0 +1,1 @@
+"""Pictures: boxes on frames, videos, tiles of frames."""

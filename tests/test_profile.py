@@ -1,0 +1,205 @@
+"""Counting parameters and MACs, timing, and the profile report."""
+
+import json
+import runpy
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from timm.layers import LayerNorm, LayerNorm2d
+from torch import nn
+
+from lib.config import load_config
+from lib.deploy.counting import count, exact_macs, thop_counts
+from lib.deploy.profile import PUBLISHED, compare_with_paper, profile_config, report_text
+from lib.deploy.timing import Timings, time_alternately
+from lib.models.build import build_ostrack, build_student, build_teacher
+from lib.utils.errors import UserError
+
+SMALL = ["MODEL.BACKBONE.EMBED_DIM=48", "MODEL.BACKBONE.NUM_HEADS=3", "MODEL.HEAD.NUM_CHANNELS=16"]
+SHAPES = (1, 3, 128, 128), (1, 3, 256, 256)
+PAPER = json.loads(PUBLISHED.read_text())
+
+
+class OneLayer(nn.Module):
+    """Small parts with known counts: 3 -> 8 channels, tokens of width 8, one attention head."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 4, stride=4)
+        self.norm = LayerNorm(8)
+        self.qkv = nn.Linear(8, 24)
+        self.lost = nn.Parameter(torch.zeros(5))
+
+    def forward(self, template, search, template_mask=None, keep_rate=None):
+        x = torch.cat([self.conv(t).flatten(2).transpose(1, 2) for t in (template, search)], dim=1)
+        q, k, v = self.qkv(self.norm(x)).unsqueeze(1).chunk(3, dim=-1)
+        return nn.functional.scaled_dot_product_attention(q, k, v)
+
+
+def test_counts_equal_a_count_by_hand():
+    counts = count(OneLayer(), (2, 3, 8, 8), (2, 3, 16, 16))
+    tokens = 2 * (4 + 16)
+    convolution, linear, attention = tokens * 8 * 48, tokens * 8 * 24, 2 * (2 * 20 * 20 * 8)
+    assert counts.macs == convolution + linear + attention
+    assert counts.thop_macs == convolution + linear + 4 * tokens * 8, "thop: a norm costs 4 per number, attention none"
+    assert counts.parameters == (8 * 48 + 8) + 16 + (8 * 24 + 24) + 5
+    assert counts.thop_parameters == counts.parameters - 5
+
+
+def test_counts_on_real_tensors_are_the_same():
+    model, inputs = OneLayer().eval(), (torch.zeros(2, 3, 8, 8), torch.zeros(2, 3, 16, 16))
+    on_shapes = count(model, *(tuple(x.shape) for x in inputs))
+    assert exact_macs(model, *inputs) == on_shapes.macs
+    assert thop_counts(model, *inputs) == (on_shapes.thop_macs, on_shapes.thop_parameters)
+
+
+def test_timm_norms_count_as_pytorchs(capsys):
+    x = torch.zeros(1, 6, 4, 4)
+    assert thop_counts(nn.Sequential(LayerNorm2d(6)), x) == (4 * 96, 12)
+    assert capsys.readouterr().out == "", "quiet"
+
+
+def test_counting_leaves_the_model_alone():
+    model = OneLayer().train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    count(model, (1, 3, 8, 8), (1, 3, 16, 16))
+    assert model.training and set(model.state_dict()) == set(before)
+    for name, module in model.named_modules():
+        assert not hasattr(module, "total_ops") and not module._forward_hooks, name
+    for name, value in model.state_dict().items():
+        assert value.device.type == "cpu" and torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize("layers", [2, 3, 4, 6, 8, 12])
+def test_paper_table(layers):
+    cfg = load_config("compresstracker", f"compresstracker_vitb_256_{min(layers, 8)}")
+    with torch.device("meta"):
+        model = build_teacher(cfg) if layers == 12 else build_student(cfg)
+    assert model.depth == layers
+    counts = count(model, *SHAPES)
+    entry = compare_with_paper(PAPER["architecture"], layers, counts.thop_macs, counts.thop_parameters, PAPER)
+    assert entry["macs_match"] and entry["params_match"], (entry, counts)
+    tokens = 320
+    by_hand = (tokens * 768 * 768  # patches
+               + layers * (12 * tokens * 768**2 + 2 * tokens**2 * 768)  # layers, with attention's products
+               + 3 * 256 * 9 * (768 * 256 + 256 * 128 + 128 * 64 + 64 * 32) + 256 * 32 * 5)  # head
+    assert counts.macs == by_hand
+
+
+def test_comparison_tells_a_difference():
+    same = compare_with_paper(PAPER["architecture"], 4, 10_915_028_992, 35_417_733, PAPER)
+    assert same["macs_match"] and same["params_match"] and same["fps"] == 228
+    more = compare_with_paper(PAPER["architecture"], 4, 11_050_000_000, 35_617_733, PAPER)
+    assert not more["macs_match"] and not more["params_match"]
+    assert compare_with_paper(PAPER["architecture"] | {"search_size": 384}, 4, 1, 1, PAPER) is None
+    assert compare_with_paper(PAPER["architecture"], 5, 1, 1, PAPER) is None
+
+
+def test_candidate_elimination_lowers_only_the_exact_count():
+    cfg = load_config("ostrack", "vitb_256_mae_ce_32x4_ep300", SMALL)
+    with torch.device("meta"):
+        models = [build_ostrack(cfg, eliminate=on) for on in (False, True)]
+    plain, with_elimination = (count(model, *SHAPES) for model in models)
+    assert with_elimination.thop_macs == plain.thop_macs
+    assert with_elimination.macs < 0.9 * plain.macs
+
+
+def test_timing_alternates_and_tells_fast_from_slow():
+    order = []
+
+    def call(name, seconds):
+        order.append(name)
+        time.sleep(seconds)
+
+    timings = time_alternately({"fast": lambda: call("f", 0.002), "slow": lambda: call("s", 0.006)},
+                               torch.device("cpu"), iterations=12, warmup=1, blocks=4, batch=2)
+    assert "".join(order) == "fs" + "fffsss" "sssfff" "fffsss" "sssfff"
+    fast, slow = timings["fast"], timings["slow"]
+    assert fast.seconds.shape == (4, 3)
+    assert 2 <= fast.median_ms < slow.median_ms and fast.p95_ms >= fast.median_ms
+    assert fast.fps == pytest.approx(2000 / fast.median_ms)
+    middle, low, high = fast.speed_up(slow)
+    assert low <= middle <= high and middle > 1.3
+
+
+def test_speed_up_compares_neighbours():
+    phases = np.repeat([[1.0], [10.0], [1.0]], 4, axis=1)
+    assert Timings(phases).speed_up(Timings(3 * phases)) == pytest.approx((3, 3, 3))
+
+
+def test_timing_refuses_nonsense():
+    with pytest.raises(ValueError):
+        time_alternately({}, torch.device("cpu"), iterations=1, warmup=0)
+    with pytest.raises(ValueError):
+        time_alternately({"a": lambda: None}, torch.device("cpu"), iterations=0, warmup=0)
+
+
+@pytest.fixture(scope="module")
+def report():
+    cfg = load_config("compresstracker", "compresstracker_vitb_256_4", SMALL)
+    against = load_config("ostrack", "vitb_256_mae_ce_32x4_ep300", SMALL)
+    return profile_config(cfg, against=[against], device="cpu", threads=1, iterations=4, warmup=1)
+
+
+def test_report_compares_student_and_teacher(report):
+    student, teacher, other = report["models"]
+    assert [m["name"] for m in report["models"]] == ["student", "teacher", "ostrack/vitb_256_mae_ce_32x4_ep300"]
+    assert (student["layers"], teacher["layers"], other["layers"]) == (4, 12, 12)
+    assert student["speed_up"]["over"] == "teacher" and student["speed_up"]["median"] > 1.2
+    assert teacher["speed_up"]["median"] == 1
+    assert other["macs"] < teacher["macs"] and other["thop_macs"] == teacher["thop_macs"]
+    assert student["published"] is None, "the paper has no model this narrow"
+    assert report["environment"]["threads"] == 1 and report["environment"]["device_name"]
+    assert report["environment"]["libraries"]["torch"] == torch.__version__.split("+")[0]
+    assert json.loads(json.dumps(report)) == report
+
+
+def test_report_text(report):
+    text = report_text(report)
+    for word in ("student", "teacher", "MACs by thop", "p95", "FPS", "times faster than teacher", "float32",
+                 report["environment"]["device_name"], torch.__version__.split("+")[0]):
+        assert word in text, word
+    published = PAPER["models"][3] | {"macs_match": True, "params_match": False}
+    report = json.loads(json.dumps(report))
+    report["models"][0]["published"] = published
+    text = report_text(report)
+    assert "(paper 10.9: match)" in text and "(paper 35.4: DIFFERS)" in text and PAPER["source"] in text
+
+
+@pytest.mark.parametrize("argument", [{"batch": 0}, {"threads": 0}, {"iterations": 0}, {"warmup": -1}])
+def test_arguments_out_of_range(argument):
+    cfg = load_config("compresstracker", "compresstracker_vitb_256_4", SMALL)
+    before = torch.get_num_threads()
+    with pytest.raises(UserError, match=next(iter(argument))):
+        profile_config(cfg, device="cpu", **argument)
+    assert torch.get_num_threads() == before
+
+
+@pytest.fixture
+def script(root, monkeypatch):
+    """`tracking/profile_model.py` with its arguments, run from here."""
+    main = runpy.run_path(str(root / "tracking/profile_model.py"), run_name="profile_model")["main"]
+
+    def run(*arguments: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["profile_model.py", *arguments])
+        main()
+
+    return run
+
+
+def test_script_prints_and_writes(script, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    script("--script", "ostrack", "--config", "vitb_256_mae_32x4_ep300", "--device", "cpu", "--threads", "1",
+           "--iterations", "2", "--warmup", "1", "--json", "report.json", *[part for key in SMALL
+                                                                         for part in ("--set", key)])
+    assert "MACs by thop" in capsys.readouterr().out
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert [m["layers"] for m in written["models"]] == [12] and written["models"][0]["speed_up"] is None
+
+
+def test_script_refuses_a_half_name(script):
+    with pytest.raises(UserError, match="SCRIPT/CONFIG"):
+        script("--against", "nothing")
