@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lib.config import SAMPLER_MODES
 from lib.train.dataset import Annotation, TrackingDataset
 from lib.utils.errors import UserError
 
-MODES = ("causal", "interval", "trident", "trident_pro", "stark")
 MIN_FRAMES = 20
 MIN_VISIBLE = 5
 """A sequence is used from 20 frames and from more than 2 * (one template + one search) visible ones."""
@@ -36,7 +36,7 @@ class PairSampler:
     Args:
         datasets: what to draw from.
         weights: one per data set, not all zero; None draws by the number of sequences.
-        mode: one of `MODES`.
+        mode: one of `SAMPLER_MODES`.
         max_gap: frames, at least 1.
 
     Raises:
@@ -49,8 +49,8 @@ class PairSampler:
         if len(shares) != len(self.datasets) or not len(shares) or (shares < 0).any() or not shares.sum() > 0:
             raise UserError(f"DATASETS_RATIO must hold one number per entry of DATASETS_NAME ({len(self.datasets)}), "
                             f"none negative and not all zero; found {shares.tolist()}")
-        if mode not in MODES:
-            raise UserError(f"unknown DATA.SAMPLER_MODE {mode!r}; choose from {', '.join(MODES)}")
+        if mode not in SAMPLER_MODES:
+            raise UserError(f"unknown DATA.SAMPLER_MODE {mode!r}; choose from {', '.join(SAMPLER_MODES)}")
         self._thresholds = np.cumsum(shares / shares.sum())[:-1]
         self.mode = mode
         self.max_gap = max_gap
@@ -98,7 +98,7 @@ def usable(annotation: Annotation) -> bool:
 
 
 def draw_frames(annotation: Annotation, mode: str, max_gap: int, rng: np.random.Generator) -> tuple[int, int] | None:
-    """Template and search frame of a sequence by one of `MODES` (see :class:`PairSampler`); None when none is found."""
+    """Template and search frame of a sequence by a mode of :class:`PairSampler`; None when none is found."""
     if mode in ("causal", "interval"):
         return _draw_near(annotation.visible, mode == "causal", max_gap, rng)
     partners = {"trident": annotation.visible, "trident_pro": np.ones_like(annotation.visible),

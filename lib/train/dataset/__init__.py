@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from lib.config import FOLDER_PREFIX
 from lib.train.dataset.base import Annotation, TrackingDataset
 from lib.train.dataset.coco import Coco
 from lib.train.dataset.folder import Folder
@@ -13,7 +14,6 @@ from lib.utils.errors import UserError
 
 __all__ = ["Annotation", "Coco", "Folder", "Got10k", "Lasot", "TrackingDataset", "TrackingNet", "build_dataset"]
 
-FOLDER_PREFIX = "FOLDER:"
 _BUILDERS: dict[str, Callable[[Any], TrackingDataset]] = {
     "LASOT": lambda env: Lasot(env.lasot_dir),
     "GOT10K_vottrain": lambda env: Got10k(env.got10k_dir, "vottrain", dataset="GOT10K_vottrain"),

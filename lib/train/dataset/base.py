@@ -1,6 +1,7 @@
 """What a training data set is to the sampler: sequences with annotations, and frames."""
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,7 @@ class Annotation:
         return cls(boxes.astype(np.float32), valid if visible is None else visible & valid)
 
 
-class TrackingDataset:
+class TrackingDataset(ABC):
     """Sequences of one data set.
 
     Attributes:
@@ -53,9 +54,9 @@ class TrackingDataset:
     def __init__(self) -> None:
         self._annotations: dict[int, Annotation] = {}
 
+    @abstractmethod
     def __len__(self) -> int:
         """Number of sequences."""
-        raise NotImplementedError
 
     def annotation(self, sequence: int) -> Annotation:
         """Boxes of a sequence; read when first asked for, the latest 2048 are kept.
@@ -71,20 +72,21 @@ class TrackingDataset:
             self._annotations[sequence] = found
         return found
 
+    @abstractmethod
     def frame(self, sequence: int, index: int) -> np.ndarray:
         """Frame `index` (counted from 0): RGB uint8 (H, W, 3).
 
         Raises:
             UserError: the image is missing or damaged.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def frame_path(self, sequence: int, index: int) -> str:
         """Where a frame lies, for messages."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _read_annotation(self, sequence: int) -> Annotation:
-        raise NotImplementedError
+        """See `annotation`."""
 
 
 class StoredDataset(TrackingDataset):
@@ -98,9 +100,9 @@ class StoredDataset(TrackingDataset):
     def __len__(self) -> int:
         return len(self.sequences)
 
+    @abstractmethod
     def frame_file(self, sequence: int, index: int) -> str:
         """Name of a frame's file in the storage."""
-        raise NotImplementedError
 
     def frame(self, sequence: int, index: int) -> np.ndarray:
         name = self.frame_file(sequence, index)

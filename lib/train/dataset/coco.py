@@ -56,5 +56,5 @@ class Coco(StoredDataset):
     def frame_file(self, sequence: int, index: int) -> str:
         return f"{self._folder}/{self.sequences[self._image[sequence]]}"
 
-    def annotation(self, sequence: int) -> Annotation:
+    def _read_annotation(self, sequence: int) -> Annotation:
         return Annotation.of(self._boxes[sequence : sequence + 1])

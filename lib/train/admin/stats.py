@@ -1,0 +1,88 @@
+"""Averages of a step's statistics, kept on the device until somebody wants to read them."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+class StatSums:
+    """Sums of named 0-dim statistics. Adding never waits for the device; `take` reads all with one transfer.
+
+    The steps' losses are watched as well: `take` tells the first step whose loss was not a finite number.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._reset()
+
+    def _reset(self) -> None:
+        self._on_device: dict[tuple[str, ...], tuple[Tensor, int]] = {}
+        self._on_host: dict[str, list[float]] = {}
+        self._bad_step: Tensor | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was added since the last `take`."""
+        return not self._on_device and not self._on_host
+
+    def add(self, stats: Mapping[str, Tensor | float], weight: int = 1) -> None:
+        """Add one step's values, `weight` times (tensors on the device stay there; other numbers are summed here)."""
+        names, values = [], []
+        for name, value in stats.items():
+            if isinstance(value, Tensor) and value.device.type == self._device.type:
+                names.append(name)
+                values.append(value.detach().reshape(()).float())
+            else:
+                merge(self._on_host, {name: [float(value) * weight, weight]})
+        if names:
+            key, total = tuple(names), torch.stack(values) * weight
+            previous, count = self._on_device.get(key, (None, 0))
+            self._on_device[key] = (total if previous is None else previous + total, count + weight)
+
+    def watch(self, loss: Tensor, step: int) -> None:
+        """Remember `step` if `loss` (0-dim) is the first that is NaN or infinite since the last `take`."""
+        loss = loss.detach().reshape(())
+        bad = torch.full((), step, dtype=torch.long, device=loss.device)
+        unset = torch.full_like(bad, -1)
+        now = torch.where(torch.isfinite(loss), unset, bad)
+        self._bad_step = now if self._bad_step is None else torch.where(self._bad_step < 0, now, self._bad_step)
+
+    def take(self) -> tuple[dict[str, list[float]], int | None]:
+        """`name -> [sum, count]` since the last call and the first bad step or None; starts again from nothing."""
+        sums = self._on_host
+        for names, (total, count) in self._on_device.items():
+            merge(sums, {name: [value, count] for name, value in zip(names, total.tolist(), strict=True)})
+        bad = -1 if self._bad_step is None else int(self._bad_step)
+        self._reset()
+        return sums, None if bad < 0 else bad
+
+
+def merge(total: dict[str, list[float]], more: Mapping[str, list[float]]) -> None:
+    """Add the sums and counts of `more` to `total`, in place."""
+    for name, (value, count) in more.items():
+        entry = total.setdefault(name, [0.0, 0])
+        entry[0] += value
+        entry[1] += count
+
+
+def means(sums: Mapping[str, list[float]]) -> dict[str, float]:
+    """The averages of `name -> [sum, count]`."""
+    return {name: value / count for name, (value, count) in sums.items() if count}
+
+
+def format_stats(averages: Mapping[str, float]) -> str:
+    """`p 0.500, Loss/total 1.234, ..., IoU 0.71`: p first, losses in their order, IoU last."""
+    parts = [f"p {averages['p']:.3f}"] if "p" in averages else []
+    parts += [f"{name} {value:.4g}" for name, value in averages.items() if name not in ("p", "IoU")]
+    if "IoU" in averages:
+        parts.append(f"IoU {averages['IoU']:.3f}")
+    return ", ".join(parts)
+
+
+def format_duration(seconds: float) -> str:
+    """`1:02:03`, with days in front where there are any."""
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    return f"{days}d {hour}:{minute:02d}:{second:02d}" if days else f"{hour}:{minute:02d}:{second:02d}"

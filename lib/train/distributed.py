@@ -1,0 +1,126 @@
+"""Several processes that train one model: who am I, how do we agree, how do we part."""
+
+import datetime
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from lib.utils.device import pick_device
+from lib.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=10)
+"""How long a process waits for the others before it gives up (a rank may be writing a large checkpoint)."""
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all: its global rank, its rank on this machine, and the number of processes.
+
+    `control` is a CPU group for small messages, so that agreeing never waits for a GPU.
+    """
+
+    rank: int = 0
+    local_rank: int = 0
+    size: int = 1
+    control: dist.ProcessGroup | None = None
+    owns_group: bool = False
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes the files and the log."""
+        return self.rank == 0
+
+    def any(self, mine: bool) -> bool:
+        """Whether any process says yes; every process must ask at the same place and gets the same answer."""
+        if self.size == 1:
+            return mine
+        flag = torch.tensor([int(mine)])
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=self.control)
+        return bool(flag.item())
+
+    def min(self, mine: int) -> int:
+        """The smallest number that any process gives."""
+        if self.size == 1:
+            return mine
+        number = torch.tensor([mine])
+        dist.all_reduce(number, op=dist.ReduceOp.MIN, group=self.control)
+        return int(number.item())
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum of the CPU tensor `values` over all processes (a new tensor)."""
+        if self.size == 1:
+            return values
+        values = values.clone()
+        dist.all_reduce(values, op=dist.ReduceOp.SUM, group=self.control)
+        return values
+
+    def share(self, value: object) -> object:
+        """The main process's `value` (anything that pickles), on every process."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, group=self.control)
+        return box[0]
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.size > 1:
+            dist.barrier(group=self.control)
+
+    def close(self) -> None:
+        """Leave the process group, if `join_world` made it."""
+        if self.owns_group and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def join_world(device: str, environ: Mapping[str, str] = os.environ) -> tuple[World, torch.device]:
+    """Join the processes that torchrun started (RANK, LOCAL_RANK, WORLD_SIZE), or stand alone where it did not.
+
+    CUDA processes talk through NCCL, CPU processes through gloo. `device` is `auto`, `cpu` or `cuda`; with several
+    processes each takes the GPU of its local rank.
+
+    Raises:
+        UserError: fewer GPUs than processes, a device that is not there, or the other processes cannot be reached.
+    """
+    size = int(environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return World(), pick_device(device)
+    rank, local_rank = int(environ["RANK"]), int(environ.get("LOCAL_RANK", "0"))
+    chosen = pick_device(device)
+    if chosen.type == "cuda":
+        if local_rank >= torch.cuda.device_count():
+            raise UserError(f"process {local_rank} of this machine has no GPU: there are {torch.cuda.device_count()}; "
+                            "start as many processes as there are GPUs (--nproc_per_node), or use --device cpu")
+        chosen = torch.device("cuda", local_rank)
+        torch.cuda.set_device(chosen)
+    owns_group = not dist.is_initialized()
+    if owns_group:
+        backend = "nccl" if chosen.type == "cuda" else "gloo"
+        try:
+            dist.init_process_group(backend, rank=rank, world_size=size, timeout=COLLECTIVE_TIMEOUT)
+        except (dist.DistError, ValueError) as error:
+            raise UserError(f"process {rank} of {size} cannot reach the others at {environ.get('MASTER_ADDR')}:"
+                            f"{environ.get('MASTER_PORT')}: {error}; check --ip, --port and --world-size") from error
+    control = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT) if chosen.type == "cuda" else None
+    return World(rank, local_rank, size, control, owns_group), chosen
+
+
+def wrap_model(net: nn.Module, world: World, device: torch.device, unused_parameters: bool) -> nn.Module:
+    """`net` as it is in a single process, else with gradients averaged over the processes.
+
+    `unused_parameters`: some trainable parameters take no part in some steps (replaced stages). BatchNorm statistics
+    stay those of each process's own batch, and the main process's running values count, as in OSTrack's training.
+    """
+    if world.size == 1:
+        return net
+    ids = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(net, device_ids=ids, find_unused_parameters=unused_parameters,
+                                   process_group=dist.group.WORLD)

@@ -1,0 +1,92 @@
+"""Start the processes of a distributed run with torchrun's agent, and report how they ended in one message."""
+
+import logging
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Sequence
+
+import torch
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from torch.distributed.launcher.api import LaunchConfig, launch_agent
+
+from lib.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+def launch(command: Sequence[str], processes: int, *, nodes: int = 1, node: int = 0, address: str = "",
+           port: int = 0) -> int:
+    """Run `command` (arguments of this Python) in `processes` processes here, as one of `nodes` machines.
+
+    Each gets torchrun's environment (RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT). When one fails, the
+    others are ended. SIGINT and SIGTERM go to all of them, which have 30 seconds to save.
+
+    Args:
+        address, port: where machine 0 listens; needed for several machines, chosen here for one.
+
+    Returns:
+        exit status: 0, or 128 + the signal that stopped the run.
+
+    Raises:
+        UserError: a process failed (the message is that of the first one), or the machines do not find each other.
+    """
+    _silence_agent()
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP suspects unused parameters where a draw uses them all
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    if nodes == 1:
+        meeting = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "local_addr": "localhost"}
+    else:
+        meeting = {"rdzv_backend": "static", "rdzv_endpoint": f"{address}:{port}", "rdzv_configs": {"rank": node}}
+    config = LaunchConfig(min_nodes=nodes, max_nodes=nodes, nproc_per_node=processes, run_id=uuid.uuid4().hex
+                          if nodes == 1 else "compresstracker", max_restarts=0, monitor_interval=0.2,
+                          logs_specs=DefaultLogsSpecs(), **meeting)
+    try:
+        launch_agent(config, sys.executable, ["-u", *command])
+    except SignalException as error:
+        return 128 + int(error.sigval)
+    except ChildFailedError as error:
+        rank, failure = first_failure(error)
+        if failure.exitcode in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+            return failure.exitcode  # it was asked to stop by itself, and has said so
+        raise UserError(describe_failure(rank, failure)) from error
+    except (torch.distributed.DistError, ConnectionError, TimeoutError) as error:
+        raise UserError(f"the {nodes} machines did not meet at {address or 'localhost'}:{port}: {error}; check --ip, "
+                        "--port, --world-size and --rank, and that machine 0 is reachable") from error
+    return 0
+
+
+def first_failure(error: ChildFailedError) -> tuple[int, ProcessFailure]:
+    """Rank and failure of the process that failed by itself first; those that were ended after it come last."""
+    def order(item: tuple[int, ProcessFailure]) -> tuple[bool, int]:
+        failure = item[1]
+        recorded = isinstance(failure.message, dict)
+        when = failure.message["extraInfo"].get("order", 0) if recorded else 0
+        return failure.exitcode == -signal.SIGTERM or not recorded, when or failure.timestamp * 10**9
+    return min(error.failures.items(), key=order)
+
+
+def describe_failure(rank: int, failure: ProcessFailure) -> str:
+    """One message with the cause: what the process recorded, or how it was killed."""
+    recorded = _recorded(failure)
+    if recorded:
+        return f"process {rank}: {recorded}"
+    if failure.exitcode < 0:
+        name = signal.Signals(-failure.exitcode).name
+        hint = " (often: out of memory; see the system's log)" if name == "SIGKILL" else ""
+        return (f"process {rank} was killed by {name}{hint}; the other processes were ended. "
+                "Run the same command again to go on from the last saved state.")
+    return f"process {rank} ended with status {failure.exitcode}; the other processes were ended"
+
+
+def _silence_agent() -> None:
+    """The agent's own reports repeat, at length, what is reported here."""
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith(("torch.distributed.elastic", "torch.distributed.launcher")):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _recorded(failure: ProcessFailure) -> str | None:
+    """What `lib.train.failures.record_failure` wrote for a process."""
+    return failure.message.get("message") if isinstance(failure.message, dict) else None

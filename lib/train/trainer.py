@@ -1,0 +1,270 @@
+"""The training loop: epochs of steps, validation, checkpoints. It knows no tracker, no data set and no loss."""
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lib.train.admin.logs import Clock, RunLog, progress_text
+from lib.train.admin.stats import StatSums, format_stats, means, merge
+from lib.train.distributed import World
+from lib.train.schedule import LearningRate
+from lib.train.seeds import draw_generator, seed_step
+from lib.train.signals import StopRequest
+from lib.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+Stats = Mapping[str, Tensor | float]
+
+
+class Loader(Protocol):
+    """Batches of one epoch of one process; `skip` leaves out the first ones of the next iteration.
+
+    `pairs` gives single samples by (epoch, index).
+    """
+
+    pairs: Any
+
+    def set_epoch(self, epoch: int) -> None: ...
+    def skip(self, batches: int) -> None: ...
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[dict]: ...
+
+
+class Actor(Protocol):
+    """Turns a batch into a loss and the numbers to report."""
+
+    def __call__(self, batch: dict, epoch: int, draw_generator: torch.Generator) -> tuple[Tensor, Stats]: ...
+    def validate(self, batch: dict, epoch: int) -> Stats: ...
+    def train(self) -> Any: ...
+    def eval(self) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the loop needs from the configuration.
+
+    Attributes:
+        epochs: length of the run.
+        seed: of everything random.
+        clip_norm: largest gradient norm; 0 does not clip.
+        amp: type of automatic mixed precision, None for full precision.
+        draws_per_process: each process draws its own stages, instead of one draw per batch.
+        print_interval: steps between log lines.
+        val_interval: epochs between validations (the last epoch always validates); 0 never validates.
+    """
+
+    epochs: int
+    seed: int = 42
+    clip_norm: float = 0.1
+    amp: torch.dtype | None = None
+    draws_per_process: bool = False
+    print_interval: int = 50
+    val_interval: int = 20
+
+
+@dataclass
+class Position:
+    """Where the loop is: finished epochs, finished steps of the next one, and that one's totals so far."""
+
+    epoch: int = 0
+    step: int = 0
+    sums: dict[str, list[float]] = field(default_factory=dict)
+
+
+class Trainer:
+    """Runs a recipe from a position to its end.
+
+    Args:
+        net: the module that trains (not wrapped); its trainable parameters are clipped together.
+        save: called with the position after every epoch, and when the run is stopped within one.
+        scaler: gradient scaler, enabled for float16 only.
+        pairs_per_step: pairs of all processes in one step.
+    """
+
+    def __init__(self, recipe: Recipe, actor: Actor, net: nn.Module, optimizer: torch.optim.Optimizer,
+                 learning_rate: LearningRate, train_loader: Loader, val_loader: Loader | None, *,
+                 device: torch.device, world: World, log: RunLog, stop: StopRequest,
+                 scaler: torch.amp.GradScaler, save: Callable[[Position], None], pairs_per_step: int) -> None:
+        self._recipe, self._actor, self._optimizer, self._learning_rate = recipe, actor, optimizer, learning_rate
+        self._train_loader, self._val_loader = train_loader, val_loader
+        self._device, self._world, self._log, self._stop = device, world, log, stop
+        self._scaler, self._save, self._pairs_per_step = scaler, save, pairs_per_step
+        self._parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
+        self._base_rates = [group["lr"] for group in optimizer.param_groups]
+        self._clock = Clock(pairs_per_step)
+
+    def run(self, position: Position) -> bool:
+        """Train from `position` (changed in place) to the end. False if a signal stopped it; the state is saved then.
+
+        Raises:
+            UserError: a loss was not a finite number (names epoch and step; the state saved last is good).
+        """
+        while position.epoch < self._recipe.epochs:
+            if not self._train_epoch(position):
+                return False
+            epoch = position.epoch
+            interval = self._recipe.val_interval
+            due = interval > 0 and (epoch % interval == 0 or epoch == self._recipe.epochs)
+            if self._val_loader is not None and due and not self._validate(epoch):
+                return False
+        return True
+
+    def _train_epoch(self, position: Position) -> bool:
+        """Finish the epoch that `position` is in and save. False if stopped within it."""
+        epoch, steps, recipe = position.epoch + 1, len(self._train_loader), self._recipe
+        self._actor.train()
+        self._train_loader.set_epoch(epoch)
+        batches = self._batches(self._train_loader, position.step, steps)
+        sums = StatSums(self._device)
+        self._clock.restart()
+        self._log.start_progress(f"epoch {epoch}/{recipe.epochs}", steps, position.step)
+        try:
+            for batch in batches:
+                self._train_step(batch, epoch, position.step, steps, sums)
+                position.step += 1
+                self._clock.step()
+                self._log.advance()
+                if position.step % recipe.print_interval == 0 and position.step < steps:
+                    self._report(position, steps, sums)
+            if not sums.empty:
+                self._report(position, steps, sums)
+        finally:
+            batches.close()
+            self._log.end_progress()
+        if position.step < steps:
+            self._save(position)
+            return False
+        averages = means(position.sums)
+        self._log.scalars("train", {**averages, "LearningRate": self._rate()}, epoch)
+        position.epoch, position.step, position.sums = epoch, 0, {}
+        self._save(position)
+        return not self._world.any(self._stop.requested)
+
+    def _train_step(self, batch: dict, epoch: int, step: int, steps: int, sums: StatSums) -> None:
+        recipe, rank = self._recipe, self._world.rank
+        factor = self._learning_rate.factor(epoch, step, steps)
+        for group, rate in zip(self._optimizer.param_groups, self._base_rates, strict=True):
+            group["lr"] = rate * factor
+        seed_step(recipe.seed, epoch, step, rank)
+        draws = draw_generator(recipe.seed, epoch, step, rank if recipe.draws_per_process else None)
+        with self._autocast():
+            loss, stats = self._actor(to_device(batch, self._device), epoch, draws)
+        self._optimizer.zero_grad(set_to_none=True)  # a stage that did not run keeps no gradient and is not decayed
+        self._scaler.scale(loss).backward()
+        if recipe.clip_norm > 0:
+            self._scaler.unscale_(self._optimizer)
+            nn.utils.clip_grad_norm_(self._parameters, recipe.clip_norm)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        sums.watch(loss, step)
+        sums.add(stats)
+
+    def _validate(self, epoch: int) -> bool:
+        """Average statistics over the validation pairs (the same in every epoch). False if stopped within them."""
+        assert self._val_loader is not None
+        self._actor.eval()
+        self._val_loader.set_epoch(0)
+        steps = self._world.min(len(self._val_loader))  # the last, smaller batch may be missing on some processes
+        sums, clock = StatSums(self._device), Clock(self._pairs_per_step)
+        self._log.start_progress(f"validation {epoch}/{self._recipe.epochs}", steps, 0)
+        batches, done = self._batches(self._val_loader, 0, steps), 0
+        try:
+            for batch in batches:
+                with torch.no_grad(), self._autocast():
+                    sums.add(self._actor.validate(to_device(batch, self._device), epoch), weight=_pairs(batch))
+                done += 1
+                clock.step()
+                self._log.advance()
+        finally:
+            batches.close()
+            self._log.end_progress()
+        totals, _ = self._gather(sums)
+        averages = means(totals)
+        if done == steps:
+            text, _ = progress_text("val", epoch, self._recipe.epochs, done, steps, rates=clock.lap(), left=None,
+                                    lr=None, averages=averages)
+            self._log.line(text)
+            self._log.scalars("val", averages, epoch)
+        return done == steps
+
+    def _batches(self, loader: Loader, start: int, end: int) -> Iterator[dict]:
+        """The loader's batches `start` to `end` (not included), until a signal asks any process to stop."""
+        loader.skip(start)
+        iterator = iter(loader)
+        for _ in range(start, end):
+            try:
+                batch = next(iterator)
+            except RuntimeError:  # the loader's own workers may have died of the signal that asks us to stop
+                if not self._stop.requested:
+                    raise
+                batch = None
+            except StopIteration:
+                raise UserError(f"the loader ended before its {end} batches; check the data sets") from None
+            if self._world.any(self._stop.requested):
+                return
+            yield batch
+
+    def _report(self, position: Position, steps: int, sums: StatSums) -> None:
+        """Read the sums, check the losses, and say how it goes."""
+        epoch = position.epoch + 1
+        totals, bad_step = self._gather(sums)
+        if bad_step is not None:
+            raise UserError(f"the loss became NaN or infinite in epoch {epoch}, step {bad_step + 1} of {steps} "
+                            f"({format_stats(means(totals))}); lower TRAIN.LR, raise TRAIN.WARMUP_EPOCH, check the "
+                            "boxes of the data, or turn TRAIN.AMP off. The state saved before it is kept.")
+        merge(position.sums, totals)
+        rates = self._clock.lap()
+        left = self._clock.remaining((self._recipe.epochs - epoch) * steps + steps - position.step)
+        text, details = progress_text("train", epoch, self._recipe.epochs, position.step, steps, rates=rates,
+                                      left=left, lr=self._rate(), averages=means(position.sums))
+        if position.step == steps:
+            self._log.line(text)
+        else:
+            self._log.progress(text, details)
+
+    def _gather(self, sums: StatSums) -> tuple[dict[str, list[float]], int | None]:
+        """The sums over all processes, and the first bad step of any."""
+        totals, bad_step = sums.take()
+        if self._world.size == 1:
+            return totals, bad_step
+        names = self._world.share(list(totals))
+        if self._world.any(set(names) != set(totals)):
+            raise UserError(f"the processes report different statistics (here {sorted(totals)}); "
+                            "start them all with the same configuration and the same version")
+        values = torch.tensor([totals[name] for name in names], dtype=torch.float64).reshape(-1, 2)
+        bad_steps = torch.zeros(self._world.size, dtype=torch.float64)
+        bad_steps[self._world.rank] = 0 if bad_step is None else bad_step + 1
+        flat = self._world.sum(torch.cat([values.flatten(), bad_steps]))
+        found = [int(step) - 1 for step in flat[values.numel():] if step > 0]
+        summed = flat[:values.numel()].reshape(-1, 2).tolist()
+        return dict(zip(names, summed, strict=True)), min(found, default=None)
+
+    def _rate(self) -> float:
+        return self._optimizer.param_groups[0]["lr"]
+
+    def _autocast(self) -> contextlib.AbstractContextManager:
+        if self._recipe.amp is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self._device.type, dtype=self._recipe.amp)
+
+
+def _pairs(batch: dict) -> int:
+    """Number of pairs in a batch: the length of its tensors."""
+    return next(len(value) for value in batch.values() if isinstance(value, Tensor) and value.ndim)
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """`batch` (a tensor, or a dict, list or tuple with tensors) with every tensor on `device`; the rest unchanged."""
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, dict):
+        return {key: to_device(value, device) for key, value in batch.items()}
+    if isinstance(batch, list | tuple) and not hasattr(batch, "_fields"):
+        return type(batch)(to_device(value, device) for value in batch)
+    return batch

@@ -1,0 +1,129 @@
+"""Train a tracker, or compress one.
+
+python tracking/train.py --script compresstracker --config compresstracker_vitb_256_4 --save_dir ./output \\
+    --mode multiple --nproc_per_node 8
+
+Run the same command again to continue a run that was stopped. Ctrl-C stops after the current step with the state saved.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lib.config import load_config  # noqa: E402
+from lib.train.admin.logs import check_wandb  # noqa: E402
+from lib.train.failures import record_failure  # noqa: E402
+from lib.train.launch import launch  # noqa: E402
+from lib.train.run import ALREADY_FINISHED, RunPaths, check_inputs, find_finished, run_training  # noqa: E402
+from lib.train.signals import TrainingInterrupted  # noqa: E402
+from lib.utils.device import pick_device  # noqa: E402
+from lib.utils.errors import UserError  # noqa: E402
+from lib.utils.log import run_script, setup_logging  # noqa: E402
+
+logger = logging.getLogger(__name__)
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--script", required=True, choices=("ostrack", "compresstracker"),
+                        help="train a tracker on the ground truth, or compress one")
+    parser.add_argument("--config", required=True, help="name below experiments/<script>/, or the path of a yaml file")
+    parser.add_argument("--save_dir", default="./output",
+                        help="checkpoints, logs and TensorBoard files go below it (default: %(default)s)")
+    parser.add_argument("--mode", choices=("single", "multiple", "multi_node"), default="single",
+                        help="one process, several on this machine, or several machines (default: %(default)s). Under "
+                             "torchrun use single: each process that it starts is one of the run")
+    parser.add_argument("--nproc_per_node", type=int, metavar="N",
+                        help="processes on this machine (default: one per GPU, or 1)")
+    parser.add_argument("--resume", default="auto", metavar="{auto,none,PATH}",
+                        help="continue the newest state of this run, start anew, or continue a given state_ep*.pth "
+                             "(default: %(default)s)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+                        help="override a key of the configuration, for example TRAIN.BATCH_SIZE=16; repeatable")
+    parser.add_argument("--seed", type=int, help="short for --set TRAIN.SEED=...")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    parser.add_argument("--use_wandb", type=int, choices=(0, 1), default=0, help="report to Weights & Biases too")
+    parser.add_argument("--use_lmdb", type=int, choices=(0, 1), default=0, help="read the data sets' LMDB forms")
+    nodes = parser.add_argument_group("several machines (--mode multi_node, the command runs on each)")
+    nodes.add_argument("--rank", type=int, default=0, help="this machine's number, from 0 (default: %(default)s)")
+    nodes.add_argument("--world-size", type=int, default=1, help="number of machines (default: %(default)s)")
+    nodes.add_argument("--ip", default="127.0.0.1", help="address of machine 0 (default: %(default)s)")
+    nodes.add_argument("--port", type=int, default=20000, help="free port of machine 0 (default: %(default)s)")
+    for name in ("script_prv", "config_prv", "script_teacher", "config_teacher", "distill"):
+        parser.add_argument(f"--{name}", help=argparse.SUPPRESS)  # taken by OSTrack's script, without effect here
+    args = parser.parse_args(arguments)
+    if args.nproc_per_node is not None and args.nproc_per_node < 1:
+        parser.error("--nproc_per_node must be at least 1")
+    if not 0 <= args.rank < max(1, args.world_size):
+        parser.error("--rank must be in 0..world-size - 1")
+    if args.seed is not None:
+        args.overrides.append(f"TRAIN.SEED={args.seed}")
+    return args
+
+
+def worker_command(args: argparse.Namespace) -> list[str]:
+    """Arguments of Python for one process of a run of several."""
+    command = [str(Path(__file__).resolve()), "--mode", "single"]
+    for name in ("script", "config", "save_dir", "resume", "device", "use_wandb"):
+        command += [f"--{name}", str(getattr(args, name))]
+    for override in args.overrides:
+        command += ["--set", override]
+    return command
+
+
+def train(args: argparse.Namespace) -> int:
+    """Run in this process, or start the processes. Returns the exit status."""
+    if args.use_lmdb:
+        raise UserError("--use_lmdb 1: LMDB storage is not available in this version; the data sets are read from "
+                        "their folders (leave the option away)")
+    if args.distill not in (None, "0"):
+        logger.warning("--distill has no effect: --script compresstracker compresses a teacher, which "
+                       "MODEL.PRETRAIN_FILE names")
+    if args.use_wandb:
+        check_wandb()
+    cfg = load_config(args.script, args.config, args.overrides)
+    if args.mode == "single":
+        run_training(cfg, args.save_dir, resume=args.resume, device=args.device, use_wandb=bool(args.use_wandb))
+        return 0
+    paths = RunPaths(Path(args.save_dir).expanduser().absolute(), cfg.script, cfg.name)
+    finished = find_finished(cfg, paths, args.resume)
+    if finished is not None:
+        logger.info("%s", ALREADY_FINISHED.format(finished))
+        return 0
+    check_inputs(cfg)
+    device = pick_device(cfg.TRAIN.DEVICE if args.device == "auto" else args.device)
+    processes = args.nproc_per_node or _gpus(device.type)
+    if args.mode == "multiple":
+        return launch(worker_command(args), processes)
+    return launch(worker_command(args), processes, nodes=args.world_size, node=args.rank, address=args.ip,
+                  port=args.port)
+
+
+def _gpus(device_type: str) -> int:
+    """GPUs of this machine where they are used, else 1."""
+    import torch
+
+    return max(1, torch.cuda.device_count()) if device_type == "cuda" else 1
+
+
+def main() -> int:
+    args = parse_arguments()
+    if int(os.environ.get("RANK", "0")) > 0:
+        setup_logging(quiet=True)
+    try:
+        return train(args)
+    except TrainingInterrupted as stopped:
+        logger.info("%s", stopped)
+        return stopped.exit_status
+    except Exception as error:
+        if record_failure(error):  # the process that started this one reports it
+            return 2 if isinstance(error, UserError) else 1
+        raise
+
+
+if __name__ == "__main__":
+    run_script(main)
