@@ -140,9 +140,10 @@ import importlib
 import platform
 import sys
 
-names = "torch torchvision timm numpy cv2 yaml easydict tensorboard thop lmdb pandas tqdm matplotlib pytest".split()
+names = """torch torchvision timm numpy cv2 yaml easydict tensorboard thop lmdb pandas tqdm matplotlib setuptools
+           pytest onnxruntime"""
 broken = []
-for name in names:
+for name in names.split():
     try:
         importlib.import_module(name)
     except Exception as error:

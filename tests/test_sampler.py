@@ -5,7 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from lib.train.data.sampler import MODES, PairSampler, draw_frames, usable
+from lib.config import SAMPLER_MODES
+from lib.train.data.sampler import PairSampler, draw_frames, usable
 from lib.train.dataset import Annotation, TrackingDataset
 from lib.utils.errors import UserError
 
@@ -21,6 +22,12 @@ class Fake(TrackingDataset):
 
     def __len__(self):
         return len(self.visible)
+
+    def frame(self, sequence, index):
+        return np.zeros((8, 8, 3), np.uint8)
+
+    def frame_path(self, sequence, index):
+        return f"{sequence}/{index}"
 
     def _read_annotation(self, sequence):
         return annotation(self.visible[sequence])
@@ -103,7 +110,7 @@ def test_modes_differ_in_the_frame_before_the_search_frame():
     assert later("trident_pro") == {(0, 10), (0, 20), (10, 20)}
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", SAMPLER_MODES)
 def test_only_visible_frames_are_drawn(mode):
     visible = np.random.default_rng(1).random(80) < 0.4
     pairs = draws(500, visible, mode, 10)
@@ -112,7 +119,7 @@ def test_only_visible_frames_are_drawn(mode):
         assert (pairs[:, 1] > pairs[:, 0]).all()
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", SAMPLER_MODES)
 @pytest.mark.parametrize("visible", [np.zeros(30), np.eye(1, 30, 29)[0]])
 def test_hopeless_sequences_end(mode, visible):
     pair = draw_frames(annotation(visible), mode, 5, np.random.default_rng(0))

@@ -19,6 +19,8 @@ DATASETS = ("LASOT", "GOT10K_vottrain", "GOT10K_votval", "GOT10K_train_full", "G
             "TRACKINGNET")
 FOLDER_PREFIX = "FOLDER:"
 
+SAMPLER_MODES = ("causal", "interval", "trident", "trident_pro", "stark")
+
 TRAINABLE_PARTS = ("embed", "layers", "norm", "head")
 
 KINDS = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "a text",
@@ -202,7 +204,8 @@ KEYS: dict[str, Key] = {
                                      low=1),
     "TRAIN.KEEP_STATES": Key(2, "int", "Full training states (for resuming) that stay on the disk.", low=1),
     # ---- data
-    "DATA.SAMPLER_MODE": Key("causal", "str", "How frames are drawn.", fixed=NOT_BUILT),
+    "DATA.SAMPLER_MODE": Key("causal", "str", "How the two frames of a pair are drawn (lib/train/data/sampler.py).",
+                             choices=SAMPLER_MODES),
     "DATA.MEAN": Key((0.485, 0.456, 0.406), "floats", "Mean of the images' red, green, blue (0..1).", length=(3, 3)),
     "DATA.STD": Key((0.229, 0.224, 0.225), "floats", "Standard deviation of red, green, blue.", above=0,
                     length=(3, 3)),

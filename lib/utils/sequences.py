@@ -13,6 +13,7 @@ label files of GOT-10k (absence.label, cover.label) and LaSOT (full_occlusion.tx
 import logging
 import os
 import re
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -38,23 +39,23 @@ LAYOUT = (
 )
 
 
-class FrameSource:
+class FrameSource(ABC):
     """The frames of a sequence: ``len(source)``, ``source[i]`` (RGB uint8 (H, W, 3)), ``source.path(i)``.
 
     Reading starts lazily in each process, so a source can be pickled and survives a fork.
     """
 
-    def __len__(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> np.ndarray:
-        raise NotImplementedError
+    @abstractmethod
+    def __getitem__(self, index: int) -> np.ndarray: ...
 
+    @abstractmethod
     def path(self, index: int) -> str:
         """Where frame `index` comes from: the picture's file, or the video's file."""
-        raise NotImplementedError
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most sources hold nothing open
         """Free what reading holds open; a later read opens it again."""
 
     def _checked(self, index: int) -> int:
