@@ -15,7 +15,7 @@ from lib.config import load_config
 from lib.models.build import build_for_test
 from lib.models.checkpoint import save_slim
 from lib.test.tracker import demo, display, sources
-from lib.test.tracker.demo import run_demo, stop_on_signal
+from lib.test.tracker.demo import run_demo
 from lib.test.tracker.sources import Source, open_source
 from lib.test.tracker.tracker import TrackResult
 from lib.utils.errors import UserError
@@ -136,13 +136,6 @@ def test_stopping_keeps_what_was_tracked(film, tmp_path, number):
     assert result.interrupted
     check_files(result, tmp_path / "out", "film", 4)
     assert signal.getsignal(number) is before
-
-
-def test_second_signal_interrupts_at_once():
-    with pytest.raises(KeyboardInterrupt), stop_on_signal() as stop:
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stop.is_set()
-        os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_unreadable_frame_keeps_the_ones_before(pictures, tmp_path):

@@ -16,10 +16,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lib.config import load_config  # noqa: E402
 from lib.train.admin.logs import check_wandb  # noqa: E402
-from lib.train.failures import record_failure  # noqa: E402
+from lib.train.failures import TrainingInterrupted, record_failure  # noqa: E402
 from lib.train.launch import launch  # noqa: E402
 from lib.train.run import ALREADY_FINISHED, RunPaths, check_inputs, find_finished, run_training  # noqa: E402
-from lib.train.signals import TrainingInterrupted  # noqa: E402
 from lib.utils.device import pick_device  # noqa: E402
 from lib.utils.errors import UserError  # noqa: E402
 from lib.utils.log import run_script, setup_logging  # noqa: E402

@@ -1,4 +1,4 @@
-"""How a process of a distributed run tells its launcher why it fails."""
+"""How a training ends early: stopped by a signal, or failed, which the launcher of several processes must learn."""
 
 import json
 import os
@@ -25,3 +25,16 @@ def record_failure(error: BaseException, environ: Mapping[str, str] = os.environ
     content = {"message": {"message": text, "extraInfo": {"timestamp": str(int(time.time())), "order": time.time_ns()}}}
     Path(path).write_text(json.dumps(content), encoding="utf-8")
     return True
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """The run stopped because a signal asked for it, with its state saved; `signum` is the signal."""
+
+    def __init__(self, message: str, signum: int) -> None:
+        super().__init__(message)
+        self.signum = signum
+
+    @property
+    def exit_status(self) -> int:
+        """What a shell reports for this signal: 130 for Ctrl-C, 143 for SIGTERM."""
+        return 128 + self.signum

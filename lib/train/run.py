@@ -17,8 +17,8 @@ from lib.train.actors import build_actor
 from lib.train.admin.logs import RunLog
 from lib.train.data import build_loader
 from lib.train.distributed import World, join_world, wrap_model
+from lib.train.failures import TrainingInterrupted
 from lib.train.schedule import build_learning_rate, build_optimizer
-from lib.train.signals import StopRequest, TrainingInterrupted
 from lib.train.state import (
     TrainingState,
     frozen_checksum,
@@ -32,6 +32,7 @@ from lib.train.state import (
 )
 from lib.train.trainer import Actor, Loader, Position, Recipe, Trainer
 from lib.utils.errors import UserError
+from lib.utils.signals import StopRequest
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from lib.train.admin.stats import StatSums, format_stats, means, merge
 from lib.train.distributed import World
 from lib.train.schedule import LearningRate
 from lib.train.seeds import draw_generator, seed_step
-from lib.train.signals import StopRequest
 from lib.utils.errors import UserError
+from lib.utils.signals import StopRequest
 
 logger = logging.getLogger(__name__)
 

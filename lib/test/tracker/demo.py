@@ -2,11 +2,9 @@
 
 import logging
 import math
-import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -20,6 +18,7 @@ from lib.test.tracker.sources import Source
 from lib.test.tracker.tracker import Tracker, check_box
 from lib.utils.errors import UserError
 from lib.utils.files import write_text
+from lib.utils.signals import StopRequest
 from lib.vis.draw import VideoWriter, draw_boxes, draw_score_map
 
 logger = logging.getLogger(__name__)
@@ -106,7 +105,7 @@ def run_demo(
         height, width = first.shape[:2]
         box = check_box(_first_box(first, box_xywh, display), height, width)
         video = VideoWriter(output / f"{source.name}.mp4", fps or source.fps, (width, height))
-        with stop_on_signal() as stop, video:
+        with StopRequest() as stop, video:
             try:
                 images = islice(chain([first], frames), max_frames)
                 _follow(tracker, images, box, result, video, stop, _Annotator(label, source.length, debug), display)
@@ -114,7 +113,7 @@ def run_demo(
                 if not result.boxes_xywh:
                     raise
                 failure = error
-            result.interrupted = stop.is_set()
+            result.interrupted = stop.requested
     boxes_file = output / f"{source.name}.txt"
     scores_file = output / f"{source.name}_scores.txt"
     write_text(scores_file, "".join(f"{score:.6f}\n" for score in result.scores))
@@ -188,11 +187,11 @@ class _Annotator:
 
 
 def _follow(tracker: Tracker, images: Iterator[np.ndarray], box: list[float], result: DemoResult, video: VideoWriter,
-            stop: threading.Event, annotator: _Annotator, display: Display | None) -> None:
+            stop: StopRequest, annotator: _Annotator, display: Display | None) -> None:
     """Track through `images`, adding to `result` and `video`, until they end or the user stops."""
     new_box: Sequence[float] | None = box
     for image in images:
-        if stop.is_set():
+        if stop.requested:
             return
         start = time.perf_counter()
         score_map = None
@@ -212,25 +211,3 @@ def _follow(tracker: Tracker, images: Iterator[np.ndarray], box: list[float], re
                 return
             if key == "r":
                 new_box = display.select(image)
-
-
-@contextmanager
-def stop_on_signal() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C (or request to terminate) into an event, so that open files can be finished; a second one
-    interrupts at once. Outside the main thread, where Python has no signals, the event is never set."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def handle(number, frame) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield event
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

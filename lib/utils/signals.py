@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM ask the training to stop after the current step; they do not break it."""
+"""Ctrl-C and SIGTERM ask a loop to stop after its current step; they do not break it."""
 
 import logging
 import signal
@@ -10,19 +10,6 @@ logger = logging.getLogger(__name__)
 
 IMPATIENT_AFTER = 2.0
 """Seconds after the first signal from which a second one stops at once (one key press may arrive twice)."""
-
-
-class TrainingInterrupted(KeyboardInterrupt):
-    """The run stopped because a signal asked for it, with its state saved; `signum` is the signal."""
-
-    def __init__(self, message: str, signum: int) -> None:
-        super().__init__(message)
-        self.signum = signum
-
-    @property
-    def exit_status(self) -> int:
-        """What a shell reports for this signal: 130 for Ctrl-C, 143 for SIGTERM."""
-        return 128 + self.signum
 
 
 class StopRequest:
