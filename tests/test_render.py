@@ -102,6 +102,16 @@ def test_nothing_is_rendered_twice_and_an_interruption_is_completed(rendered, mo
     assert [p.name for p in (rendered / "train").iterdir() if p.is_dir()] == ["train_00000"]
 
 
+def test_a_smaller_benchmark_keeps_the_sequences_of_a_larger_one(tmp_path, monkeypatch):
+    render_benchmark(tmp_path, seed=4, train=2, val=0, test=0, **SMALL)
+    monkeypatch.setattr(render, "_render", lambda job: pytest.fail(f"{job.folder} was drawn again"))
+    listed = tmp_path / "train" / "list.txt"
+    for number in (1, 2):
+        render_benchmark(tmp_path, seed=4, train=number, val=0, test=0, **SMALL)
+        assert listed.read_text().split() == ["train_00000", "train_00001"][:number]
+        assert sorted(p.name for p in (tmp_path / "train").iterdir() if p.is_dir()) == ["train_00000", "train_00001"]
+
+
 def test_a_failure_leaves_no_half_sequence(tmp_path, monkeypatch):
     def full(self, data):
         raise OSError(28, "No space left on device")

@@ -4,6 +4,7 @@ Compression, training, testing and export need nothing else. A family implements
 class with fewer layers.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
@@ -48,23 +49,25 @@ class Prediction(NamedTuple):
     offset_map: Tensor | None = None
 
 
-class StagedTracker(nn.Module):
+class StagedTracker(nn.Module, ABC):
     """A tracker that is a chain of layers between an embedding and a prediction."""
-
-    layers: nn.ModuleList
-    """Each maps `Tokens` to `Tokens`."""
 
     part_prefixes: ClassVar[dict[str, tuple[str, ...]]]
     """Role (embed, layers, norm, head) -> prefixes of its state-dict names."""
 
+    @property
+    @abstractmethod
+    def layers(self) -> nn.ModuleList:
+        """Each maps `Tokens` to `Tokens`."""
+
+    @abstractmethod
     def embed(self, template: Tensor, search: Tensor, template_mask: Tensor | None = None,
               keep_rate: float | None = None) -> Tokens:
         """Crops (B, 3, h, w) and (B, 3, H, W), normalised, to tokens with positions."""
-        raise TypeError(f"{type(self).__name__} does not say how it embeds")
 
+    @abstractmethod
     def predict(self, tokens: Tokens) -> Prediction:
         """Final norm and head."""
-        raise TypeError(f"{type(self).__name__} does not say how it predicts")
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """The parameters by role (what COMPRESS.TRAINABLE names)."""

@@ -93,12 +93,11 @@ def build_compressor(cfg: Config, load: bool = True) -> Compressor:
         load: read the teacher's checkpoint (and the MAE file for COMPRESS.INIT mae) and initialise the student from it.
     """
     compress = cfg.COMPRESS
-    if cfg.MODEL.BACKBONE.CE_LOC:
-        raise UserError(f"{cfg.source}: candidate elimination (MODEL.BACKBONE.CE_LOC) cannot be combined with "
-                        "compression: the stages of teacher and student must give the same tokens. A teacher trained "
-                        "with it can be compressed all the same; leave CE_LOC out of this configuration.")
     trainable = [part for part in compress.TRAINABLE if part != "head" or compress.HEAD_INIT != "teacher_frozen"]
-    if trainable == ["layers"] and not compress.FORCED_STUDENT:
+    if not trainable:
+        raise UserError(f"{cfg.source}: nothing learns: COMPRESS.TRAINABLE is [head], which COMPRESS.HEAD_INIT: "
+                        "teacher_frozen freezes; add embed, layers or norm to COMPRESS.TRAINABLE")
+    if trainable == ["layers"] and cfg.TRAIN.SUP_REPLACE and not compress.FORCED_STUDENT:
         raise UserError(f"{cfg.source}: with nothing but `layers` in COMPRESS.TRAINABLE, a draw that is all teacher "
                         "leaves nothing to learn; add embed, norm or head, or set COMPRESS.FORCED_STUDENT: true")
     teacher, student = build_teacher(cfg), build_student(cfg)

@@ -11,103 +11,54 @@ Layouts read (state-dict names):
 A `module.` prefix (from DistributedDataParallel) is ignored. Slim files are written in the official layout.
 """
 
-import logging
-import pickle
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from lib.config import Config
 from lib.models.base import StagedTracker
 from lib.models.ostrack import OSTrack
+from lib.models.safe_load import Placeholder, safe_load
 from lib.utils.errors import UserError
 from lib.utils.files import atomic_write
 
-logger = logging.getLogger(__name__)
-
 STUDENT_LAYERS = "backbone.distill_blocks."
 LAYERS = "backbone.blocks."
+WEIGHTS = ("net", "model", "state_dict")
+"""Where the formats keep the state dict."""
 
 
 # ---------------------------------------------------------------- reading files
 
-class _Inert:
-    """Stands for any object of a class that is not on the allow-list: it is created, and nothing more."""
-
-    def __new__(cls, *args, **kwargs):
-        return super().__new__(cls)
-
-    def __init__(self, *args, **kwargs):
-        pass
-
-    def __setstate__(self, state):
-        pass
-
-    def __setitem__(self, key, value):
-        pass
-
-    def append(self, item):
-        """Lists of the file that are of an unknown class stay empty."""
-
-    def extend(self, items):
-        """See `append`."""
-
-
-class _RestrictedUnpickler(pickle.Unpickler):
-    """Builds tensors and plain containers; everything else in the file becomes an inert placeholder.
-
-    No function of the file's choosing is ever called: the allow-list holds the rebuilders of tensors only.
-    """
-
-    ALLOWED = {
-        ("collections", "OrderedDict"), ("torch._utils", "_rebuild_tensor"), ("torch._utils", "_rebuild_tensor_v2"),
-        ("torch._utils", "_rebuild_parameter"), ("torch", "Size"), ("torch", "device"), ("torch.serialization",
-                                                                                        "_get_layout"),
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in self.ALLOWED or (module == "torch" and name.endswith(("Storage", "Tensor"))
-                                              or (module == "torch" and isinstance(getattr(torch, name, None),
-                                                                                   torch.dtype))):
-            return super().find_class(module, name)
-        return _Inert
-
-
-_RESTRICTED_PICKLE = SimpleNamespace(
-    __name__="restricted", Unpickler=_RestrictedUnpickler,
-    load=lambda file, **kwargs: _RestrictedUnpickler(file, **kwargs).load())
-
-
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """A checkpoint's dictionary, tensors on the CPU.
 
-    Files that hold only tensors and plain values are read with `weights_only=True`. The official training checkpoints
-    also hold objects of their own classes; they are read through an allow-list, and those objects are left out.
+    The official training checkpoints also hold objects of their own classes; those are left out (see `safe_load`).
 
     Raises:
         UserError: the file is missing, truncated, or no checkpoint.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"checkpoint {path} does not exist")
+        raise UserError(f"checkpoint {path} " + ("is a folder; name the file in it" if path.is_dir() else
+                                                 "does not exist; check the path, or put the file there"))
     try:
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError:
-            content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_RESTRICTED_PICKLE)
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, ValueError, KeyError, AttributeError,
-            TypeError, IndexError, UnicodeDecodeError) as error:
+        content = safe_load(path)
+    except PermissionError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}; change its permissions") from error
+    except Exception as error:  # damaged bytes make the readers of zip, pickle and tensors fail in any way
         raise UserError(f"{path} cannot be read as a PyTorch checkpoint ({_first_line(error)}); it is truncated or of "
                         "another kind. Copy or download it again.") from error
     if not isinstance(content, Mapping):
-        raise UserError(f"{path} holds a {type(content).__name__}, not a dictionary with a state dict; expected an "
+        kind = "object" if isinstance(content, Placeholder) else type(content).__name__
+        raise UserError(f"{path} holds one {kind}, not a dictionary with a state dict; expected an "
                         "OSTrack, CompressTracker or MAE checkpoint")
-    return dict(content)
+    return {key: value for key, value in content.items() if not isinstance(value, Placeholder)}
 
 
 def _first_line(error: Exception) -> str:
@@ -117,11 +68,12 @@ def _first_line(error: Exception) -> str:
 
 def _state_dict(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     """The state dict of a checkpoint, without `module.` prefixes."""
-    for key in ("net", "model", "state_dict"):
+    for key in WEIGHTS:
         if isinstance(content.get(key), Mapping):
             content = content[key]
             break
-    state = {name.removeprefix("module."): value for name, value in content.items() if isinstance(value, Tensor)}
+    state = {name.removeprefix("module."): value for name, value in content.items()
+             if isinstance(name, str) and isinstance(value, Tensor)}
     if not state:
         raise UserError(f"{path} holds no weights (looked for `net`, `model`, `state_dict` or tensors); expected an "
                         "OSTrack, CompressTracker or MAE checkpoint")
@@ -151,18 +103,23 @@ def load_weights(model: StagedTracker, path: str | Path, role: str = "test") -> 
     for optional in ("backbone.cls_token", "backbone.pos_embed"):   # never used by the tracker
         if optional not in state or state[optional].shape != model.state_dict()[optional].shape:
             state[optional] = model.state_dict()[optional]
-    try:
-        result = model.load_state_dict(state, strict=False)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()[1:4]]
-        raise UserError(f"{path} does not fit the configured model: {' '.join(lines)} Use the configuration that the "
-                        "checkpoint was trained with.") from error
+    result = _copy(model, state, path)
     if result.missing_keys or result.unexpected_keys:
         problem = [f"lacks {name}" for name in result.missing_keys[:3]]
         problem += [f"has the unknown entry {name}" for name in result.unexpected_keys[:3]]
         raise UserError(f"{path} does not fit the configured model: it {'; it '.join(problem)}. Use the configuration "
                         "that the checkpoint was trained with.")
-    return {key: value for key, value in content.items() if key != "net"}
+    return {key: value for key, value in content.items() if key not in WEIGHTS and not isinstance(value, Tensor)}
+
+
+def _copy(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> Any:
+    """Copy the entries into the module; names that the two do not share are returned, wrong shapes are an error."""
+    try:
+        return module.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:4]]
+        raise UserError(f"{path} does not fit the configured model: {' '.join(lines)} Use the configuration that the "
+                        "file was made with.") from error
 
 
 def _select(state: dict[str, Tensor], role: str) -> dict[str, Tensor]:
@@ -179,7 +136,7 @@ def _select(state: dict[str, Tensor], role: str) -> dict[str, Tensor]:
 
 def _check_depth(state: Mapping[str, Tensor], model: StagedTracker, path: Path) -> None:
     """The file's number of layers must be the model's: a wrong student is the most common mix-up."""
-    numbers = {int(name.removeprefix(LAYERS).split(".")[0]) for name in state if name.startswith(LAYERS)}
+    numbers = {name.removeprefix(LAYERS).split(".")[0] for name in state if name.startswith(LAYERS)}
     if not numbers:
         raise UserError(f"{path} holds no tracker (no {LAYERS}* entries); expected an OSTrack or CompressTracker "
                         "checkpoint. MAE weights are named by MODEL.PRETRAIN_FILE of an ostrack configuration.")
@@ -216,16 +173,19 @@ def load_mae(model: OSTrack, path: str | Path) -> None:
         state["patch_embed.proj.weight"] = F.interpolate(weight, size=size, mode="bicubic", align_corners=False)
     raw = state.get("pos_embed")
     if raw is not None and raw.shape != own["pos_embed"].shape:
-        side = int((raw.shape[1] - 1) ** 0.5)
+        side = math.isqrt(max(raw.shape[1] - 1, 0)) if raw.dim() == 3 else 0
+        if not 1 < 1 + side**2 == raw.shape[1]:
+            raise UserError(f"{path} has a pos_embed of shape {tuple(raw.shape)}; expected a class token and a square "
+                            "grid, (1, 1 + side * side, width), as MAE and timm's ViTs have")
         grid = raw[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
         grid = F.interpolate(grid, size=(backbone.raw_grid, backbone.raw_grid), mode="bicubic", align_corners=False)
         state["pos_embed"] = torch.cat([raw[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)
     used = {name: value for name, value in state.items() if name in own}
     missing = [name for name in own if name not in used and not name.startswith(("pos_embed_", "norm."))]
     if missing:
-        raise UserError(f"{path} lacks {missing[0]} and {len(missing) - 1} more entries of a ViT with "
-                        f"{model.depth} layers; expected MAE or timm ViT weights")
-    backbone.load_state_dict(used, strict=False)
+        raise UserError(f"{path} lacks {len(missing)} entries of a ViT with {model.depth} layers (first {missing[0]}); "
+                        "expected MAE or timm ViT weights of at least this depth")
+    _copy(backbone, used, path)
     backbone.reset_positions()
 
 
@@ -245,9 +205,16 @@ def save_slim(path: str | Path, model: StagedTracker, cfg: Config, extra: Mappin
         model: the tracker (not a `Compressor`).
         cfg: the run's configuration; its script decides the layout.
         extra: more plain data (epoch, scores).
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written; an older file is untouched.
     """
     student = cfg.script == "compresstracker"
     content = {"net": slim_state_dict(model, student), "net_type": "CompressTracker" if student else "OSTrack",
                "config": {"script": cfg.script, "name": cfg.name, "values": cfg.to_dict()}, **(extra or {})}
     with atomic_write(path) as temporary:
-        torch.save(content, temporary)
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:  # how PyTorch's writer reports a full disk
+            raise UserError(f"cannot write {path}: {_first_line(error)}; free disk space or choose another folder. "
+                            "Nothing was left half written.") from error

@@ -51,8 +51,10 @@ def render_benchmark(out_dir: str | Path, *, seed: int, train: int, val: int, te
 
     Writes `<out_dir>/{train,val,test}/<sequence>/` with `00000001.jpg`.., `groundtruth.txt` (x,y,w,h of the whole
     object, cut off at the border), `absence.label`, `cover.label` (0 hidden .. 8 fully visible) and `meta_info.ini`,
-    and `<split>/list.txt`. Sequence i of a split depends only on the seed, the split, i, the size and number of its
-    pictures and the photographs: not on the number of sequences or workers. No two sequences share a texture or shape.
+    and `<split>/list.txt`, which names the split's sequences: a folder that was rendered with more keeps them all, and
+    a later call with more draws only those that it lacks. Sequence i of a split depends only on the seed, the split,
+    i, the size and number of its pictures and the photographs: not on the number of sequences or workers. No two
+    sequences share a texture or shape.
 
     Args:
         out_dir: folder of the benchmark; created when missing.
@@ -129,19 +131,22 @@ def _prepare(folder: Path, state: dict, names: list[str], listing: str) -> set[s
             logger.warning("%s cannot be read; the split is rendered again", path)
     elif folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"{folder} holds files but no {_STATE}, so it is not a rendered split; choose another folder")
-    same = found == state
     present = {p.name for p in folder.iterdir() if p.is_dir()} if folder.is_dir() else set()
-    keep = present & set(names) if same else set()
+    whole = {name for name in present if name.startswith(f"{folder.name}_")}
     listed = folder / "list.txt"
-    if keep == present and same and listed.is_file() and listed.read_text(encoding="utf-8") == listing:
-        return keep
+    if found == state:
+        if listed.is_file() and listed.read_text(encoding="utf-8") == listing and whole.issuperset(names):
+            return whole
+        stale = present - whole
+    else:
+        whole, stale = set(), present
     listed.unlink(missing_ok=True)
-    if not same:
+    if found != state:
         write_text(path, json.dumps(state, indent=1) + "\n")
-    for name in present - keep:
+    for name in stale:
         if name.startswith((f"{folder.name}_", f".{folder.name}_")):
             shutil.rmtree(folder / name)
-    return keep
+    return whole
 
 
 def _run(jobs: list[_Job], workers: int) -> None:

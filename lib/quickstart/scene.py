@@ -70,12 +70,11 @@ def make_assets(seed: int, split: str, index: int, size: tuple[int, int], photo:
     scene = textures.background(rng, height, width) if photo is None else _cut(rng, photo, height, width)
     resolution = max(48, int(0.45 * min(size)))
     rng = generator(seed, split, index, "target")
-    target = textures.sprite(rng, resolution)
-    target = _liken(rng, target, scene)
+    target = _set_apart(rng, textures.sprite(rng, resolution), scene)
     rng = generator(seed, split, index, "distractors")
-    likeness = [rng.choice([0.2, 0.4, 0.6, 0.9], p=[0.35, 0.35, 0.22, 0.08]) for _ in range(rng.integers(0, 4))]
+    likeness = [rng.choice([0.0, 0.2, 0.4, 0.9], p=[0.4, 0.3, 0.25, 0.05]) for _ in range(rng.integers(0, 3))]
     distractors = [textures.relative(rng, target, value) for value in likeness]
-    distractors += [_liken(rng, textures.sprite(rng, resolution), scene) for _ in range(rng.integers(0, 4))]
+    distractors += [_liken(rng, textures.sprite(rng, resolution), scene) for _ in range(rng.integers(0, 3))]
     rng = generator(seed, split, index, "occluders")
     occluders = [_liken(rng, textures.sprite(rng, resolution), scene) for _ in range(3)]
     return Assets(scene, target, distractors, occluders)
@@ -97,7 +96,23 @@ def _liken(rng: np.random.Generator, item: Sprite, scene: np.ndarray) -> Sprite:
     mean, deviation = cv2.meanStdDev(scene)
     own, spread = cv2.meanStdDev(item.colour)
     gain = 1 + share * (np.clip(deviation / np.maximum(spread, 1), 0.6, 1.6) - 1)
-    table = (np.arange(256)[:, None] - own[:, 0]) * gain[:, 0] + own[:, 0] + share * (mean - own)[:, 0]
+    return _recolour(item, own[:, 0], own[:, 0] + share * (mean - own)[:, 0], gain[:, 0])
+
+
+def _set_apart(rng: np.random.Generator, item: Sprite, scene: np.ndarray) -> Sprite:
+    """Move an object's mean colour away from the scene's to a random distance of at least 50 grey levels, where it is
+    nearer: a target that cannot be told from its background tests nothing."""
+    own, mean = cv2.mean(item.colour)[:3], cv2.mean(scene)[:3]
+    difference = np.subtract(own, mean)
+    difference = difference + 1e-3 * rng.standard_normal(3)
+    distance = np.linalg.norm(difference)
+    wanted = max(distance, rng.uniform(50, 110))
+    return _recolour(item, np.array(own), mean + difference * (wanted / distance), np.ones(3))
+
+
+def _recolour(item: Sprite, old: np.ndarray, new: np.ndarray, gain: np.ndarray) -> Sprite:
+    """Map each channel so that `old` becomes `new` and distances from it grow by `gain`; all (3,)."""
+    table = (np.arange(256)[:, None] - old) * gain + np.clip(new, 20, 235)
     table = np.clip(table, 0, 255).astype(np.uint8)
     return Sprite(cv2.LUT(item.colour, table[:, None]), item.cover, item.aspect)
 
@@ -120,8 +135,8 @@ class Sequence:
         times, (width, height) = self._times, self.size
         unit = min(width, height) / 240.0
         long_side = unit * np.exp(rng.uniform(np.log(32), np.log(80)))
-        zoom = wander(rng, times, rng.uniform(25, 50))[:, 0] * rng.uniform(0.1, 0.4)
-        stretch = wander(rng, times, rng.uniform(25, 60))[:, 0] * rng.uniform(0.0, 0.3)
+        zoom = wander(rng, times, rng.uniform(25, 50))[:, 0] * rng.uniform(0.25, 0.6)
+        stretch = wander(rng, times, rng.uniform(25, 60))[:, 0] * rng.uniform(0.05, 0.35)
         aspect = self.assets.target.aspect
         base = long_side * np.array([aspect, 1.0]) / max(aspect, 1.0)
         size = base * np.exp(np.stack([zoom + stretch, zoom - stretch], axis=-1))
@@ -174,9 +189,9 @@ class Sequence:
             self._distractors.append(self._pose(rng, centre, size, angle))
         self._occluders = []
         story = times[-1]
-        for item in self.assets.occluders[: rng.choice([0, 1, 2, 3], p=[0.2, 0.3, 0.3, 0.2])]:
+        for item in self.assets.occluders[: rng.choice([0, 1, 2, 3], p=[0.4, 0.35, 0.2, 0.05])]:
             moment = rng.uniform(0.2, 0.95) * story
-            large = rng.choice([0.6, 0.9, 1.6], p=[0.4, 0.4, 0.2])
+            large = rng.choice([0.6, 0.9, 1.3], p=[0.4, 0.4, 0.2])
             size = scale.mean() * large * np.exp(rng.normal(0, 0.15)) * np.array([item.aspect, 1 / item.aspect]) ** 0.5
             heading = rng.uniform(0, 2 * np.pi)
             along = np.array([np.cos(heading), np.sin(heading)])
@@ -202,7 +217,7 @@ class Sequence:
         field = 1.0 + depth * (textures.fractal(rng, 96, 128, 1.8, 2) - 0.5)
         self._field = cv2.merge([field.astype(np.float32)] * 3)
         self._drift = 10.0 * wander(rng, times, rng.uniform(20, 60), 2)
-        strength = rng.choice([1.5, 4.0, 9.0], p=[0.45, 0.4, 0.15])
+        strength = rng.choice([1.0, 2.5, 5.0], p=[0.45, 0.4, 0.15])
         self._noise = strength * rng.standard_normal((height + 64, width + 64, 3), dtype=np.float32)
         self._noise_place = rng.integers(0, 65, (self.length, 2))
         focus = np.clip(wander(rng, times, rng.uniform(12, 30))[:, 0] - 0.35, 0, 1)

@@ -80,18 +80,18 @@ def _clouds(rng: np.random.Generator, size: int) -> np.ndarray:
 
 def _marble(rng: np.random.Generator, size: int) -> np.ndarray:
     u, _ = _coordinates(rng, size, rng.uniform(0.2, 0.7))
-    return colourise(0.5 + 0.5 * np.sin(u * rng.uniform(15, 60)), palette(rng, 3))
+    return colourise(0.5 + 0.5 * np.sin(u * rng.uniform(10, 35)), palette(rng, 3))
 
 
 def _stripes(rng: np.random.Generator, size: int) -> np.ndarray:
     u, _ = _coordinates(rng, size, rng.uniform(0.0, 0.15))
-    wave = np.sin(u * rng.uniform(18, 75) + rng.uniform(0, 6)) + rng.uniform(-0.6, 0.6)
+    wave = np.sin(u * rng.uniform(10, 40) + rng.uniform(0, 6)) + rng.uniform(-0.6, 0.6)
     return colourise(np.clip(0.5 + wave * rng.uniform(2, 8), 0, 1), palette(rng, 2))
 
 
 def _checks(rng: np.random.Generator, size: int) -> np.ndarray:
     u, v = _coordinates(rng, size, rng.uniform(0.0, 0.12))
-    frequency = rng.uniform(12, 45)
+    frequency = rng.uniform(8, 26)
     wave = np.sin(u * frequency) * np.sin(v * frequency * rng.uniform(0.5, 1.5))
     return colourise(np.clip(0.5 + wave * rng.uniform(3, 12), 0, 1), palette(rng, 2))
 
@@ -273,7 +273,7 @@ def background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
         count = int(rng.integers(4, 30))
     else:
         canvas = colourise(fractal(rng, height, width, 1.2), palette(rng, 4, 0.2))
-        count = int(rng.integers(90, 200)) if style == "leaves" else int(rng.integers(15, 80))
+        count = int(rng.integers(40, 100)) if style == "leaves" else int(rng.integers(10, 50))
     horizon = 0.0
     if style == "open":
         horizon = rng.uniform(0.2, 0.55)
@@ -295,7 +295,7 @@ def background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     lights = 0.6 + 0.75 * fractal(rng, height // 8, width // 8, 1.8)
     lights = cv2.resize(lights, (width, height), interpolation=cv2.INTER_LINEAR)
     canvas = cv2.multiply(canvas, cv2.merge([lights] * 3), dtype=cv2.CV_8U)
-    blur = rng.uniform(0.0, 1.6)
+    blur = rng.uniform(0.0, 2.4)
     return cv2.GaussianBlur(canvas, (0, 0), blur) if blur > 0.5 else canvas
 
 

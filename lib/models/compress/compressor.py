@@ -56,9 +56,17 @@ class Compressor(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> "Compressor":
-        """Training mode of the student; the teacher follows only with `teacher_mode='train'`."""
+        """Training mode of the student; the teacher follows only with `teacher_mode='train'`.
+
+        Modules of the student whose own parameters are all frozen stay in eval mode: a frozen head also keeps its
+        batch statistics.
+        """
         super().train(mode)
         self.teacher.train(mode and self.teacher_mode == "train")
+        for module in self.student.modules():
+            own = list(module.parameters(recurse=False))
+            if own and not any(parameter.requires_grad for parameter in own):
+                module.training = False
         return self
 
     def forward(self, template: Tensor, search: Tensor, draws: Sequence[bool], *, guide: bool = True,
@@ -73,7 +81,7 @@ class Compressor(nn.Module):
         """
         tokens = self.student.embed(template, search)
         student_features: list[Tensor] = []
-        for index, replaced in enumerate(draws):
+        for index, replaced in zip(range(len(self.stages)), draws, strict=True):
             tokens = self._run_stage(index, replaced, tokens)
             if mimic:
                 student_features.append(tokens.x)

@@ -25,8 +25,8 @@ def divide(teacher_depth: int, student_depth: int, sizes: Sequence[int] = ()) ->
                         f"MODEL.BACKBONE.DISTILL_LAYER must lie in 1..{teacher_depth}")
     if sizes:
         if len(sizes) != student_depth or sum(sizes) != teacher_depth or min(sizes) < 1:
-            raise UserError(f"COMPRESS.STAGES {list(sizes)} must hold {student_depth} positive numbers, one per student "
-                            f"layer, that add up to the teacher's {teacher_depth} layers")
+            raise UserError(f"COMPRESS.STAGES {list(sizes)} must hold {student_depth} positive numbers, one per "
+                            f"student layer, that add up to the teacher's {teacher_depth} layers")
         ends = [sum(sizes[:i + 1]) for i in range(student_depth)]
     else:
         ends = [(i + 1) * teacher_depth // student_depth for i in range(student_depth)]

@@ -88,11 +88,12 @@ def template_mask(mode: str, grid: int, boxes: Tensor, stride: int = 16) -> Tens
         return None
     if mode == "GT_BOX":
         # OSTrack paints the box, cut to whole pixels and one pixel short, and shrinks the picture bilinearly, which
-        # reads the two middle pixel rows and columns of each token.
+        # reads the middle pixel row and column of each token (the two middle ones where the side is even).
         pixels = boxes * grid * stride
         low, high = pixels[:, None, :2].trunc(), (pixels[:, :2] + pixels[:, 2:] - 1)[:, None].trunc()  # (B, 1, 2)
-        middle = (torch.arange(grid, device=boxes.device) * stride + stride // 2).view(1, -1, 1)       # (1, grid, 1)
-        inside = ((middle - 1 >= low) & (middle - 1 < high)) | ((middle >= low) & (middle < high))     # (B, grid, 2)
+        start = (torch.arange(grid, device=boxes.device) * stride).view(1, -1, 1)                      # (1, grid, 1)
+        before, after = start + (stride - 1) // 2, start + stride // 2
+        inside = ((before >= low) & (before < high)) | ((after >= low) & (after < high))               # (B, grid, 2)
         mask = inside[..., 1].unsqueeze(2) & inside[..., 0].unsqueeze(1)                               # (B, y, x)
         mask = mask | ~mask.any(dim=(1, 2), keepdim=True)
     else:

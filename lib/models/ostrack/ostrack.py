@@ -23,7 +23,7 @@ class OSTrack(StagedTracker):
         self.box_head = head
 
     @property
-    def layers(self) -> nn.ModuleList:  # type: ignore[override]
+    def layers(self) -> nn.ModuleList:
         return self.backbone.blocks
 
     @property

@@ -24,16 +24,14 @@ class EncoderLayer(Block):
 
     def forward(self, tokens: Tokens) -> Tokens:
         normed = self.norm1(tokens.x)
-        x = tokens.x + self.drop_path1(self.attn(normed))
-        tokens, before = replace(tokens, x=x), tokens
+        tokens = replace(tokens, x=tokens.x + self.drop_path1(self.attn(normed)))
         if self.keep_rate < 1:
-            rate = self.keep_rate if before.keep_rate is None else before.keep_rate
+            rate = self.keep_rate if tokens.keep_rate is None else tokens.keep_rate
             if rate < 1:
                 with torch.no_grad():
-                    votes = template_attention(self.attn, normed, before.template_length, before.template_mask)
+                    votes = template_attention(self.attn, normed, tokens.template_length, tokens.template_mask)
                 tokens = eliminate(tokens, votes, rate)
-        x = tokens.x
-        return replace(tokens, x=x + self.drop_path2(self.mlp(self.norm2(x))))
+        return replace(tokens, x=tokens.x + self.drop_path2(self.mlp(self.norm2(tokens.x))))
 
 
 class ViTBackbone(nn.Module):

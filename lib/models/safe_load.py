@@ -1,0 +1,113 @@
+"""Reading PyTorch files from anywhere, without running code of theirs and without letting them change the process."""
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+
+class Placeholder:
+    """Stands for an object of an unknown class, or for what an unknown function gives: it holds and does nothing."""
+
+    __slots__ = ()
+
+    def __new__(cls, *args, **kwargs):
+        return super().__new__(cls)
+
+    def __setstate__(self, state):
+        pass
+
+    def __setitem__(self, key, value):
+        pass
+
+    def append(self, item):
+        """Items of a list of an unknown class are dropped."""
+
+    def extend(self, items):
+        """See `append`."""
+
+    def add(self, item):
+        """See `append`."""
+
+
+class _Dictionary(dict):
+    """An `OrderedDict` of the file, without the attributes that the file gives to it."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state):
+        pass
+
+
+class _Rebuilder:
+    """A function of PyTorch that a file may call but, other than the bare function, not change.
+
+    A pickle can set attributes of every object it gets hold of, of functions too.
+    """
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable):
+        self._function = function
+
+    def __call__(self, *args):
+        return self._function(*args)
+
+    def __setstate__(self, state):
+        raise pickle.UnpicklingError("the file tries to change a function")
+
+
+class _RestrictedUnpickler(pickle.Unpickler):
+    """Builds tensors and plain containers; everything else in the file becomes a `Placeholder`.
+
+    PyTorch's reader derives from it and adds the storages' types. The functions that a file can call are those of
+    `ALLOWED`, which make a tensor from a storage.
+    """
+
+    ALLOWED = {
+        ("collections", "OrderedDict"): _Dictionary,
+        **{("torch._utils", function.__name__): _Rebuilder(function)
+           for function in (torch._utils._rebuild_tensor, torch._utils._rebuild_tensor_v2,
+                            torch._utils._rebuild_parameter)},
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        return self.ALLOWED.get((module, name), Placeholder)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, _storages_only(value) if name == "persistent_load" else value)
+
+
+def _storages_only(persistent_load: Callable) -> Callable:
+    """PyTorch's look-up of what lies outside the pickle, for storages.
+
+    Its other kind, a module with its source code, is refused: a file can use it to have a patch file written.
+    """
+    def load(key: Any) -> Any:
+        if not (isinstance(key, tuple) and key and key[0] in ("storage", b"storage")):
+            raise pickle.UnpicklingError("the file refers to something that is no tensor storage")
+        return persistent_load(key)
+    return load
+
+
+_RESTRICTED_PICKLE = SimpleNamespace(
+    __name__="restricted", Unpickler=_RestrictedUnpickler,
+    load=lambda file, **kwargs: _RestrictedUnpickler(file, **kwargs).load())
+
+
+def safe_load(path: str | Path) -> Any:
+    """What a file written by `torch.save` holds (in the zip or in the older format), tensors on the CPU.
+
+    Files of tensors and plain values are read with `weights_only=True`. Files that hold more, as the official training
+    checkpoints do, are read through an allow-list; objects that are not on it become a `Placeholder`.
+
+    Raises:
+        Exception: of nearly any kind, when the file is damaged or of another kind.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_RESTRICTED_PICKLE)

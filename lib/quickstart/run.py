@@ -1,0 +1,260 @@
+"""The quickstart: compress a 12-layer tracker to 4 layers on the embedded benchmark, and see what that keeps."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from statistics import mean, stdev
+
+import numpy as np
+
+from lib.config import load_config
+from lib.deploy.profile import profile_config
+from lib.models.build import find_pretrained
+from lib.quickstart.baseline import MatchTemplateTracker
+from lib.quickstart.render import render_benchmark
+from lib.test.analysis.metrics import get_convention
+from lib.test.analysis.plots import save_plots
+from lib.test.analysis.results import BenchmarkReport, ResultFolder, evaluate_benchmark
+from lib.test.evaluation.datasets import Sequence as TestSequence
+from lib.test.evaluation.datasets import get_dataset
+from lib.test.evaluation.environment import env_settings
+from lib.test.evaluation.running import run_dataset
+from lib.test.tracker.tracker import Tracker
+from lib.train.run import RunPaths, run_training
+from lib.utils.errors import UserError
+from lib.utils.files import resolve, write_text
+from lib.vis.draw import VideoWriter, draw_boxes, image_strip, save_image
+
+logger = logging.getLogger(__name__)
+
+TEACHER = ("ostrack", "quickstart_teacher")
+STUDENT = ("compresstracker", "quickstart_4")
+NAIVE = ("TRAIN.SUP_LOGIT=false", "TRAIN.SUP_FEAT=false", "TRAIN.SUP_REPLACE=false")
+"""The naive student: same start, same pairs, but nothing of the teacher in the training."""
+
+SEED, FRAMES = 0, (24, 80)
+TRAIN_SEQUENCES, TEACHER_SEQUENCES, VAL_SEQUENCES, TEST_SEQUENCES = 150, 1000, 10, 20
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the quickstart's table.
+
+    Attributes:
+        name: what it is.
+        auc: AUC in per cent, one per training seed (a single one where there is no training).
+        layers, parameters, macs, fps: of the network; None for one without.
+    """
+
+    name: str
+    auc: list[float]
+    layers: int | None = None
+    parameters: int | None = None
+    macs: int | None = None
+    fps: float | None = None
+
+
+@dataclass
+class Outcome:
+    """What the quickstart made.
+
+    Attributes:
+        rows: the table's lines: template matching, teacher, naive student, compressed student.
+        speed_up: of the student over the teacher, measured in turn in one run.
+        files: what to look at, name -> path.
+        seconds: duration by step.
+    """
+
+    rows: list[Row]
+    speed_up: float
+    files: dict[str, Path] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def row(self, name: str) -> Row:
+        """The line called `name`."""
+        return next(row for row in self.rows if row.name == name)
+
+    def table(self) -> str:
+        """The table as text; AUC with its standard deviation over the seeds where there are several."""
+        teacher = mean(self.row("teacher").auc)
+        lines = [f"{'':24}{'layers':>7}{'params M':>10}{'MACs M':>9}{'FPS':>8}{'AUC':>14}{'of teacher':>12}"]
+        for row in self.rows:
+            auc = f"{mean(row.auc):.1f}" + (f" +- {stdev(row.auc):.1f}" if len(row.auc) > 1 else "")
+            share = f"{100 * mean(row.auc) / teacher:.1f} %" if row.layers else "-"
+            numbers = ([str(row.layers), f"{row.parameters / 1e6:.2f}", f"{row.macs / 1e6:.0f}", f"{row.fps:.0f}"]
+                       if row.layers else ["-"] * 4)
+            lines.append(f"{row.name:24}{numbers[0]:>7}{numbers[1]:>10}{numbers[2]:>9}{numbers[3]:>8}{auc:>14}"
+                         f"{share:>12}")
+        lines.append(f"the student is {self.speed_up:.2f} times as fast as the teacher (model only, batch 1, measured "
+                     "in turn)")
+        return "\n".join(lines)
+
+    def csv(self) -> str:
+        """The table for programs; one line per model and seed."""
+        lines = ["model,layers,parameters,macs,fps,seed,auc"]
+        for row in self.rows:
+            for seed, auc in enumerate(row.auc):
+                cells = [row.name, row.layers, row.parameters, row.macs, row.fps and round(row.fps, 1), seed,
+                         round(auc, 3)]
+                lines.append(",".join("" if cell is None else str(cell) for cell in cells))
+        return "\n".join(lines) + "\n"
+
+
+def run_quickstart(output: str | Path, *, data: str | Path = "data/quickstart", seeds: int = 1,
+                   train_teacher: bool = False, teacher: str | Path | None = None, device: str = "auto",
+                   workers: int = 2, overrides: Sequence[str] = ()) -> Outcome:
+    """Render, compress, test, compare.
+
+    Args:
+        output: folder of everything that is made; a second call takes up what is there.
+        data: folder of the benchmark; rendered when missing.
+        seeds: trainings of either student; the table gives mean and standard deviation.
+        train_teacher: train the teacher too (about an hour on 2 CPU cores) instead of using the shipped checkpoint.
+        teacher: another teacher checkpoint of the same shape.
+        device: auto, cpu, cuda or cuda:N.
+        workers: processes that render and test; 0 does both in this one.
+        overrides: `KEY=VALUE` for both students' training.
+
+    Raises:
+        UserError: see the parts.
+    """
+    if seeds < 1:
+        raise UserError(f"seeds is {seeds}; at least one training is needed")
+    output, data = resolve(output, Path.cwd()), resolve(data)
+    outcome = Outcome([], 0.0)
+    step = _Steps(5 + train_teacher, outcome.seconds)
+    paths = [f"DATA.{part.upper()}.DATASETS_NAME=['FOLDER:{data / part}@list.txt']" for part in ("train", "val")]
+    if train_teacher:
+        full = load_config(*TEACHER, paths)
+        teacher = RunPaths(output / "teacher", *TEACHER).slim(full.TRAIN.EPOCH)
+    if teacher is not None:
+        overrides = [f"MODEL.PRETRAIN_FILE={resolve(teacher, Path.cwd())}", *overrides]
+    student = load_config(*STUDENT, [*paths, *overrides])
+    if not train_teacher:
+        teacher = find_pretrained(student.MODEL.PRETRAIN_FILE, "MODEL.PRETRAIN_FILE", "the teacher's checkpoint")
+
+    with step("render", "rendering the benchmark"):
+        render_benchmark(data, seed=SEED, train=TEACHER_SEQUENCES if train_teacher else TRAIN_SEQUENCES,
+                         val=VAL_SEQUENCES, test=TEST_SEQUENCES, frames=FRAMES, workers=max(1, workers))
+    if train_teacher:
+        with step("teacher", f"training the teacher, {full.MODEL.BACKBONE.DEPTH} layers from random weights"):
+            run_training(full, output / "teacher", device=device)
+
+    checkpoints: dict[str, list[Path]] = {"naive student": [], "compressed student": []}
+    with step("train", f"training the students, {student.MODEL.BACKBONE.DISTILL_LAYER} layers"):
+        for seed in range(seeds):
+            for name, extra in (("compressed student", ()), ("naive student", NAIVE)):
+                logger.info("-- %s, seed %d", name, seed)
+                cfg = load_config(*STUDENT, [*paths, *overrides, *extra, f"TRAIN.SEED={seed}"])
+                folder = output / f"{name.replace(' ', '_')}_seed{seed}"
+                checkpoints[name].append(run_training(cfg, folder, device=device))
+
+    with step("test", f"tracking the {TEST_SEQUENCES} test sequences"):
+        sequences = get_dataset(f"folder:{data / 'test'}@list.txt", env_settings())
+        report = _test(sequences, teacher, checkpoints, output / "results", device, workers)
+    with step("profile", "measuring speed"):
+        profile = profile_config(student, device=device)
+    with step("draw", "drawing"):
+        outcome.rows, outcome.speed_up = _rows(report, profile, seeds)
+        outcome.files = _write(outcome, report, sequences, output)
+    return outcome
+
+
+class _Steps:
+    """Announces the steps and takes their time."""
+
+    def __init__(self, total: int, seconds: dict[str, float]):
+        self._total, self._seconds, self._number = total, seconds, 0
+
+    def __call__(self, key: str, text: str) -> "_Steps":
+        self._number += 1
+        logger.info("== %d/%d %s", self._number, self._total, text)
+        self._key = key
+        return self
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *_) -> None:
+        self._seconds[self._key] = time.perf_counter() - self._start
+
+
+def match_template_tracker(device: str) -> MatchTemplateTracker:
+    """The baseline, built as test workers build trackers; it needs no device."""
+    return MatchTemplateTracker()
+
+
+def _label(name: str, seed: int) -> str:
+    return f"{name}, seed {seed}" if seed else name
+
+
+def _test(sequences: list[TestSequence], teacher: Path, checkpoints: dict[str, list[Path]], folder: Path, device: str,
+          workers: int) -> BenchmarkReport:
+    """Track all test sequences with every model and score the results."""
+    def build(script: str, config: str, file: Path) -> Callable[..., Tracker]:
+        return partial(Tracker.from_config, script, config, checkpoint=file)
+
+    trackers: dict[str, Callable] = {"template matching": match_template_tracker, "teacher": build(*TEACHER, teacher)}
+    for name, files in checkpoints.items():
+        trackers |= {_label(name, seed): build(*STUDENT, file) for seed, file in enumerate(files)}
+    sources = []
+    for label, factory in trackers.items():
+        place = folder / label.replace(", ", "_").replace(" ", "_")
+        summary = run_dataset(sequences, factory, place, threads=workers, num_gpus=1, device=device, sub_pixel=True,
+                              force=True)
+        if summary.failures:
+            raise UserError(f"{label} failed on {summary.failures[0].sequence}: {summary.failures[0].message}")
+        sources.append(ResultFolder(label, place))
+    return evaluate_benchmark(sources, sequences, "quickstart", get_convention("plain"))
+
+
+def _rows(report: BenchmarkReport, profile: dict, seeds: int) -> tuple[list[Row], float]:
+    """The table's lines, and the student's speed-up over the teacher."""
+    auc = {tracker.label: tracker.scores.as_dict()["AUC"] for tracker in report.trackers}
+    models = {model["layers"]: model for model in profile["models"]}
+    student = models[min(models)]
+
+    def row(name: str, model: dict | None, scores: list[float]) -> Row:
+        if model is None:
+            return Row(name, scores)
+        return Row(name, scores, model["layers"], model["parameters"], model["macs"], model["fps"])
+
+    rows = [row("template matching", None, [auc["template matching"]]),
+            row("teacher", models[max(models)], [auc["teacher"]])]
+    rows += [row(name, student, [auc[_label(name, seed)] for seed in range(seeds)])
+             for name in ("naive student", "compressed student")]
+    return rows, student["speed_up"]["median"]
+
+
+def _write(outcome: Outcome, report: BenchmarkReport, sequences: list[TestSequence], output: Path) -> dict[str, Path]:
+    """Table, plots, drawn video and picture strip."""
+    write_text(output / "table.txt", outcome.table() + "\n")
+    write_text(output / "table.csv", outcome.csv())
+    save_plots(report, output / "plots", ("png", "pdf"))
+    shown = _typical(report, sequences)
+    tracks = {label: ResultFolder(label, output / "results" / label.replace(" ", "_")).boxes(shown)
+              for label in ("teacher", "naive student", "compressed student")}
+    tracks = {"ground truth": shown.ground_truth, **tracks}
+    pictures = []
+    height, width = shown.frames[0].shape[:2]
+    with VideoWriter(output / f"{shown.name}.mp4", 20, (2 * width, 2 * height)) as video:
+        for number in range(shown.length):
+            image = np.ascontiguousarray(np.repeat(np.repeat(shown.frames[number], 2, axis=0), 2, axis=1))
+            boxes = {label: boxes[number] * 2 for label, boxes in tracks.items()}
+            image = draw_boxes(image, boxes, text=f"{shown.name} {number + 1}/{shown.length}")
+            video.write(image)
+            pictures.append(image)
+    chosen = np.linspace(0, shown.length - 1, 6).round().astype(int)
+    save_image(output / f"{shown.name}.png", image_strip([pictures[number] for number in chosen], 3))
+    return {"table": output / "table.txt", "plot": output / "plots", "video": video.path,
+            "pictures": output / f"{shown.name}.png"}
+
+
+def _typical(report: BenchmarkReport, sequences: list[TestSequence]) -> TestSequence:
+    """The sequence on which the compressed student comes closest to its mean."""
+    tracker = next(tracker for tracker in report.trackers if tracker.label == "compressed student")
+    average = mean(scores.auc for scores in tracker.sequences.values())
+    return min(sequences, key=lambda sequence: abs(tracker.sequences[sequence.name].auc - average))

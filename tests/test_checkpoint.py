@@ -1,0 +1,375 @@
+"""Checkpoints: official and own formats, damaged files, and files that try to run code."""
+
+import io
+import os
+import pickle
+import resource
+import sys
+import types
+import zipfile
+
+import pytest
+import torch
+
+from lib.models.build import build_for_test, build_student, build_teacher
+from lib.models.checkpoint import load_weights, read_checkpoint, save_slim, slim_state_dict
+from lib.models.safe_load import Placeholder
+from lib.utils.errors import UserError
+from tests.tiny_models import copies, same, scramble, tiny
+
+FORMATS = pytest.mark.parametrize("new_format", [True, False], ids=["zip", "legacy"])
+
+
+@pytest.fixture(scope="module")
+def cfg():
+    return tiny("compresstracker", MODEL__BACKBONE__DEPTH=6, MODEL__BACKBONE__DISTILL_LAYER=3)
+
+
+@pytest.fixture(scope="module")
+def teacher_cfg():
+    return tiny("ostrack", MODEL__BACKBONE__DEPTH=6)
+
+
+@pytest.fixture(scope="module")
+def teacher(cfg):
+    return scramble(build_teacher(cfg), 1)
+
+
+@pytest.fixture(scope="module")
+def student(cfg):
+    return scramble(build_student(cfg), 2)
+
+
+def save(path, content, new_format=True):
+    torch.save(content, path, _use_new_zipfile_serialization=new_format)
+    return path
+
+
+def assert_loads(cfg, path, wanted, role="test", build=build_for_test):
+    model = scramble(build(cfg), 9)
+    assert not same(copies(model), copies(wanted))
+    extra = load_weights(model, path, role)
+    assert same(copies(model), copies(wanted))
+    return extra
+
+
+# ---------------------------------------------------------------- round trips
+
+def test_round_trip_of_a_teacher(tmp_path, teacher_cfg, teacher):
+    path = tmp_path / "run" / "OSTrack_ep0300.pth.tar"
+    save_slim(path, teacher, teacher_cfg, {"epoch": 300})
+    extra = assert_loads(teacher_cfg, path, teacher)
+    assert (extra["epoch"], extra["net_type"], extra["config"]["script"]) == (300, "OSTrack", "ostrack")
+    assert extra["config"]["values"]["MODEL"]["BACKBONE"]["DEPTH"] == 6
+    assert torch.load(path, weights_only=True)["net"].keys() == teacher.state_dict().keys()
+
+
+def test_round_trip_of_a_student(tmp_path, cfg, student):
+    path = tmp_path / "CompressTracker_ep0500.pth.tar"
+    save_slim(path, student, cfg)
+    assert assert_loads(cfg, path, student)["net_type"] == "CompressTracker"
+    names = torch.load(path, weights_only=True)["net"].keys()
+    assert "backbone.distill_blocks.2.attn.qkv.weight" in names and "box_head.conv1_ctr.0.weight" in names
+    assert not any(name.startswith("backbone.blocks.") for name in names) and len(names) == len(student.state_dict())
+
+
+def test_slim_weights_do_not_follow_the_model(cfg):
+    model = build_student(cfg)
+    weights = slim_state_dict(model, student=True)
+    before = {name: value.clone() for name, value in weights.items()}
+    scramble(model)
+    assert same(weights, before)
+
+
+# ---------------------------------------------------------------- official files
+
+class Settings:
+    """What the official training state holds beside the weights."""
+
+    def __init__(self):
+        self.env, self.batchsize = {"workspace_dir": "/root"}, 32
+
+
+class EasyDict(dict):
+    """A dictionary with attributes, as the official code keeps its configuration in."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        vars(self).update(self)
+
+
+class History(list):
+    """A list of a class of its own."""
+
+
+class AverageMeter:
+    """Pickled under the name of a module that cannot be imported when the file is read."""
+
+
+@pytest.fixture
+def training_objects(monkeypatch):
+    """Objects as in the official checkpoints; the module of one exists only until they are pickled."""
+    with monkeypatch.context() as patch:
+        gone = types.ModuleType("official_admin.stats")
+        gone.AverageMeter = AverageMeter
+        patch.setattr(AverageMeter, "__module__", gone.__name__)
+        patch.setitem(sys.modules, "official_admin", types.ModuleType("official_admin"))
+        patch.setitem(sys.modules, gone.__name__, gone)
+        meter, settings = AverageMeter(), Settings()
+        meter.history, settings.cfg = History([1.0, 2.0]), EasyDict(TRAIN=EasyDict(LR=4e-4))
+        yield {"epoch": 300, "actor_type": "OSTrackActor", "net_type": "OSTrack", "net_info": None,
+               "constructor": None, "stats": {"train": {"Loss/total": meter}}, "settings": settings,
+               "cfg": EasyDict(a=1), "names": {"a", "b"}, "history": History([3])}
+
+
+@FORMATS
+def test_official_ostrack_file(tmp_path, teacher_cfg, teacher, training_objects, new_format):
+    model = scramble(build_for_test(teacher_cfg), 1)
+    optimizer = torch.optim.AdamW(model.parameters())
+    sum(p.sum() for p in model.parameters() if p.requires_grad).backward()
+    optimizer.step()
+    content = training_objects | {"net": model.state_dict(), "optimizer": optimizer.state_dict()}
+    path = save(tmp_path / "OSTrack_ep0300.pth.tar", content, new_format)
+    sys.modules.pop("official_admin.stats")
+    extra = assert_loads(teacher_cfg, path, model)
+    assert (extra["epoch"], extra["actor_type"]) == (300, "OSTrackActor")
+    assert not {"net", "settings", "cfg", "history"} & extra.keys()      # objects are left out
+    momentum = {index: state["exp_avg"] for index, state in optimizer.state_dict()["state"].items()}
+    assert same({index: state["exp_avg"] for index, state in extra["optimizer"]["state"].items()}, momentum)
+
+
+@FORMATS
+def test_official_slim_student(tmp_path, cfg, student, new_format):
+    weights = {f"module.{name}": value for name, value in slim_state_dict(student, student=True).items()}
+    assert_loads(cfg, save(tmp_path / "CompressTracker_ep0500.pth.tar", {"net": weights}, new_format), student)
+
+
+@FORMATS
+def test_raw_training_checkpoint_holds_both_models(tmp_path, cfg, teacher, student, training_objects, new_format):
+    in_path = scramble(build_teacher(cfg), 3)            # the in-path teacher blocks: neither of the two models
+    weights = {f"module.{name}": value for name, value in slim_state_dict(student, student=True).items()}
+    weights |= {f"module.{name}": value for name, value in in_path.state_dict().items() if ".blocks." in name}
+    weights |= {f"module.ori_{name}": value for name, value in teacher.state_dict().items()}
+    assert {"module.ori_backbone.blocks.5.norm1.weight", "module.ori_box_head.conv5_ctr.bias"} <= weights.keys()
+    path = save(tmp_path / "raw.pth.tar", training_objects | {"net": weights}, new_format)
+    assert_loads(cfg, path, student, "test")
+    assert_loads(cfg, path, teacher, "teacher", build_teacher)
+
+
+def test_weights_that_the_tracker_never_uses_may_be_missing_or_of_another_size(tmp_path, teacher_cfg, teacher):
+    weights = teacher.state_dict()
+    del weights["backbone.cls_token"]
+    weights["backbone.pos_embed"] = torch.zeros(1, 197, 32)
+    model = build_for_test(teacher_cfg)
+    load_weights(model, save(tmp_path / "a.pth", {"net": weights}))
+    assert torch.equal(model.backbone.pos_embed_x, teacher.backbone.pos_embed_x)
+
+
+def test_half_precision_and_parameter_weights(tmp_path, teacher_cfg, teacher):
+    half = {name: value.bfloat16() if value.is_floating_point() else value
+            for name, value in teacher.state_dict().items()}
+    half["backbone.norm.weight"] = torch.nn.Parameter(half["backbone.norm.weight"])
+    content = {"net": half, "settings": Settings()}
+    for new_format in (True, False):
+        model = build_for_test(teacher_cfg)
+        load_weights(model, save(tmp_path / "half.pth", content, new_format))
+        assert torch.equal(model.backbone.norm.weight.data, half["backbone.norm.weight"].data.float())
+
+
+# ---------------------------------------------------------------- files that do not fit
+
+@pytest.mark.parametrize("override, problem", [
+    ({"MODEL__BACKBONE__DEPTH": 4}, r"holds a tracker of 6 layers, .* asks for 4; use the configuration"),
+    ({"MODEL__BACKBONE__EMBED_DIM": 48}, r"does not fit .*size mismatch.* Use the configuration"),
+    ({"DATA__SEARCH__SIZE": 128}, r"does not fit .*pos_embed_x.* Use the configuration"),
+    ({"MODEL__HEAD__TYPE": "MLP"}, r"does not fit .*lacks box_head\.layers.*unknown entry box_head\.conv.* Use the")])
+def test_wrong_model(tmp_path, teacher_cfg, teacher, override, problem):
+    path = tmp_path / "teacher.pth.tar"
+    save_slim(path, teacher, teacher_cfg)
+    with pytest.raises(UserError, match=r"teacher\.pth\.tar " + problem):
+        load_weights(build_for_test(tiny(**({"MODEL__BACKBONE__DEPTH": 6} | override))), path)
+
+
+def test_a_student_in_the_place_of_the_teacher(tmp_path, cfg, student, teacher):
+    path = tmp_path / "student.pth.tar"
+    save_slim(path, student, cfg)
+    with pytest.raises(UserError, match=r"student\.pth\.tar holds a tracker of 3 layers, .* asks for 6"):
+        load_weights(build_teacher(cfg), path, "teacher")
+
+
+@pytest.mark.parametrize("content, problem", [
+    ([torch.zeros(2)], "holds one list, not a dictionary"),
+    ({"epoch": 3}, "holds no weights"),
+    ({"net": {0: torch.zeros(1)}}, "holds no weights"),
+    ({"model": {"blocks.0.norm1.weight": torch.zeros(2)}}, "holds no tracker .*MAE weights are named by"),
+    ({"net": {"backbone.blocks.x.weight": torch.zeros(2)}}, "holds a tracker of 1 layers"),
+    (Settings(), "holds one object, not a dictionary")])
+def test_files_of_another_kind(tmp_path, teacher_cfg, content, problem):
+    path = save(tmp_path / "other.pth", content)
+    with pytest.raises(UserError, match=r"other\.pth " + problem):
+        load_weights(build_for_test(teacher_cfg), path)
+
+
+def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(UserError, match=r"none\.pth does not exist; check the path"):
+        read_checkpoint(tmp_path / "none.pth")
+    with pytest.raises(UserError, match=r"is a folder; name the file in it"):
+        read_checkpoint(tmp_path)
+
+
+def test_file_that_may_not_be_read(tmp_path, monkeypatch):
+    path = save(tmp_path / "locked.pth", {"net": {}})
+
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(torch, "load", refuse)
+    with pytest.raises(UserError, match=r"locked\.pth cannot be read: Permission denied; change its permissions"):
+        read_checkpoint(path)
+
+
+def script_module(path):
+    module = torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2))
+    torch.jit.save(module, str(path))
+
+
+@pytest.mark.filterwarnings("ignore:.*TorchScript", "ignore:.*torch.jit", "ignore:Detected pickle protocol")
+@pytest.mark.parametrize("write", [
+    lambda path: path.write_bytes(b""), lambda path: path.write_text("<!DOCTYPE html> too many downloads"),
+    lambda path: path.write_bytes(bytes(range(256)) * 20), lambda path: path.write_bytes(pickle.dumps([1, 2])),
+    lambda path: path.write_bytes(pickle.dumps({"net": 1})), lambda path: zipfile.ZipFile(path, "w").close(),
+    script_module], ids=["empty", "text", "bytes", "list", "dict", "zip", "torchscript"])
+def test_files_that_are_no_checkpoint(tmp_path, write):
+    path = tmp_path / "bad.pth"
+    write(path)
+    with pytest.raises(UserError, match=r"bad\.pth cannot be read as a PyTorch checkpoint \(.+\).* Copy or download"):
+        read_checkpoint(path)
+
+
+@FORMATS
+@pytest.mark.parametrize("objects", [True, False])
+def test_truncated_file(tmp_path, student, new_format, objects):
+    content = {"net": student.state_dict()} | ({"settings": Settings()} if objects else {})
+    whole = save(tmp_path / "whole.pth", content, new_format).read_bytes()
+    path = tmp_path / "cut.pth"
+    for length in (1, 10, 100, 1000, len(whole) // 3, len(whole) // 2, len(whole) - 1000, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(UserError, match=r"cut\.pth cannot be read .* Copy or download it again"):
+            read_checkpoint(path)
+
+
+# ---------------------------------------------------------------- files that try to run code
+
+class Attack:
+    """Pickles as a call."""
+
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
+@FORMATS
+@pytest.mark.parametrize("kind", ["system", "eval", "open", "nested"])
+def test_calls_in_a_file_are_not_made(tmp_path, teacher_cfg, teacher, new_format, kind):
+    mark = tmp_path / "was_here"
+    attack = {"system": Attack(os.system, f"touch {mark}"), "eval": Attack(eval, f"open({str(mark)!r}, 'w')"),
+              "open": Attack(open, str(mark), "w"),
+              "nested": Attack(getattr, Attack(exec, f"open({str(mark)!r}, 'w')"), "a")}[kind]
+    content = {"settings": attack, "net": teacher.state_dict(), "stats": [attack]}
+    extra = assert_loads(teacher_cfg, save(tmp_path / "attack.pth", content, new_format), teacher)
+    assert "settings" not in extra
+    with pytest.raises(UserError, match="holds one object"):
+        read_checkpoint(save(tmp_path / "attack.pth", attack, new_format))
+    with pytest.raises(UserError):
+        load_weights(build_for_test(teacher_cfg), save(tmp_path / "attack.pth", {"net": attack}, new_format))
+    assert not mark.exists()
+
+
+def name(module, attribute):
+    """Pickle code that looks a name up."""
+    return b"c" + module.encode() + b"\n" + attribute.encode() + b"\n"
+
+
+def dotted(module, attribute):
+    """The same for protocol 4, where dots reach into objects."""
+    return b"".join(b"\x8c" + bytes([len(part)]) + part.encode() for part in (module, attribute)) + b"\x93"
+
+
+def text(value):
+    data = value.encode()
+    return b"X" + len(data).to_bytes(4, "little") + data
+
+
+def write_legacy(path, code):
+    with open(path, "wb") as file:
+        for header in (torch.serialization.MAGIC_NUMBER, torch.serialization.PROTOCOL_VERSION, {}):
+            pickle.dump(header, file, protocol=2)
+        file.write(code)
+        pickle.dump([], file, protocol=2)
+
+
+def write_zip(path, code):
+    buffer = io.BytesIO()
+    torch.save({}, buffer)
+    with zipfile.ZipFile(buffer) as old, zipfile.ZipFile(path, "w") as new:
+        for item in old.namelist():
+            new.writestr(item, code if item.endswith("data.pkl") else old.read(item))
+
+
+UNKNOWN = name("nowhere", "Unknown") + b"0"      # makes the strict reader give up
+MODULE = b"(" + text("module") + b"h\x00" + text("source.py") + text("other source\n") + b"tQ"
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("write", [write_legacy, write_zip])
+@pytest.mark.parametrize("target", ["torch._utils _rebuild_tensor_v2", "torch FloatStorage", "torch Tensor",
+                                    "collections OrderedDict", "nowhere Unknown"])
+def test_a_file_cannot_change_the_process_or_write_a_patch_file(tmp_path, target, write):
+    before = vars(torch._utils._rebuild_tensor_v2).copy(), dict(vars(torch.FloatStorage)), dict(vars(torch.Tensor))
+    attributes = (b"}" + text("dump_patches") + b"\x88s" + text("__wrapped__") + name("nowhere", "Unknown") + b"s"
+                  + b"}" + text("__name__") + text(str(tmp_path / "planted")) + b"s\x86b")
+    write(tmp_path / "attack.pth", b"\x80\x02" + UNKNOWN + name(*target.split()) + b"q\x00" + attributes + b"0" + MODULE + b".")
+    with pytest.raises(UserError):
+        read_checkpoint(tmp_path / "attack.pth")
+    assert [path.name for path in tmp_path.iterdir()] == ["attack.pth"]
+    assert torch._utils._rebuild_tensor_v2.__name__ == "_rebuild_tensor_v2"
+    after = vars(torch._utils._rebuild_tensor_v2), dict(vars(torch.FloatStorage)), dict(vars(torch.Tensor))
+    assert after == before
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("write", [write_legacy, write_zip])
+@pytest.mark.parametrize("path_to", [("torch", "serialization.os.system"), ("torch._utils", "torch.os.system"),
+                                     ("torch", "storage.os.system"), ("collections", "_sys.modules"),
+                                     ("torch", "UntypedStorage.from_file"), ("torch.storage", "_load_from_bytes")])
+def test_dots_in_a_name_reach_nothing(tmp_path, write, path_to):
+    mark = tmp_path / "was_here"
+    call = dotted(*path_to) + b"(" + text(f"touch {mark}") + b"tR0"
+    write(tmp_path / "attack.pth", b"\x80\x04" + UNKNOWN + call + b"}" + text("a") + dotted(*path_to) + b"s.")
+    assert read_checkpoint(tmp_path / "attack.pth")["a"] is Placeholder
+    assert not mark.exists()
+
+
+# ---------------------------------------------------------------- writing
+
+def test_a_full_disk_leaves_the_old_file(tmp_path, cfg, student):
+    path = tmp_path / "student.pth.tar"
+    save_slim(path, student, cfg, {"epoch": 1})
+    old = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(old) // 2, limits[1]))
+        with pytest.raises(UserError, match=r"cannot write .*student\.pth\.tar: .*free disk space"):
+            save_slim(path, student, cfg, {"epoch": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == old and [p.name for p in tmp_path.iterdir()] == ["student.pth.tar"]
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, cfg, student):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write .*student\.pth\.tar: .* choose another folder"):
+        save_slim(tmp_path / "file" / "student.pth.tar", student, cfg)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]

@@ -1,0 +1,205 @@
+"""The documentation is true: links lead somewhere, commands and keys exist, quoted messages are the code's."""
+
+import argparse
+import ast
+import importlib.util
+import re
+import shlex
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from lib.config import KEYS, list_configs, load_config
+from lib.config.schema import SECTIONS
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
+BUILT = ("data/", "output/", "output", "pretrained_models/", ".venv")
+
+
+@cache
+def text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def prose(name: str) -> str:
+    """A page without its code blocks."""
+    return re.sub(r"^```.*?^```", "", text(name), flags=re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[tuple[str, str]]:
+    """(page, command) of every line of a bash block and of every code span that is a command."""
+    found = []
+    for name in NAMES:
+        blocks = re.findall(r"^```bash\n(.*?)^```", text(name), flags=re.MULTILINE | re.DOTALL)
+        lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+        lines += re.findall(r"`((?:python|bash) [^`]+)`", prose(name))
+        found += [(name, " ".join(line.split())) for line in lines if line.strip()]
+    return list(dict.fromkeys(found))
+
+
+COMMANDS = commands()
+
+
+def anchors(page: Path) -> set[str]:
+    """GitHub's anchors of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_links_and_pictures_exist(name):
+    page = ROOT / name
+    links = re.findall(r"\]\(([^)\s]+)\)", text(name))
+    for link in links:
+        if re.match(r"https?://", link):
+            continue
+        target, _, anchor = link.partition("#")
+        file = (page.parent / target).resolve() if target else page
+        assert file.exists(), f"{name}: {link}"
+        if anchor:
+            assert anchor in anchors(file), f"{name}: no heading for {link}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_marker_is_left(name):
+    assert re.findall(r"@@\w+@@", text(name)) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_keys_exist(name):
+    for key in set(re.findall(r"\b(?:MODEL|COMPRESS|TRAIN|DATA|TEST)(?:\.[A-Z][A-Z0-9_]*)+", text(name))):
+        assert key in KEYS or key in SECTIONS, f"{name}: {key}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_files_exist(name):
+    spans = re.findall(r"`((?:lib|tracking|experiments|docs|tests)/[\w./]+)`", prose(name))
+    missing = [span for span in spans if not span.endswith("local.py")
+               and not any((ROOT / path).exists() for path in (span, f"{span}.yaml"))]
+    assert missing == []
+
+
+def test_configurations_exist():
+    """Names such as compresstracker_vitb_256_{2,3}, and in paths of checkpoints the epoch that is tested."""
+    known = {name: script for script in ("ostrack", "compresstracker") for name in list_configs(script)}
+    shown = set(re.findall(r"\b(?:compresstracker_)?vitb_\w*\{?[\w,{}]*", " ".join(map(text, NAMES))))
+    assert len(shown) > 5
+    for pattern in shown:
+        head, brace, rest = pattern.partition("{")
+        numbers, _, tail = rest.partition("}")
+        for name in [f"{head}{number}{tail}" for number in numbers.split(",")] if brace else [pattern]:
+            assert name in known, pattern
+    for name in NAMES:
+        for script, config, epoch in re.findall(r"train/(\w+)/(\w+)/\w+_ep(\d{4})\.pth\.tar", text(name)):
+            assert load_config(script, config).TEST.EPOCH == int(epoch), f"{name}: {config}"
+
+
+# ---------------------------------------------------------------- commands
+
+class Parsed(Exception):
+    """Carries what a script's parser made of a command."""
+
+
+@cache
+def script_module(path: Path):
+    spec = importlib.util.spec_from_file_location(f"documented_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def parse(monkeypatch):
+    """Run a Python script's `main` up to its parser: the options of a command line, or SystemExit."""
+    original = argparse.ArgumentParser.parse_args
+
+    def stop(self, args=None, namespace=None):
+        raise Parsed(original(self, args, namespace))
+
+    def run(words):
+        path = ROOT / words[0]
+        assert path.is_file(), f"no script {words[0]}"
+        monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
+        monkeypatch.setattr(sys, "argv", words)
+        module = script_module(path)
+        with pytest.raises(Parsed) as parsed:
+            if hasattr(module, "main"):
+                module.main()
+            else:
+                module.script(module.SERVERS[path.stem.removeprefix("transform_")])
+        return parsed.value.args[0]
+
+    return run
+
+
+PYTHON = [(name, line) for name, line in COMMANDS if line.startswith("python ")]
+
+
+def test_commands_are_found():
+    scripts = {line.split()[1] for _, line in PYTHON}
+    assert {f"tracking/{path.name}" for path in (ROOT / "tracking").glob("*.py")} <= scripts
+
+
+@pytest.mark.parametrize(("name", "line"), PYTHON)
+def test_python_commands_are_understood(name, line, parse, capsys):
+    words = shlex.split(line, comments=True)
+    try:
+        options = vars(parse(words[1:]))
+    except SystemExit:
+        pytest.fail(f"{name}: {line}\n{capsys.readouterr().err}")
+    script = options.get("script") or options.get("tracker_name")
+    config = options.get("config") or options.get("tracker_param") or options.get("cfg_name")
+    if config:
+        cfg = load_config(script, config, options.get("overrides") or ())
+        assert cfg.name == config
+
+
+@pytest.mark.parametrize(("name", "line"), [command for command in COMMANDS if "install.sh" in command[1]])
+def test_install_commands_are_understood(name, line):
+    known = re.findall(r"(--\w+)", re.search(r"^usage: (.*)$", text("install.sh"), flags=re.MULTILINE)[1])
+    options = [word for word in shlex.split(line.split(" -- ")[0], comments=True) if word.startswith("--")]
+    assert set(options) <= {*known, "--help"}, f"{name}: {line}"
+
+
+# ---------------------------------------------------------------- messages and figures
+
+@cache
+def spoken() -> list[str]:
+    """Every text in the code, with a gap where a value is put in."""
+    texts = [text("install.sh").replace("\\\n", "")]
+    for file in [*(ROOT / "lib").rglob("*.py"), *(ROOT / "tracking").glob("*.py")]:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value)
+            elif isinstance(node, ast.JoinedStr):
+                texts.append("".join(part.value if isinstance(part, ast.Constant) else "\0" for part in node.values))
+    return texts
+
+
+def troubles() -> list[str]:
+    """The messages that the README explains."""
+    section = text("README.md").split("\n## Troubleshooting\n")[1].split("\n## ")[0]
+    return re.findall(r"^\| `(.+?)` \|", section, flags=re.MULTILINE)
+
+
+def test_there_are_troubles():
+    assert len(troubles()) > 15
+
+
+@pytest.mark.parametrize("message", troubles())
+def test_explained_messages_are_the_codes(message):
+    pattern = re.compile(".*?".join(map(re.escape, message.split("…"))), flags=re.DOTALL)
+    assert any(pattern.search(words) for words in spoken()), message
+
+
+def test_the_figures_can_be_drawn(tmp_path):
+    module = script_module(ROOT / "docs" / "make_figures.py")
+    module.main(["--output", str(tmp_path)])
+    drawn = sorted(path.name for path in tmp_path.iterdir())
+    assert drawn == sorted(path.name for path in (ROOT / "docs" / "figures").glob("*.png"))
+    for path in tmp_path.iterdir():
+        assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 10_000

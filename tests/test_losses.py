@@ -1,0 +1,240 @@
+"""The loss terms against numbers worked out by hand, and what the actors do with them."""
+
+import math
+
+import pytest
+import torch
+
+from lib.models.base import Prediction
+from lib.models.build import build_compressor, build_ostrack
+from lib.models.compress import replacement_probability
+from lib.train.actors import CompressActor, OSTrackActor, build_actor
+from lib.train.losses.compression import mimic_loss
+from lib.train.losses.heatmap import gaussian_heatmap
+from lib.train.losses.tracking import box_loss, focal_loss, location_loss
+from lib.utils.boxes import xywh_to_xyxy
+from tests.tiny_models import scramble, tiny, tiny_batch
+
+TRACKING = {"Loss/total", "Loss/giou", "Loss/l1", "Loss/location", "IoU"}
+
+
+@pytest.fixture(scope="module")
+def cfg():
+    return tiny("compresstracker", TRAIN__EPOCH=10, TRAIN__DROP_PATH_RATE=0.0)
+
+
+def compress_actor(cfg) -> CompressActor:
+    net = build_compressor(cfg, load=False)
+    scramble(net.teacher, 1)
+    scramble(net.student, 2)
+    return build_actor(cfg, net)
+
+
+class Wrapper(torch.nn.Module):
+    """Stands for DistributedDataParallel."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, *args, **kwargs):
+        return self.module(*args, **kwargs)
+
+
+# ---------------------------------------------------------------- terms
+
+def test_box_loss_by_hand():
+    # 0.4 x 0.4 around (0.3, 0.3): [0.1, 0.1, 0.5, 0.5]; target [0.3, 0.1, 0.7, 0.5]: half of each is shared.
+    loss = box_loss(torch.tensor([[[0.3, 0.3, 0.4, 0.4]]]), torch.tensor([[0.3, 0.1, 0.7, 0.5]]))
+    iou = 0.08 / 0.24
+    hull = 0.6 * 0.4
+    assert loss.iou.item() == pytest.approx(iou)
+    assert loss.giou.item() == pytest.approx(1 - (iou - (hull - 0.24) / hull), abs=1e-6)
+    assert loss.l1.item() == pytest.approx((0.2 + 0 + 0.2 + 0) / 4)
+    apart = box_loss(torch.tensor([[[0.1, 0.1, 0.2, 0.2]]]), torch.tensor([[0.8, 0.8, 1.0, 1.0]]))
+    assert apart.iou.item() == 0 and apart.giou.item() == pytest.approx(1 + (1 - 0.08), abs=1e-6)
+
+
+def test_focal_loss_by_hand():
+    target = torch.tensor([[[[1.0, 0.5], [0.0, 0.0]]]])
+    prediction = torch.tensor([[[[0.8, 0.3], [0.1, 0.1]]]])
+    wanted = -(math.log(0.8) * 0.2**2 + math.log(0.7) * 0.3**2 * 0.5**4 + 2 * math.log(0.9) * 0.1**2)
+    assert focal_loss(prediction, target).item() == pytest.approx(wanted, rel=1e-5)
+    none = focal_loss(prediction, torch.zeros_like(target))              # no peak: divided by 1
+    wanted = -(math.log(0.2) * 0.8**2 + math.log(0.7) * 0.3**2 + 2 * math.log(0.9) * 0.1**2)
+    assert none.item() == pytest.approx(wanted, rel=1e-5)
+
+
+def test_heatmap_peaks_at_the_centre():
+    heat = gaussian_heatmap(torch.tensor([[0.25, 0.5, 0.25, 0.25], [0.9, 0.9, 0.6, 0.6]]), 16)
+    assert (heat[0] == 1).nonzero().tolist() == [[0, 10, 6]] and 0 < heat[0, 0, 10, 7] < 1
+    assert not (heat[1] == 1).any()                                       # its centre lies outside the crop
+
+
+def test_a_head_without_score_map_has_no_location_loss():
+    assert location_loss(Prediction(torch.rand(2, 1, 4)), torch.rand(2, 4)).item() == 0
+
+
+def test_mimic_loss_by_hand():
+    ours = [torch.zeros(2, 5, 3), torch.zeros(2, 5, 3)]
+    target = [torch.zeros(2, 5, 3), torch.zeros(2, 5, 3)]
+    target[0][:, 0] = 2.0                                                 # 1 of 1 template tokens: squared error 4
+    target[1][:, 1:3] = 1.0                                               # 2 of 4 search tokens: squared error 1
+    assert mimic_loss(ours, target, 1, "tokens").item() == pytest.approx((4 / 5 + 2 / 5) / 2)
+    assert mimic_loss(ours, target, 1, "halves").item() == pytest.approx((4 / 2 + (2 / 4) / 2) / 2)
+    for form in ("tokens", "halves"):
+        assert mimic_loss(target, target, 1, form).item() == 0
+    with pytest.raises(ValueError):
+        mimic_loss(ours, target[:1], 1, "tokens")
+
+
+# ---------------------------------------------------------------- guidance
+
+def test_guidance_full_adds_the_score_map_at_the_teachers_box(cfg):
+    student = Prediction(torch.tensor([[[0.5, 0.5, 0.2, 0.2]]]), torch.full((1, 1, 4, 4), 0.3))
+    teacher = Prediction(torch.tensor([[[0.4, 0.6, 0.3, 0.1]]]), torch.full((1, 1, 4, 4), 0.9))
+    actors = {form: compress_actor(cfg.with_overrides({"COMPRESS.PRED_FORM": form, "TRAIN.FOCAL_WEIGHT": 3.0,
+                                                       "TRAIN.GIOU_WEIGHT": 2.0, "TRAIN.L1_WEIGHT": 7.0}))
+              for form in ("full", "boxes")}
+    box = box_loss(student.boxes, torch.tensor([[0.25, 0.55, 0.55, 0.65]]))
+    boxes = actors["boxes"].guidance_loss(student, teacher)
+    assert boxes.item() == pytest.approx((2 * box.giou + 7 * box.l1).item(), rel=1e-5)
+    focal = location_loss(student, torch.tensor([[0.25, 0.55, 0.3, 0.1]]))
+    full = actors["full"].guidance_loss(student, teacher)
+    assert focal > 0 and full.item() == pytest.approx((boxes + 3 * focal).item(), rel=1e-5)
+
+
+def test_guidance_pulls_the_students_box_to_the_teachers(cfg):
+    actor = compress_actor(cfg)
+    boxes = torch.tensor([[[0.5, 0.5, 0.2, 0.2]]], requires_grad=True)
+    teacher = Prediction(torch.tensor([[[0.6, 0.4, 0.2, 0.2]]]))
+    actor.guidance_loss(Prediction(boxes), teacher).backward()
+    assert boxes.grad[0, 0, 0] < 0 < boxes.grad[0, 0, 1]
+    assert actor.guidance_loss(teacher, teacher).item() == pytest.approx(0, abs=1e-6)
+
+
+# ---------------------------------------------------------------- the compression's actor
+
+@pytest.mark.parametrize("logit, feat", [(True, True), (True, False), (False, True), (False, False)])
+def test_stats_and_total(cfg, logit, feat):
+    cfg = cfg.with_overrides({"TRAIN.SUP_LOGIT": logit, "TRAIN.SUP_FEAT": feat, "COMPRESS.TRACK_WEIGHT": 0.5,
+                              "COMPRESS.PRED_WEIGHT": 2.0, "COMPRESS.FEAT_WEIGHT": 0.3})
+    actor, batch = compress_actor(cfg), tiny_batch(cfg)
+    actor.eval()
+    pattern = [True, False, True, False]
+    loss, stats = actor.loss_of(batch, pattern, 0.7)
+    extra = {"Loss/dst_logit"} if logit else set()
+    extra |= {"Loss/dst_feat_all"} if feat else set()
+    assert stats.keys() == TRACKING | extra | {"p"}
+    assert all(value.dim() == 0 and not value.requires_grad for value in stats.values())
+    assert stats["p"].item() == pytest.approx(0.7)
+
+    out = actor.module(batch["template"], batch["search"], pattern)
+    total = 0.5 * actor.tracking_loss(out.student, batch["search_box"])[0]
+    if logit:
+        total = total + 2 * actor.guidance_loss(out.student, out.teacher)
+    if feat:
+        total = total + 0.3 * sum((a - b).square().mean() for a, b in
+                                  zip(out.student_features, out.teacher_features, strict=True)) / 4
+    assert loss.item() == pytest.approx(total.item(), rel=1e-5) == stats["Loss/total"].item()
+
+
+def test_the_step_draws_with_the_epochs_probability(cfg):
+    actor, batch = compress_actor(cfg), tiny_batch(cfg)
+    seen = []
+    actor.loss_of = lambda batch, pattern, probability: seen.append((pattern, probability))
+    for epoch in (1, 5, 10):
+        actor(batch, epoch, torch.Generator().manual_seed(epoch))
+        actor(batch, epoch, torch.Generator().manual_seed(epoch))
+    assert [p for _, p in seen[::2]] == [replacement_probability(epoch, 10) for epoch in (1, 5, 10)]
+    assert seen[::2] == seen[1::2]                                        # the generator alone decides
+    assert seen[-1] == ([True] * 4, 1.0)
+
+
+def test_without_replacement_the_student_runs_alone(cfg):
+    actor = compress_actor(cfg.with_overrides({"TRAIN.SUP_REPLACE": False}))
+    assert {actor.probability(epoch) for epoch in (1, 5, 10)} == {1.0}
+
+
+def test_schedule_keys_reach_the_actor(cfg):
+    cfg = cfg.with_overrides({"COMPRESS.SCHEDULE": "constant", "COMPRESS.P_INIT": 0.3})
+    assert compress_actor(cfg).probability(10) == 0.3
+    cfg = cfg.with_overrides({"COMPRESS.SCHEDULE": "progressive", "COMPRESS.ALPHA1": 0.5, "COMPRESS.ALPHA2": 0.4})
+    assert [compress_actor(cfg).probability(epoch) for epoch in (5, 6, 7)] == pytest.approx([0.3, 0.3, 1.0])
+
+
+def test_parameter_groups_of_a_compression(cfg):
+    cfg = cfg.with_overrides({"TRAIN.LR": 0.002, "TRAIN.BACKBONE_MULTIPLIER": 0.5,
+                              "COMPRESS.HEAD_INIT": "teacher_frozen"})
+    actor = compress_actor(cfg)
+    (group,) = actor.parameter_groups()
+    assert group["lr"] == pytest.approx(0.001)
+    wanted = [p for name, p in actor.module.student.named_parameters()
+              if not name.startswith("box_head.") and name not in ("backbone.pos_embed", "backbone.cls_token")]
+    assert sorted(map(id, group["params"])) == sorted(map(id, wanted))
+
+
+def test_validation_uses_the_student_alone(cfg):
+    actor, batch = compress_actor(cfg), tiny_batch(cfg)
+    with torch.no_grad():
+        for parameter in actor.module.teacher.parameters():
+            parameter.fill_(math.nan)
+    actor.eval()
+    stats = actor.validate(batch, 1)
+    assert stats.keys() == TRACKING and all(value.isfinite() for value in stats.values())
+    alone = actor.tracking_loss(actor.module.student(batch["template"], batch["search"]), batch["search_box"])[1]
+    assert stats == alone
+    assert actor.model_for_saving() is actor.module.student
+
+
+def test_the_wrapped_network_is_the_one_that_is_called(cfg):
+    net = build_compressor(cfg, load=False)
+    wrapper = Wrapper(net)
+    actor = build_actor(cfg, wrapper)
+    assert isinstance(actor, CompressActor) and actor.module is net and actor.model_for_saving() is net.student
+    calls = []
+    wrapper.register_forward_hook(lambda *_: calls.append(1))
+    actor(tiny_batch(cfg), 1, torch.Generator().manual_seed(0))
+    assert calls == [1]
+
+
+# ---------------------------------------------------------------- the teacher's actor
+
+def test_ostrack_actor():
+    cfg = tiny(TRAIN__LR=0.01, TRAIN__BACKBONE_MULTIPLIER=0.1, MODEL__BACKBONE__DEPTH=2, TRAIN__DROP_PATH_RATE=0.0)
+    model = scramble(build_ostrack(cfg))
+    actor, batch = build_actor(cfg, model), tiny_batch(cfg)
+    assert isinstance(actor, OSTrackActor) and actor.model_for_saving() is model
+    head, backbone = actor.parameter_groups()
+    assert (head["lr"], backbone["lr"]) == pytest.approx((0.01, 0.001))
+    learning = [id(p) for group in (head, backbone) for p in group["params"]]
+    assert sorted(learning) == sorted(id(p) for p in model.parameters() if p.requires_grad)
+    assert {id(p) for p in head["params"]} == {id(p) for p in model.box_head.parameters()}
+
+    actor.eval()
+    loss, stats = actor(batch, 1, torch.Generator())
+    out = model(batch["template"], batch["search"])
+    box = box_loss(out.boxes, xywh_to_xyxy(batch["search_box"]))
+    wanted = 2 * box.giou + 5 * box.l1 + location_loss(out, batch["search_box"])
+    assert loss.item() == pytest.approx(wanted.item()) and stats.keys() == TRACKING
+    assert actor.validate(batch, 1) == stats
+
+
+def test_ostrack_actor_lowers_the_keep_rate_over_the_epochs():
+    cfg = tiny("ce", MODEL__BACKBONE__DEPTH=3, MODEL__BACKBONE__CE_LOC="[1]", MODEL__BACKBONE__CE_KEEP_RATIO="[0.5]",
+               MODEL__BACKBONE__CE_TEMPLATE_RANGE="GT_BOX", TRAIN__CE_START_EPOCH=2, TRAIN__CE_WARM_EPOCH=4)
+    model = build_ostrack(cfg)
+    actor, kept = build_actor(cfg, model), []
+    model.layers[-1].register_forward_hook(lambda _, __, tokens: kept.append(tokens.x.shape[1] - 4))
+    for epoch in range(1, 8):
+        actor(tiny_batch(cfg), epoch, torch.Generator())
+    rates = [1, 1, *(0.5 + 0.25 * (1 + math.cos(math.pi * step / 4)) for step in (1, 2, 3)), 0.5, 0.5]
+    assert kept == [math.ceil(rate * 16) for rate in rates] == [16, 16, 15, 12, 10, 8, 8]
+
+
+def test_the_crops_box_is_cut_at_the_crops_border():
+    cfg = tiny(MODEL__BACKBONE__DEPTH=1)
+    actor = build_actor(cfg, build_ostrack(cfg))
+    prediction = Prediction(torch.tensor([[[0.9, 0.5, 0.2, 0.2]]]), torch.full((1, 1, 4, 4), 0.5))
+    _, stats = actor.tracking_loss(prediction, torch.tensor([[0.8, 0.4, 0.6, 0.2]]))     # to 1.4: only 1.0 is seen
+    assert stats["IoU"].item() == pytest.approx(1) and stats["Loss/l1"].item() == pytest.approx(0, abs=1e-6)

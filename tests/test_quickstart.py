@@ -1,0 +1,88 @@
+"""The quickstart end to end in small, and the difficulty of the benchmark that it renders."""
+
+import cv2
+import numpy as np
+import pytest
+from test_vittrack import build_tracker
+
+from lib.quickstart import run
+from lib.quickstart.baseline import MatchTemplateTracker
+from lib.quickstart.render import render_benchmark
+from lib.test.analysis.metrics import success_auc
+from lib.test.evaluation import get_dataset
+from lib.test.evaluation.single import track_sequence
+from lib.utils.errors import UserError
+
+SHORT = ("TRAIN.EPOCH=1", "TEST.EPOCH=1", "DATA.TRAIN.SAMPLE_PER_EPOCH=32", "DATA.VAL.SAMPLE_PER_EPOCH=16",
+         "TRAIN.PRINT_INTERVAL=1")
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    """A benchmark of a few short sequences, and the quickstart's call for it."""
+    for name, value in (("TRAIN_SEQUENCES", 3), ("VAL_SEQUENCES", 1), ("TEST_SEQUENCES", 2), ("FRAMES", (24, 24))):
+        monkeypatch.setattr(run, name, value)
+    return lambda **options: run.run_quickstart(tmp_path / "out", data=tmp_path / "data", device="cpu", workers=0,
+                                                overrides=SHORT, **options)
+
+
+def test_end_to_end(small, tmp_path):
+    outcome = small(seeds=2)
+    names = [row.name for row in outcome.rows]
+    assert names == ["template matching", "teacher", "naive student", "compressed student"]
+    assert [len(row.auc) for row in outcome.rows] == [1, 1, 2, 2]
+    assert outcome.row("teacher").layers == 12 and outcome.row("compressed student").layers == 4
+    assert outcome.row("teacher").macs > 2 * outcome.row("compressed student").macs
+    assert all(0 <= auc <= 100 for row in outcome.rows for auc in row.auc)
+    assert outcome.speed_up > 1
+
+    table = (tmp_path / "out" / "table.txt").read_text()
+    assert table == outcome.table() + "\n"
+    for row in outcome.rows:
+        assert row.name in table
+    assert len((tmp_path / "out" / "table.csv").read_text().splitlines()) == 1 + 6
+    assert all(path.exists() for path in outcome.files.values())
+    assert {path.suffix for path in (tmp_path / "out" / "plots").iterdir()} == {".png", ".pdf"}
+    video = cv2.VideoCapture(str(outcome.files["video"]))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 24
+    seeds = [(tmp_path / "out" / f"compressed_student_seed{seed}").rglob("CompressTracker_ep0001.pth.tar")
+             for seed in range(2)]
+    checkpoints = [next(found) for found in seeds]
+    assert checkpoints[0].read_bytes() != checkpoints[1].read_bytes()
+
+    written = checkpoints[0].stat().st_mtime_ns
+    again = small(seeds=2)
+    assert checkpoints[0].stat().st_mtime_ns == written, "a second run trained again"
+    assert [row.auc for row in again.rows] == [row.auc for row in outcome.rows]
+
+
+def test_wrong_input(small, tmp_path):
+    with pytest.raises(UserError, match="seeds"):
+        small(seeds=0)
+    with pytest.raises(UserError, match="no-such-teacher"):
+        small(teacher=tmp_path / "no-such-teacher.pth.tar")
+
+
+@pytest.fixture(scope="module")
+def test_split(tmp_path_factory):
+    """The test part that the quickstart renders, whole."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    render_benchmark(folder, seed=run.SEED, train=0, val=0, test=run.TEST_SEQUENCES, frames=run.FRAMES, workers=2)
+    return get_dataset(f"folder:{folder / 'test'}", None)
+
+
+def mean_auc(tracker, sequences) -> float:
+    scores = [success_auc(np.asarray(track_sequence(tracker, s).boxes_xywh), s.ground_truth, s.visible)
+              for s in sequences]
+    return float(np.mean(scores))
+
+
+def test_template_matching_does_not_solve_the_benchmark(test_split):
+    assert len(test_split) == 20
+    assert 0.15 < mean_auc(MatchTemplateTracker(), test_split) < 0.45
+
+
+def test_a_real_tracker_can_solve_the_benchmark(test_split, shared_dir):
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install onnxruntime")
+    assert mean_auc(build_tracker(shared_dir), test_split) >= 0.50
+

@@ -1,0 +1,48 @@
+"""Configurations, batches and files of models that are small enough to be run many times."""
+
+import torch
+
+from lib.config import load_config
+
+BASES = {"ostrack": "vitb_256_mae_32x4_ep300", "ce": "vitb_256_mae_ce_32x4_ep300",
+         "compresstracker": "compresstracker_vitb_256_4"}
+TINY = {"MODEL.BACKBONE.EMBED_DIM": 32, "MODEL.BACKBONE.DEPTH": 12, "MODEL.BACKBONE.NUM_HEADS": 2,
+        "MODEL.BACKBONE.IMG_SIZE": 64, "MODEL.BACKBONE.STRIDE": 16, "MODEL.HEAD.NUM_CHANNELS": 16,
+        "DATA.TEMPLATE.SIZE": 32, "DATA.SEARCH.SIZE": 64, "MODEL.PRETRAIN_FILE": "''"}
+
+
+def tiny(kind: str = "ostrack", **overrides):
+    """A tiny configuration; `kind` is a key of `BASES`, overrides are written MODEL__BACKBONE__DEPTH=4."""
+    values = TINY | {name.replace("__", "."): value for name, value in overrides.items()}
+    values["TEST.TEMPLATE_SIZE"], values["TEST.SEARCH_SIZE"] = values["DATA.TEMPLATE.SIZE"], values["DATA.SEARCH.SIZE"]
+    script = "ostrack" if kind == "ce" else kind
+    return load_config(script, BASES[kind], [f"{name}={value}" for name, value in values.items()])
+
+
+def tiny_batch(cfg, size: int = 2, seed: int = 0) -> dict[str, torch.Tensor]:
+    """A training batch of noise, with boxes inside the crops."""
+    generator = torch.Generator().manual_seed(seed)
+    crops = {part: torch.randn(size, 3, side, side, generator=generator)
+             for part, side in (("template", cfg.DATA.TEMPLATE.SIZE), ("search", cfg.DATA.SEARCH.SIZE))}
+    boxes = {f"{part}_box": torch.rand(size, 4, generator=generator) * 0.4 + 0.1 for part in crops}
+    return crops | boxes
+
+
+@torch.no_grad()
+def scramble(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    """Move every floating parameter and buffer away from its initial value (variances stay positive)."""
+    generator = torch.Generator().manual_seed(seed)
+    for tensor in module.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.add_(torch.rand(tensor.shape, generator=generator) - 0.5, alpha=0.2)
+    return module
+
+
+def copies(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The module's state dict, detached from it."""
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    """Two state dicts hold the same names and numbers."""
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
