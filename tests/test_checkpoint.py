@@ -330,7 +330,8 @@ def test_a_file_cannot_change_the_process_or_write_a_patch_file(tmp_path, target
     before = vars(torch._utils._rebuild_tensor_v2).copy(), dict(vars(torch.FloatStorage)), dict(vars(torch.Tensor))
     attributes = (b"}" + text("dump_patches") + b"\x88s" + text("__wrapped__") + name("nowhere", "Unknown") + b"s"
                   + b"}" + text("__name__") + text(str(tmp_path / "planted")) + b"s\x86b")
-    write(tmp_path / "attack.pth", b"\x80\x02" + UNKNOWN + name(*target.split()) + b"q\x00" + attributes + b"0" + MODULE + b".")
+    change = name(*target.split()) + b"q\x00" + attributes + b"0"
+    write(tmp_path / "attack.pth", b"\x80\x02" + UNKNOWN + change + MODULE + b".")
     with pytest.raises(UserError):
         read_checkpoint(tmp_path / "attack.pth")
     assert [path.name for path in tmp_path.iterdir()] == ["attack.pth"]

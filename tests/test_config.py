@@ -403,3 +403,12 @@ def test_paths_start_at_the_working_directory_and_then_at_the_repository(tmp_pat
     (tmp_path / "mine.yaml").write_text("TRAIN:\n  EPOCH: 9\n")
     assert load_config("ostrack", "mine.yaml").TRAIN.EPOCH == 9
     assert load_config("ostrack", f"experiments/ostrack/{CE}.yaml") == load_config("ostrack", CE)
+
+
+def test_training_without_validation():
+    cfg = load_config("ostrack", "vitb_256_mae_32x4_ep300",
+                      ["DATA.VAL.DATASETS_NAME=[]", "DATA.VAL.DATASETS_RATIO=[]"])
+    assert cfg.DATA.VAL.DATASETS_NAME == ()
+    with pytest.raises(UserError, match=r"DATA\.TRAIN\.DATASETS_NAME"):
+        load_config("ostrack", "vitb_256_mae_32x4_ep300",
+                    ["DATA.TRAIN.DATASETS_NAME=[]", "DATA.TRAIN.DATASETS_RATIO=[]"])

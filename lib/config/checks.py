@@ -82,7 +82,7 @@ def _data(cfg):
         if len(names) != len(ratios):
             yield (f"DATA.{part}.DATASETS_NAME has {len(names)} entries and DATA.{part}.DATASETS_RATIO {len(ratios)}; "
                    "expected one ratio for each data set")
-        elif not sum(ratios) > 0:
+        elif names and not sum(ratios) > 0:
             yield f"DATA.{part}.DATASETS_RATIO is {show(ratios)}; expected at least one ratio above 0"
 
 

@@ -95,8 +95,8 @@ def _jitter(default: float, doc: str) -> Key:
     return Key(default, "float", doc, low=0)
 
 
-def _names(default: tuple[str, ...], doc: str) -> Key:
-    return Key(default, "strs", doc, choices=DATASETS, prefix=FOLDER_PREFIX, length=(1, None))
+def _names(default: tuple[str, ...], doc: str, length: tuple[int, None] | None = None) -> Key:
+    return Key(default, "strs", doc, choices=DATASETS, prefix=FOLDER_PREFIX, length=length)
 
 
 KEYS: dict[str, Key] = {
@@ -213,10 +213,11 @@ KEYS: dict[str, Key] = {
     "DATA.GRAYSCALE_PROB": Key(0.05, "float", "Probability that a pair becomes grey.", low=0, high=1),
     "DATA.FLIP_PROB": Key(0.5, "float", "Probability that a pair is mirrored.", low=0, high=1),
     "DATA.BRIGHTNESS_JITTER": Key(0.2, "float", "Largest relative change of brightness.", low=0, high=1),
-    "DATA.TRAIN.DATASETS_NAME": _names(("LASOT", "GOT10K_vottrain"), "Training data sets."),
+    "DATA.TRAIN.DATASETS_NAME": _names(("LASOT", "GOT10K_vottrain"), "Training data sets.", (1, None)),
     "DATA.TRAIN.DATASETS_RATIO": Key((1.0, 1.0), "floats", "Their shares of the pairs.", low=0),
     "DATA.TRAIN.SAMPLE_PER_EPOCH": Key(60000, "int", "Pairs per epoch, of all processes together.", low=1),
-    "DATA.VAL.DATASETS_NAME": _names(("GOT10K_votval",), "Validation data sets."),
+    "DATA.VAL.DATASETS_NAME": _names(("GOT10K_votval",), "Validation data sets; [], with a ratio of [], trains without "
+                                      "validation."),
     "DATA.VAL.DATASETS_RATIO": Key((1.0,), "floats", "Their shares of the pairs.", low=0),
     "DATA.VAL.SAMPLE_PER_EPOCH": Key(10000, "int", "Pairs per validation, of all processes together.", low=1),
     "DATA.SEARCH.SIZE": Key(320, "int", "Side of the search crop in pixels.", low=16, high=2048),

@@ -128,7 +128,7 @@ def _inputs(cfg: Config, batch: int, device: torch.device) -> tuple[Tensor, Tens
         return template, search, None
     side = 1 / cfg.TEST.TEMPLATE_FACTOR
     boxes = torch.tensor([[0.5 - side / 2, 0.5 - side / 2, side, side]]).expand(batch, -1).to(device)
-    mask = template_mask(backbone.CE_TEMPLATE_RANGE, cfg.TEST.TEMPLATE_SIZE // backbone.STRIDE, boxes)
+    mask = template_mask(backbone.CE_TEMPLATE_RANGE, cfg.TEST.TEMPLATE_SIZE // backbone.STRIDE, boxes, backbone.STRIDE)
     return template, search, mask
 
 

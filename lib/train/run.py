@@ -150,7 +150,7 @@ class _Run:
         self._recipe = build_recipe(cfg)
         torch.manual_seed(cfg.TRAIN.SEED)  # the same initial weights on every process
         self._train_loader = self._loader("train")
-        self._val_loader = self._loader("val") if self._recipe.val_interval > 0 and cfg.DATA.VAL.DATASETS_NAME else None
+        self._val_loader = self._loader("val") if cfg.DATA.VAL.DATASETS_NAME else None
         self._net: nn.Module = build_for_train(cfg).to(device)
         wrapped = wrap_model(self._net, world, device, unused_parameters=cfg.script == "compresstracker")
         self._actor: Actor = build_actor(cfg, wrapped)

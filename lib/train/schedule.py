@@ -21,7 +21,7 @@ def build_optimizer(cfg: Config, groups: Sequence[dict]) -> torch.optim.Optimize
     groups = [{**group, "params": list(group["params"])} for group in groups]
     groups = [group for group in groups if group["params"]]
     if not groups:
-        raise UserError("no parameter is to be trained; check COMPRESS.TRAINABLE and TRAIN.FREEZE_LAYERS")
+        raise UserError("no parameter is to be trained; check COMPRESS.TRAINABLE")
     return torch.optim.AdamW(groups, lr=cfg.TRAIN.LR, weight_decay=cfg.TRAIN.WEIGHT_DECAY)
 
 
