@@ -8,8 +8,7 @@ from lib.models.checkpoint import save_slim
 from lib.models.compress import Compressor
 from lib.train.actors import build_actor
 from lib.utils.errors import UserError
-from tests.test_models import mae_file
-from tests.tiny_models import copies, same, scramble, tiny, tiny_batch
+from tests.tiny_models import copies, mae_file, same, scramble, tiny, tiny_batch
 
 MIXED = [True, False, False, True]
 

@@ -6,7 +6,6 @@ import pytest
 import timm.layers
 import torch
 import torch.nn.functional as F
-from timm.models.vision_transformer import VisionTransformer
 
 from lib.models.base import Tokens
 from lib.models.build import build_for_test, build_for_train, build_ostrack, find_pretrained
@@ -14,7 +13,7 @@ from lib.models.checkpoint import load_mae, save_slim
 from lib.models.layers.elimination import eliminate, restore, template_attention, template_mask
 from lib.models.ostrack.heads import build_head, decode
 from lib.utils.errors import UserError
-from tests.tiny_models import copies, same, scramble, tiny, tiny_batch
+from tests.tiny_models import copies, mae_file, same, scramble, tiny, tiny_batch
 
 
 def crops(cfg, size=2):
@@ -235,10 +234,8 @@ def paint_box(box, side: int, stride: int) -> torch.Tensor:
     """The slow way: paint the box's whole pixels, without its last row and column, and shrink the picture."""
     x, y, w, h = (float(v) * side for v in box)
     picture = torch.zeros(1, 1, side, side)
-    for row in range(int(y), int(y + h - 1)):
-        for column in range(int(x), int(x + w - 1)):
-            if 0 <= row < side and 0 <= column < side:
-                picture[0, 0, row, column] = 1
+    for row in range(max(int(y), 0), min(int(y + h - 1), side)):
+        picture[0, 0, row, max(int(x), 0):max(int(x + w - 1), 0)] = 1
     return F.interpolate(picture, scale_factor=1 / stride, mode="bilinear", align_corners=False)[0, 0] > 0
 
 
@@ -274,16 +271,6 @@ def test_each_template_range_runs(mode):
 
 
 # ---------------------------------------------------------------- MAE weights
-
-def mae_file(folder, image=64, patch=16, width=32, depth=4):
-    """A file as MAE's authors publish them: timm's names under `model`."""
-    torch.manual_seed(5)
-    vit = scramble(VisionTransformer(img_size=image, patch_size=patch, embed_dim=width, depth=depth, num_heads=2,
-                                     num_classes=0))
-    path = folder / "mae.pth"
-    torch.save({"model": vit.state_dict()}, path)
-    return path, vit.state_dict()
-
 
 def test_mae_initialisation(tmp_path):
     path, weights = mae_file(tmp_path)

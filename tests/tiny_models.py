@@ -1,6 +1,9 @@
 """Configurations, batches and files of models that are small enough to be run many times."""
 
+from pathlib import Path
+
 import torch
+from timm.models.vision_transformer import VisionTransformer
 
 from lib.config import load_config
 
@@ -46,3 +49,12 @@ def copies(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
     """Two state dicts hold the same names and numbers."""
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def mae_file(folder: Path) -> tuple[Path, dict[str, torch.Tensor]]:
+    """A file as MAE's authors publish them: timm's names under `model`; and its weights."""
+    torch.manual_seed(5)
+    vit = scramble(VisionTransformer(img_size=64, patch_size=16, embed_dim=32, depth=4, num_heads=2, num_classes=0))
+    path = folder / "mae.pth"
+    torch.save({"model": vit.state_dict()}, path)
+    return path, vit.state_dict()
