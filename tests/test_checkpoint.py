@@ -10,12 +10,12 @@ import zipfile
 
 import pytest
 import torch
+from tiny_models import copies, same, scramble, tiny
 
 from lib.models.build import build_for_test, build_student, build_teacher
 from lib.models.checkpoint import load_weights, read_checkpoint, save_slim, slim_state_dict
 from lib.models.safe_load import Placeholder
 from lib.utils.errors import UserError
-from tests.tiny_models import copies, same, scramble, tiny
 
 FORMATS = pytest.mark.parametrize("new_format", [True, False], ids=["zip", "legacy"])
 

@@ -219,3 +219,15 @@ def test_motion_jpeg_where_there_is_no_mpeg4(tmp_path, monkeypatch, caplog, imag
         video.write(image)
     assert video.path == tmp_path / "film.avi" and video.path.is_file()
     assert "film.avi" in caplog.text
+
+
+def test_a_legend_leaves_the_boxes_free():
+    image = np.zeros((240, 320, 3), np.uint8)
+    boxes = {"one": (150, 100, 40, 40), "two": (152, 102, 40, 40)}
+    colors = {"one": (255, 0, 0), "two": (0, 0, 255)}
+    plain = draw_boxes(image, {"": boxes["one"]}, {"": colors["one"]})
+    drawn = draw_boxes(image, boxes, colors, legend=True)
+    corner, rest = drawn[:70, :100], drawn[80:, 110:]
+    assert (corner[..., 0] > 200).any() and (corner[..., 2] > 200).any()
+    assert not (rest[:15] > 0).any() and (plain[80:, 110:][15:] > 0).any()
+    assert (draw_boxes(image, boxes, colors)[80:, 110:][:15] > 0).any()

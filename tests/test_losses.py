@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from tiny_models import scramble, tiny, tiny_batch
 
 from lib.models.base import Prediction
 from lib.models.build import build_compressor, build_ostrack
@@ -13,7 +14,6 @@ from lib.train.losses.compression import mimic_loss
 from lib.train.losses.heatmap import gaussian_heatmap
 from lib.train.losses.tracking import box_loss, focal_loss, location_loss
 from lib.utils.boxes import xywh_to_xyxy
-from tests.tiny_models import scramble, tiny, tiny_batch
 
 TRACKING = {"Loss/total", "Loss/giou", "Loss/l1", "Loss/location", "IoU"}
 

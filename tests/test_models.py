@@ -6,6 +6,7 @@ import pytest
 import timm.layers
 import torch
 import torch.nn.functional as F
+from tiny_models import copies, mae_file, same, scramble, tiny, tiny_batch
 
 from lib.models.base import Tokens
 from lib.models.build import build_for_test, build_for_train, build_ostrack, find_pretrained
@@ -13,7 +14,6 @@ from lib.models.checkpoint import load_mae, save_slim
 from lib.models.layers.elimination import eliminate, restore, template_attention, template_mask
 from lib.models.ostrack.heads import build_head, decode
 from lib.utils.errors import UserError
-from tests.tiny_models import copies, mae_file, same, scramble, tiny, tiny_batch
 
 
 def crops(cfg, size=2):

@@ -4,12 +4,12 @@ from fractions import Fraction
 
 import pytest
 import torch
+from tiny_models import tiny
 
 from lib.models.build import teacher_depth
 from lib.models.compress import divide, draw_stages, replacement_probability
 from lib.models.compress.initialise import source_layers
 from lib.utils.errors import UserError
-from tests.tiny_models import tiny
 
 
 def sizes(stages) -> list[int]:

@@ -11,6 +11,7 @@ import threading
 
 import pytest
 import torch
+from training_fakes import STEPS, TinyActor, TinyLoader, TinyNet, tiny_config
 
 import lib.train.run as run
 from lib.train.admin.stats import StatSums, format_duration, format_stats, means
@@ -22,7 +23,6 @@ from lib.train.state import list_states, load_state, newest_state, state_name
 from lib.utils.errors import UserError
 from lib.utils.files import atomic_write
 from lib.utils.signals import StopRequest
-from tests.training_fakes import STEPS, TinyActor, TinyLoader, TinyNet, tiny_config
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ def parse() -> argparse.Namespace:
                         "repository's root (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of either student; the table then gives mean "
                         "and standard deviation (default: %(default)s)")
-    parser.add_argument("--train-teacher", action="store_true", help="train the teacher too, about an hour on 2 CPU "
+    parser.add_argument("--train-teacher", action="store_true", help="train the teacher too, about 50 minutes on 2 CPU "
                         "cores, instead of using the shipped checkpoint")
     parser.add_argument("--teacher", help="another checkpoint of the teacher")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")

@@ -18,6 +18,7 @@ PALETTE: tuple[Color, ...] = (
     (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
 """The colours of Okabe and Ito, which people with any colour vision can tell apart."""
 
+_WHITE: Color = (255, 255, 255)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _SHIFT = 4  # OpenCV takes coordinates as integers with this many fractional bits
 _LIMIT = 1 << 14  # pixels; keeps wild predictions inside what OpenCV's fixed-point drawing can hold
@@ -29,6 +30,7 @@ def draw_boxes(
     colors: Mapping[str, Color] | None = None,
     text: str | Sequence[str] | None = None,
     scores: Mapping[str, float] | None = None,
+    legend: bool = False,
 ) -> np.ndarray:
     """Draw labelled boxes on a copy of an image; lines and letters grow with the image.
 
@@ -39,6 +41,8 @@ def draw_boxes(
         colors: label -> RGB; labels that are missing take the palette's colours in the order of `boxes`.
         text: one or several lines for the top left corner.
         scores: label -> number shown behind the label.
+        legend: list the labels in their colours below `text` instead of beside the boxes, where many close boxes would
+            hide the target under their tags.
 
     Returns:
         (H, W, 3) RGB uint8.
@@ -52,14 +56,15 @@ def draw_boxes(
     present = {label: [float(v) for v in box] for label, box in boxes.items() if is_present(box)}
     for label, box in present.items():
         _draw_box(canvas, box, colors[label], scale)
-    taken: list[tuple[int, int, int, int]] = []
-    if text:
-        lines = [text] if isinstance(text, str) else list(text)
-        taken.append(_draw_lines(canvas, lines, scale))
+    captions = {label: f"{label} {scores[label]:.2f}".strip() if scores and label in scores else label
+                for label in boxes}
+    lines = [(line, _WHITE) for line in ([text] if isinstance(text, str) else text or [])]
+    if legend:
+        lines += [(caption, colors[label]) for label, caption in captions.items() if caption]
+    taken = [_draw_lines(canvas, lines, scale)] if lines else []
     for label, box in present.items():
-        caption = f"{label} {scores[label]:.2f}".strip() if scores and label in scores else label
-        if caption:
-            taken.append(_draw_tag(canvas, caption, box, colors[label], scale, taken))
+        if captions[label] and not legend:
+            taken.append(_draw_tag(canvas, captions[label], box, colors[label], scale, taken))
     return canvas
 
 
@@ -134,7 +139,7 @@ def image_strip(
     for i, image in enumerate(images):
         cell = fit_image(image, (width, height), background)
         if captions is not None and captions[i]:
-            _draw_lines(cell, [captions[i]], _scale(cell))
+            _draw_lines(cell, [(captions[i], _WHITE)], _scale(cell))
         top = gap + (i // columns) * (height + gap)
         left = gap + (i % columns) * (width + gap)
         picture[top:top + height, left:left + width] = cell
@@ -194,16 +199,16 @@ def _draw_tag(canvas, caption: str, box_xywh, color: Color, scale: float, taken)
     return left, top, left + tag_width, top + tag_height
 
 
-def _draw_lines(canvas: np.ndarray, lines: Sequence[str], scale: float) -> tuple[int, int, int, int]:
-    """White lines on a darkened panel in the top left corner; returns the panel's left, top, right, bottom."""
-    sizes = [_text_size(line, scale) for line in lines]
+def _draw_lines(canvas: np.ndarray, lines: Sequence[tuple[str, Color]], scale: float) -> tuple[int, int, int, int]:
+    """Lines of text, each with its colour, on a darkened panel in the top left corner; returns the panel's left, top,
+    right, bottom."""
+    sizes = [_text_size(line, scale) for line, _ in lines]
     pad = max(2, round(5 * scale))
     step = max(ascent + descent for _, ascent, descent, _, _ in sizes) + pad
     right = min(canvas.shape[1], max(size[0] for size in sizes) + 2 * pad)
     bottom = min(canvas.shape[0], step * len(lines) + pad)
     panel = canvas[:bottom, :right]
     panel[:] = panel // 3
-    for i, (line, (_, ascent, _, font_scale, stroke)) in enumerate(zip(lines, sizes, strict=True)):
-        cv2.putText(canvas, line, (pad, pad + i * step + ascent), _FONT, font_scale, (255, 255, 255), stroke,
-                    cv2.LINE_AA)
+    for i, ((line, color), (_, ascent, _, font_scale, stroke)) in enumerate(zip(lines, sizes, strict=True)):
+        cv2.putText(canvas, line, (pad, pad + i * step + ascent), _FONT, font_scale, color, stroke, cv2.LINE_AA)
     return 0, 0, right, bottom
