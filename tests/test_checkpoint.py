@@ -340,6 +340,14 @@ def test_a_file_cannot_change_the_process_or_write_a_patch_file(tmp_path, target
     assert after == before
 
 
+@pytest.mark.parametrize("write", [write_legacy, write_zip])
+def test_a_file_can_refer_to_storages_only(tmp_path, write):
+    module = b"(" + text("module") + name("nowhere", "Unknown") + text("") + text("") + b"tQ"
+    write(tmp_path / "attack.pth", b"\x80\x02" + b"}" + text("a") + module + b"s.")
+    with pytest.raises(UserError, match="no tensor storage"):
+        read_checkpoint(tmp_path / "attack.pth")
+
+
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("write", [write_legacy, write_zip])
 @pytest.mark.parametrize("path_to", [("torch", "serialization.os.system"), ("torch._utils", "torch.os.system"),
