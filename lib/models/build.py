@@ -112,7 +112,7 @@ def build_compressor(cfg: Config, load: bool = True) -> Compressor:
     return Compressor(teacher, student, stages, teacher_mode=compress.TEACHER_MODE, trainable=trainable)
 
 
-def find_pretrained(name: str, key: str, what: str = "the pre-trained weights") -> Path:
+def find_pretrained(name: str, key: str, what: str = "the file with the pre-trained weights") -> Path:
     """Path of a weights file: `name` itself (from the repository root when relative), else in `pretrained_models/`.
 
     Raises:
