@@ -140,7 +140,7 @@ import importlib
 import platform
 import sys
 
-names = """torch torchvision timm numpy cv2 yaml easydict tensorboard thop lmdb pandas tqdm matplotlib setuptools
+names = """torch torchvision timm numpy cv2 yaml easydict tensorboard thop lmdb simplejpeg pandas tqdm matplotlib setuptools
            pytest onnxruntime"""
 broken = []
 for name in names.split():

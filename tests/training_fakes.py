@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from lib.config import load_config
+from lib.train.data.device import to_device
 
 WIDTH, BATCH, STEPS = 6, 4, 5
 
@@ -72,6 +73,9 @@ class TinyLoader:
 
     def skip(self, batches):
         self.skipped = batches
+
+    def to_device(self, batch, device):
+        return to_device(batch, device)
 
     def __len__(self):
         return STEPS

@@ -154,6 +154,10 @@ KEYS: dict[str, Key] = {
                           choices=("batch", "process")),
     "COMPRESS.TEACHER_MODE": Key("eval", "str", "Mode of the frozen teacher; train leaves its drop path and batch "
                                  "statistics active as the released code does.", choices=("eval", "train")),
+    "COMPRESS.TEACHER_DTYPE": Key("same", "str", "Number format of the teacher's own pass, which makes the targets; "
+                                  "same is that of the training.", choices=("same", "float32", "bfloat16", "float16")),
+    "COMPRESS.SHARE_PREFIX": Key(True, "bool", "Compute what the teacher's pass and the mixed pass have in common "
+                                 "once, where that changes nothing."),
     "COMPRESS.TRAINABLE": Key(TRAINABLE_PARTS, "strs", "Parts of the student that learn.", choices=TRAINABLE_PARTS,
                               length=(1, 4)),
     "COMPRESS.TRACK_WEIGHT": Key(1.0, "float", "Weight of the loss against the ground truth.", low=0),
@@ -175,9 +179,17 @@ KEYS: dict[str, Key] = {
     "TRAIN.SCHEDULER.DECAY_RATE": Key(0.1, "float", "Factor of each drop of step.", above=0, high=1),
     "TRAIN.SCHEDULER.MILESTONES": Key((), "ints", "Epochs of the drops of Mstep.", low=1),
     "TRAIN.SCHEDULER.GAMMA": Key(0.1, "float", "Factor of each drop of Mstep.", above=0, high=1),
-    "TRAIN.BATCH_SIZE": Key(16, "int", "Pairs per step and process.", low=1),
-    "TRAIN.NUM_WORKER": Key(8, "int", "Processes that load data, per training process; 0 loads in the training "
+    "TRAIN.TOTAL_BATCH": Key(0, "int", "Pairs per optimiser step of all processes together; each process takes its "
+                             "share, in ACCUMULATE parts. 0: BATCH_SIZE decides.", low=0),
+    "TRAIN.BATCH_SIZE": Key(16, "int", "Pairs per forward pass and process; only read where TOTAL_BATCH is 0.", low=1),
+    "TRAIN.ACCUMULATE": Key(1, "int", "Forward and backward passes of an optimiser step.", low=1),
+    "TRAIN.LR_RULE": Key("fixed", "str", "How LR follows the total batch: not at all, or times total batch / LR_BATCH "
+                         "(linear) or the square root of it (sqrt).", choices=("fixed", "linear", "sqrt")),
+    "TRAIN.LR_BATCH": Key(128, "int", "Total batch that LR belongs to, for LR_RULE.", low=1),
+    "TRAIN.NUM_WORKER": Key(8, "int", "Workers that load data, per training process; 0 loads in the training "
                             "process itself.", low=0),
+    "TRAIN.WORKER_KIND": Key("process", "str", "What a worker is. The samples are the same.",
+                             choices=("process", "thread")),
     "TRAIN.OPTIMIZER": Key("ADAMW", "str", "Optimiser.", fixed=ADAMW_ONLY),
     "TRAIN.GRAD_CLIP_NORM": Key(0.1, "float", "Largest gradient norm; 0 does not clip.", low=0),
     "TRAIN.GIOU_WEIGHT": Key(2.0, "float", "Weight of the GIoU loss.", low=0),
@@ -194,6 +206,15 @@ KEYS: dict[str, Key] = {
     "TRAIN.AMP": Key(False, "bool", "Mixed precision."),
     "TRAIN.AMP_DTYPE": Key("bfloat16", "str", "Number format of the mixed precision.",
                            choices=("bfloat16", "float16")),
+    "TRAIN.TF32": Key(False, "bool", "TF32 for float32 products on CUDA; false leaves PyTorch's default."),
+    "TRAIN.COMPILE": Key(False, "bool", "Compile the layers with torch.compile."),
+    "TRAIN.FUSED_OPTIMIZER": Key(False, "bool", "AdamW as one fused kernel."),
+    "TRAIN.CHECKPOINT_ACTIVATIONS": Key(False, "bool", "Compute the layers again in the backward pass instead of "
+                                        "keeping their insides: less memory, more time."),
+    "TRAIN.CHANNELS_LAST": Key(False, "bool", "Memory order of the convolutions: channels last."),
+    "TRAIN.SYNC_BN": Key(False, "bool", "BatchNorm statistics over the batches of all processes."),
+    "TRAIN.EMA": Key(0.0, "float", "Decay per step of an average of the weights, which is then validated and kept as "
+                     "the result; 0 for none.", low=0, high=0.999999),
     "TRAIN.DEVICE": Key("auto", "str", "Where to train; auto is CUDA where there is any.",
                         pattern=r"auto|cpu|cuda|cuda:\d+"),
     "TRAIN.THREADS": Key(0, "int", "Threads of PyTorch on the CPU; 0 leaves its default.", low=0),
@@ -202,10 +223,26 @@ KEYS: dict[str, Key] = {
     "TRAIN.VAL_EPOCH_INTERVAL": Key(20, "int", "Epochs between two validations.", low=1),
     "TRAIN.SAVE_EPOCH_INTERVAL": Key(10, "int", "Epochs between two kept checkpoints; the last is always kept.",
                                      low=1),
+    "TRAIN.SAVE_STEP_INTERVAL": Key(0, "int", "Steps between two full states within an epoch; 0 saves after epochs "
+                                    "only.", low=0),
+    "TRAIN.KEEP_BEST": Key(True, "bool", "Keep the checkpoint that validates best, as *_best.pth.tar."),
+    "TRAIN.TRACK_EPOCH_INTERVAL": Key(0, "int", "Epochs between two validations by tracking DATA.VAL.TRACK; 0 for "
+                                      "none.", low=0),
+    "TRAIN.PICTURES": Key(4, "int", "Pairs of each validation whose boxes are drawn for TensorBoard.", low=0),
     "TRAIN.KEEP_STATES": Key(2, "int", "Full training states (for resuming) that stay on the disk.", low=1),
     # ---- data
     "DATA.SAMPLER_MODE": Key("causal", "str", "How the two frames of a pair are drawn (lib/train/data/sampler.py).",
                              choices=SAMPLER_MODES),
+    "DATA.STORAGE": Key("auto", "str", "Form in which the data sets lie: auto takes what is there (folder, then LMDB, "
+                        "then zip).", choices=("auto", "directory", "lmdb", "zip")),
+    "DATA.LOADER": Key("frames", "str", "Where crops come from: whole frames, packed crops (tracking/make_crops.py), "
+                       "or frames decoded and cropped on the GPU.", choices=("frames", "crops", "gpu")),
+    "DATA.DECODER": Key("auto", "str", "JPEG decoder of loader frames: auto is simplejpeg for JPEG files and OpenCV "
+                        "for the rest.", choices=("auto", "simplejpeg", "opencv")),
+    "DATA.SCALED_DECODE": Key(False, "bool", "Decode JPEG files at 1/2, 1/4 or 1/8 where the crop is larger than its "
+                              "output anyway: faster, other pixels."),
+    "DATA.MAX_UNREADABLE": Key(0.01, "float", "Share of the draws whose image may be missing or damaged (each is "
+                               "replaced); above it the run ends.", low=0, high=1),
     "DATA.MEAN": Key((0.485, 0.456, 0.406), "floats", "Mean of the images' red, green, blue (0..1).", length=(3, 3)),
     "DATA.STD": Key((0.229, 0.224, 0.225), "floats", "Standard deviation of red, green, blue.", above=0,
                     length=(3, 3)),
@@ -219,6 +256,8 @@ KEYS: dict[str, Key] = {
     "DATA.VAL.DATASETS_NAME": _names(("GOT10K_votval",), "Validation data sets; [], with a ratio of [], trains without "
                                       "validation."),
     "DATA.VAL.DATASETS_RATIO": Key((1.0,), "floats", "Their shares of the pairs.", low=0),
+    "DATA.VAL.TRACK": Key("", "str", "Test set of the validation by tracking (a name of tracking/test.py --dataset)."),
+    "DATA.VAL.TRACK_SEQUENCES": Key(20, "int", "How many of its sequences, evenly spread; 0 for all.", low=0),
     "DATA.VAL.SAMPLE_PER_EPOCH": Key(10000, "int", "Pairs per validation, of all processes together.", low=1),
     "DATA.SEARCH.SIZE": Key(320, "int", "Side of the search crop in pixels.", low=16, high=2048),
     "DATA.SEARCH.FACTOR": Key(5.0, "float", "Side of the search crop over the square root of the box area.", above=0),

@@ -32,6 +32,7 @@ class Loader(Protocol):
 
     def set_epoch(self, epoch: int) -> None: ...
     def skip(self, batches: int) -> None: ...
+    def to_device(self, batch: dict, device: torch.device) -> dict: ...
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[dict]: ...
 
@@ -154,7 +155,7 @@ class Trainer:
         seed_step(recipe.seed, epoch, step, rank)
         draws = draw_generator(recipe.seed, epoch, step, rank if recipe.draws_per_process else None)
         with self._autocast():
-            loss, stats = self._actor(to_device(batch, self._device), epoch, draws)
+            loss, stats = self._actor(self._train_loader.to_device(batch, self._device), epoch, draws)
         self._optimizer.zero_grad(set_to_none=True)  # a stage that did not run keeps no gradient and is not decayed
         self._scaler.scale(loss).backward()
         if recipe.clip_norm > 0:
@@ -176,8 +177,9 @@ class Trainer:
         batches, done = self._batches(self._val_loader, 0, steps), 0
         try:
             for batch in batches:
+                batch = self._val_loader.to_device(batch, self._device)
                 with torch.no_grad(), self._autocast():
-                    sums.add(self._actor.validate(to_device(batch, self._device), epoch), weight=_pairs(batch))
+                    sums.add(self._actor.validate(batch, epoch), weight=_pairs(batch))
                 done += 1
                 clock.step()
                 self._log.advance()
@@ -257,14 +259,3 @@ class Trainer:
 def _pairs(batch: dict) -> int:
     """Number of pairs in a batch: the length of its tensors."""
     return next(len(value) for value in batch.values() if isinstance(value, Tensor) and value.ndim)
-
-
-def to_device(batch: Any, device: torch.device) -> Any:
-    """`batch` (a tensor, or a dict, list or tuple with tensors) with every tensor on `device`; the rest unchanged."""
-    if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, dict):
-        return {key: to_device(value, device) for key, value in batch.items()}
-    if isinstance(batch, list | tuple) and not hasattr(batch, "_fields"):
-        return type(batch)(to_device(value, device) for value in batch)
-    return batch

@@ -24,15 +24,23 @@ def decode_rgb(data: bytes, name: str) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
 
 
+def read_file(path: str | Path) -> bytes:
+    """The content of a picture file.
+
+    Raises:
+        UserError: the file is missing or unreadable.
+    """
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise UserError(f"cannot read the image {path}: {error.strerror or error}") from error
+
+
 def read_rgb(path: str | Path) -> np.ndarray:
     """Read one picture file as RGB uint8 (H, W, 3).
 
     Raises:
         UserError: the file is missing, unreadable or damaged.
     """
-    try:
-        with open(path, "rb") as file:
-            data = file.read()
-    except OSError as error:
-        raise UserError(f"cannot read the image {path}: {error.strerror or error}") from error
-    return decode_rgb(data, str(path))
+    return decode_rgb(read_file(path), str(path))

@@ -20,6 +20,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from lib.train.admin.environment import env_settings
+from lib.train.data.device import to_device
 from lib.train.data.processing import PairProcessing
 from lib.train.data.sampler import PairSampler
 from lib.train.dataset import TrackingDataset, build_dataset
@@ -168,6 +169,10 @@ class Loader:
     def skip(self, batches: int) -> None:
         """Leave out the first `batches` batches of the next iteration (a run that goes on within an epoch)."""
         self._keys.skipped = batches
+
+    def to_device(self, batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+        """A batch of this loader, ready for the network: tensors on `device`, crops normalised float32."""
+        return to_device(batch, device)
 
     def __len__(self) -> int:
         """Batches of an epoch on this rank. In training the same on every rank."""

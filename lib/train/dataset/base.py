@@ -80,6 +80,14 @@ class TrackingDataset(ABC):
             UserError: the image is missing or damaged.
         """
 
+    def encoded(self, sequence: int, index: int) -> bytes | None:
+        """The encoded picture (a JPEG file's content, say) of a frame; None where frames are no single files (videos).
+
+        Raises:
+            UserError: the file is missing.
+        """
+        return None
+
     @abstractmethod
     def frame_path(self, sequence: int, index: int) -> str:
         """Where a frame lies, for messages."""
@@ -105,8 +113,10 @@ class StoredDataset(TrackingDataset):
         """Name of a frame's file in the storage."""
 
     def frame(self, sequence: int, index: int) -> np.ndarray:
-        name = self.frame_file(sequence, index)
-        return decode_rgb(self.storage.read(name), self.storage.locate(name))
+        return decode_rgb(self.encoded(sequence, index), self.frame_path(sequence, index))
+
+    def encoded(self, sequence: int, index: int) -> bytes:
+        return self.storage.read(self.frame_file(sequence, index))
 
     def frame_path(self, sequence: int, index: int) -> str:
         return self.storage.locate(self.frame_file(sequence, index))

@@ -5,7 +5,8 @@ import logging
 import numpy as np
 
 from lib.train.dataset.base import Annotation, TrackingDataset
-from lib.utils.sequences import VideoFrames, find_in_spec
+from lib.utils.images import read_file
+from lib.utils.sequences import ImageFrames, VideoFrames, find_in_spec
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,10 @@ class Folder(TrackingDataset):
             self._sequences[self._last].frames.close()
             self._last = sequence
         return self._sequences[sequence].frames[index]
+
+    def encoded(self, sequence: int, index: int) -> bytes | None:
+        frames = self._sequences[sequence].frames
+        return read_file(frames.path(index)) if isinstance(frames, ImageFrames) else None
 
     def frame_path(self, sequence: int, index: int) -> str:
         return self._sequences[sequence].frames.path(index)
