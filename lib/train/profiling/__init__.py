@@ -1,0 +1,1 @@
+"""How fast training is: the loader, the step, and what the device could do at best."""
