@@ -42,7 +42,8 @@ def train(monkeypatch, tmp_path):
         monkeypatch.setattr(run, "build_for_train", lambda cfg: TinyNet())
         monkeypatch.setattr(run, "build_actor", actor)
         monkeypatch.setattr(run, "build_loader", lambda cfg, split, *, seed, rank, world_size, batch_size, num_workers:
-                            TinyLoader(seed, rank, world_size, batch_size, bad))
+                            TinyLoader(seed, rank, world_size, batch_size, bad,
+                                       parts=cfg.TRAIN.ACCUMULATE if split == "train" else 1))
         monkeypatch.setattr(run, "save_slim", save)
         cfg = tiny_config(tmp_path, **overrides)
         path = run.run_training(cfg, tmp_path / folder, resume=resume, log_to_console=False)

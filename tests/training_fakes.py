@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from lib.config import load_config
+from lib.train.actors import Prepared
 from lib.train.data.device import to_device
 
 WIDTH, BATCH, STEPS = 6, 4, 5
@@ -43,8 +44,19 @@ class TinyActor:
     def eval(self):
         self.net.eval()
 
-    def __call__(self, batch, epoch, draws):
-        pattern = (torch.rand(2, generator=draws) < 0.5).tolist()
+    def prepare(self, batch, epoch):
+        return Prepared(torch.ones(1))
+
+    def draw(self, draws):
+        return (torch.rand(2, generator=draws) < 0.5).tolist()
+
+    def idle_parameters(self, epoch, draws):
+        used = [any(stage) for stage in zip(*(self.draw(each) for each in draws), strict=True)]
+        return [parameter for stage, ran in zip((self.net.first, self.net.second), used, strict=True) if not ran
+                for parameter in stage.parameters()]
+
+    def __call__(self, batch, epoch, draws, prepared):
+        pattern = self.draw(draws)
         self.patterns.append((epoch, pattern))
         if self.on_step is not None:
             self.on_step(self, epoch, batch)
@@ -61,12 +73,28 @@ class TinyActor:
         return self.module
 
 
-class TinyLoader:
-    """Batches that depend on seed, epoch and index alone; rank r takes its share of each."""
+class TinyPairs:
+    """Samples that depend on seed, epoch and index alone."""
 
-    def __init__(self, seed=0, rank=0, world_size=1, batch=BATCH, bad=None):
-        self.seed, self.rank, self.world_size, self.batch, self.bad = seed, rank, world_size, batch, bad
-        self.epoch, self.skipped, self.pairs = None, 0, {(1, 0): None}
+    def __init__(self, seed):
+        self.seed = seed
+
+    def __getitem__(self, key):
+        epoch, index = key
+        generator = torch.Generator().manual_seed(self.seed * 10007 + epoch * 1009 + index)
+        x = torch.randn(WIDTH, generator=generator)
+        return {"x": x, "y": x.sum(0, keepdim=True)}
+
+
+class TinyLoader:
+    """Batches of `TinyPairs`; rank r of n takes every n-th pair. The loss of step `bad` (epoch, step) is NaN.
+
+    An epoch has STEPS steps of the optimiser, each of `parts` batches.
+    """
+
+    def __init__(self, seed=0, rank=0, world_size=1, batch=BATCH, bad=None, parts=1):
+        self.rank, self.world_size, self.batch, self.bad, self.parts = rank, world_size, batch, bad, parts
+        self.epoch, self.skipped, self.pairs = None, 0, TinyPairs(seed)
 
     def set_epoch(self, epoch):
         self.epoch = epoch
@@ -78,15 +106,18 @@ class TinyLoader:
         return to_device(batch, device)
 
     def __len__(self):
-        return STEPS
+        return STEPS * self.parts
 
     def __iter__(self):
         first, self.skipped = self.skipped, 0
-        for step in range(first, STEPS):
-            generator = torch.Generator().manual_seed(self.seed * 10007 + self.epoch * 101 + step)
-            x = torch.randn(self.batch * self.world_size, WIDTH, generator=generator)[self.rank::self.world_size]
+        for number in range(first, STEPS * self.parts):
+            step = number // self.parts
+            indices = range(number * self.batch * self.world_size + self.rank,
+                            (number + 1) * self.batch * self.world_size, self.world_size)
+            samples = [self.pairs[self.epoch, index] for index in indices]
             scale = math.nan if (self.epoch, step) == self.bad else 1.0
-            yield {"x": x, "y": x.sum(1, keepdim=True), "scale": scale, "step": step}
+            yield {"x": torch.stack([sample["x"] for sample in samples]),
+                   "y": torch.stack([sample["y"] for sample in samples]), "scale": scale, "step": step}
 
 
 def tiny_config(folder: Path, **overrides):
