@@ -1,13 +1,17 @@
-"""A tiny network, actor and loader that stand for the real ones in tests of the training loop."""
+"""A tiny network, actor and loader that stand for the real ones in tests of the training loop; real ones on noise."""
 
 import math
 from pathlib import Path
 
 import torch
+from tiny_models import scramble, tiny, tiny_batch
 from torch import nn
 
+import lib.train.run as run
 from lib.config import load_config
+from lib.models.build import build_compressor, build_ostrack
 from lib.train.actors import Prepared
+from lib.train.admin.stats import StatSums
 from lib.train.data.device import to_device
 
 WIDTH, BATCH, STEPS = 6, 4, 5
@@ -128,3 +132,71 @@ def tiny_config(folder: Path, **overrides):
                     "MODEL: {PRETRAIN_FILE: ''}\n")
     texts = [f"{key.replace('__', '.')}={value}" for key, value in overrides.items()]
     return load_config("compresstracker", str(path), texts)
+
+
+# ---------------------------------------------------------------- the real models, on noise
+
+class NoisePairs:
+    """Crops and boxes of noise that depend on epoch and index alone."""
+
+    def __init__(self, cfg):
+        self.cfg = cfg
+
+    def __getitem__(self, key):
+        epoch, index = key
+        return {name: value[0] for name, value in tiny_batch(self.cfg, size=1, seed=epoch * 1009 + index).items()}
+
+
+class NoiseLoader(TinyLoader):
+    """Batches of `NoisePairs`, divided as `TinyLoader` divides them; an epoch has SAMPLE_PER_EPOCH pairs."""
+
+    def __init__(self, cfg, rank, world_size, batch):
+        super().__init__(rank=rank, world_size=world_size, batch=batch)
+        self.samples, self.pairs = cfg.DATA.TRAIN.SAMPLE_PER_EPOCH, NoisePairs(cfg)
+
+    def __len__(self):
+        return self.samples // (self.batch * self.world_size)
+
+    def __iter__(self):
+        first, self.skipped = self.skipped, 0
+        for number in range(first, len(self)):
+            start = number * self.batch * self.world_size
+            indices = range(start + self.rank, start + self.batch * self.world_size, self.world_size)
+            samples = [self.pairs[self.epoch, index] for index in indices]
+            yield {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
+
+
+def noise_config(kind="compresstracker", **overrides):
+    """A tiny model of `tiny_models.BASES`, two epochs of three steps of eight pairs."""
+    return tiny(kind, **({"TRAIN__TOTAL_BATCH": 8, "DATA__TRAIN__SAMPLE_PER_EPOCH": 24, "TRAIN__EPOCH": 2,
+                          "TRAIN__LR": 0.01, "TRAIN__DEVICE": "cpu", "TRAIN__PRINT_INTERVAL": 1,
+                          "TRAIN__VAL_EPOCH_INTERVAL": 2, "MODEL__BACKBONE__DEPTH": 4,
+                          "MODEL__BACKBONE__DISTILL_LAYER": 2, "TRAIN__DROP_PATH_RATE": 0.3} | overrides))
+
+
+def build_scrambled(cfg):
+    """What `cfg` trains, with weights that differ everywhere."""
+    if cfg.script == "ostrack":
+        return scramble(build_ostrack(cfg), 2)
+    net = build_compressor(cfg, load=False)
+    scramble(net.teacher, 1)
+    scramble(net.student, 2)
+    return net
+
+
+def fit(monkeypatch, folder, cfg, build=build_scrambled):
+    """Train on noise; gives the final weights and, per pass of this process, the loss."""
+    losses = []
+
+    def watch(self, loss, step):
+        losses.append(loss.item())
+        return watched(self, loss, step)
+
+    watched = StatSums.watch
+    with monkeypatch.context() as patch:
+        patch.setattr(StatSums, "watch", watch)
+        patch.setattr(run, "build_for_train", build)
+        patch.setattr(run, "build_loader", lambda cfg, split, *, seed, rank, world_size, batch_size, num_workers:
+                      NoiseLoader(cfg, rank, world_size, batch_size))
+        path = run.run_training(cfg, folder, log_to_console=False)
+    return torch.load(path, weights_only=True)["net"], losses
