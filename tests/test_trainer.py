@@ -2,11 +2,8 @@
 
 import logging
 import math
-import multiprocessing
 import os
-import pickle
 import signal
-import socket
 import threading
 
 import pytest
@@ -42,7 +39,8 @@ def train(monkeypatch, tmp_path):
         monkeypatch.setattr(run, "build_for_train", lambda cfg: TinyNet())
         monkeypatch.setattr(run, "build_actor", actor)
         monkeypatch.setattr(run, "build_loader", lambda cfg, split, *, seed, rank, world_size, batch_size, num_workers:
-                            TinyLoader(seed, rank, world_size, batch_size, bad))
+                            TinyLoader(seed, rank, world_size, batch_size, bad,
+                                       parts=cfg.TRAIN.ACCUMULATE if split == "train" else 1))
         monkeypatch.setattr(run, "save_slim", save)
         cfg = tiny_config(tmp_path, **overrides)
         path = run.run_training(cfg, tmp_path / folder, resume=resume, log_to_console=False)
@@ -50,36 +48,6 @@ def train(monkeypatch, tmp_path):
 
     go.folder = lambda name="run": tmp_path / name / "checkpoints" / "train" / "compresstracker" / "tiny"
     go.log = lambda name="run": (tmp_path / name / "logs" / "compresstracker-tiny.log").read_text()
-    return go
-
-
-@pytest.fixture
-def twice(tmp_path):
-    """Run a function in two processes that torchrun might have started; gives both results, or what they raised."""
-    def child(function, rank, port, result):
-        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
-                          MASTER_PORT=str(port))
-        torch.set_num_threads(1)
-        try:
-            outcome = function()
-        except (UserError, TrainingInterrupted) as error:
-            outcome = f"{type(error).__name__}: {error}"
-        result.write_bytes(pickle.dumps(outcome))
-        os._exit(0)
-
-    def go(function):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        results = [tmp_path / f"result{rank}" for rank in (0, 1)]
-        context = multiprocessing.get_context("fork")
-        children = [context.Process(target=child, args=(function, rank, port, results[rank])) for rank in (0, 1)]
-        for process in children:
-            process.start()
-        for process in children:
-            process.join(120)
-            assert process.exitcode == 0
-        return [pickle.loads(result.read_bytes()) for result in results]
     return go
 
 
@@ -367,8 +335,22 @@ def test_two_processes_share_gradients_and_draws(train, twice):
 
 
 def test_draws_per_process_differ_between_processes(train, twice):
-    one, other = twice(lambda: train(COMPRESS__DRAWS="process")[1].patterns)
+    """Weights stay the same on both; a stage moves in the steps in which either of them ran it."""
+    def run_it():
+        replicas = []
+
+        def on_step(actor, epoch, batch):
+            replicas.append({name: value.detach().clone() for name, value in actor.module.named_parameters()})
+
+        return train(on_step=on_step, COMPRESS__DRAWS="process", TRAIN__WEIGHT_DECAY=0.5)[1].patterns, replicas
+
+    (one, replicas), (other, other_replicas) = twice(run_it)
     assert len(one) == len(other) and one != other
+    assert all(same(mine, theirs) for mine, theirs in zip(replicas, other_replicas, strict=True))
+    ran = [first[0] or second[0] for (_, first), (_, second) in zip(one, other, strict=True)]
+    moved = [not torch.equal(before["first.weight"], after["first.weight"])
+             for before, after in zip(replicas, replicas[1:], strict=False)]
+    assert moved == ran[:-1] and not all(ran[:-1]) and any(ran[:-1])
 
 
 def test_two_processes_stop_together_and_continue_bit_identically(train, twice):

@@ -1,12 +1,17 @@
-"""A tiny network, actor and loader that stand for the real ones in tests of the training loop."""
+"""A tiny network, actor and loader that stand for the real ones in tests of the training loop; real ones on noise."""
 
 import math
 from pathlib import Path
 
 import torch
+from tiny_models import scramble, tiny, tiny_batch
 from torch import nn
 
+import lib.train.run as run
 from lib.config import load_config
+from lib.models.build import build_compressor, build_ostrack
+from lib.train.actors import Prepared
+from lib.train.admin.stats import StatSums
 from lib.train.data.device import to_device
 
 WIDTH, BATCH, STEPS = 6, 4, 5
@@ -43,8 +48,19 @@ class TinyActor:
     def eval(self):
         self.net.eval()
 
-    def __call__(self, batch, epoch, draws):
-        pattern = (torch.rand(2, generator=draws) < 0.5).tolist()
+    def prepare(self, batch, epoch):
+        return Prepared(torch.ones(1))
+
+    def draw(self, draws):
+        return (torch.rand(2, generator=draws) < 0.5).tolist()
+
+    def idle_parameters(self, epoch, draws):
+        used = [any(stage) for stage in zip(*(self.draw(each) for each in draws), strict=True)]
+        return [parameter for stage, ran in zip((self.net.first, self.net.second), used, strict=True) if not ran
+                for parameter in stage.parameters()]
+
+    def __call__(self, batch, epoch, draws, prepared):
+        pattern = self.draw(draws)
         self.patterns.append((epoch, pattern))
         if self.on_step is not None:
             self.on_step(self, epoch, batch)
@@ -61,12 +77,28 @@ class TinyActor:
         return self.module
 
 
-class TinyLoader:
-    """Batches that depend on seed, epoch and index alone; rank r takes its share of each."""
+class TinyPairs:
+    """Samples that depend on seed, epoch and index alone."""
 
-    def __init__(self, seed=0, rank=0, world_size=1, batch=BATCH, bad=None):
-        self.seed, self.rank, self.world_size, self.batch, self.bad = seed, rank, world_size, batch, bad
-        self.epoch, self.skipped, self.pairs = None, 0, {(1, 0): None}
+    def __init__(self, seed):
+        self.seed = seed
+
+    def __getitem__(self, key):
+        epoch, index = key
+        generator = torch.Generator().manual_seed(self.seed * 10007 + epoch * 1009 + index)
+        x = torch.randn(WIDTH, generator=generator)
+        return {"x": x, "y": x.sum(0, keepdim=True)}
+
+
+class TinyLoader:
+    """Batches of `TinyPairs`; rank r of n takes every n-th pair. The loss of step `bad` (epoch, step) is NaN.
+
+    An epoch has STEPS steps of the optimiser, each of `parts` batches.
+    """
+
+    def __init__(self, seed=0, rank=0, world_size=1, batch=BATCH, bad=None, parts=1):
+        self.rank, self.world_size, self.batch, self.bad, self.parts = rank, world_size, batch, bad, parts
+        self.epoch, self.skipped, self.pairs = None, 0, TinyPairs(seed)
 
     def set_epoch(self, epoch):
         self.epoch = epoch
@@ -78,15 +110,18 @@ class TinyLoader:
         return to_device(batch, device)
 
     def __len__(self):
-        return STEPS
+        return STEPS * self.parts
 
     def __iter__(self):
         first, self.skipped = self.skipped, 0
-        for step in range(first, STEPS):
-            generator = torch.Generator().manual_seed(self.seed * 10007 + self.epoch * 101 + step)
-            x = torch.randn(self.batch * self.world_size, WIDTH, generator=generator)[self.rank::self.world_size]
+        for number in range(first, STEPS * self.parts):
+            step = number // self.parts
+            indices = range(number * self.batch * self.world_size + self.rank,
+                            (number + 1) * self.batch * self.world_size, self.world_size)
+            samples = [self.pairs[self.epoch, index] for index in indices]
             scale = math.nan if (self.epoch, step) == self.bad else 1.0
-            yield {"x": x, "y": x.sum(1, keepdim=True), "scale": scale, "step": step}
+            yield {"x": torch.stack([sample["x"] for sample in samples]),
+                   "y": torch.stack([sample["y"] for sample in samples]), "scale": scale, "step": step}
 
 
 def tiny_config(folder: Path, **overrides):
@@ -97,3 +132,71 @@ def tiny_config(folder: Path, **overrides):
                     "MODEL: {PRETRAIN_FILE: ''}\n")
     texts = [f"{key.replace('__', '.')}={value}" for key, value in overrides.items()]
     return load_config("compresstracker", str(path), texts)
+
+
+# ---------------------------------------------------------------- the real models, on noise
+
+class NoisePairs:
+    """Crops and boxes of noise that depend on epoch and index alone."""
+
+    def __init__(self, cfg):
+        self.cfg = cfg
+
+    def __getitem__(self, key):
+        epoch, index = key
+        return {name: value[0] for name, value in tiny_batch(self.cfg, size=1, seed=epoch * 1009 + index).items()}
+
+
+class NoiseLoader(TinyLoader):
+    """Batches of `NoisePairs`, divided as `TinyLoader` divides them; an epoch has SAMPLE_PER_EPOCH pairs."""
+
+    def __init__(self, cfg, rank, world_size, batch):
+        super().__init__(rank=rank, world_size=world_size, batch=batch)
+        self.samples, self.pairs = cfg.DATA.TRAIN.SAMPLE_PER_EPOCH, NoisePairs(cfg)
+
+    def __len__(self):
+        return self.samples // (self.batch * self.world_size)
+
+    def __iter__(self):
+        first, self.skipped = self.skipped, 0
+        for number in range(first, len(self)):
+            start = number * self.batch * self.world_size
+            indices = range(start + self.rank, start + self.batch * self.world_size, self.world_size)
+            samples = [self.pairs[self.epoch, index] for index in indices]
+            yield {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
+
+
+def noise_config(kind="compresstracker", **overrides):
+    """A tiny model of `tiny_models.BASES`, two epochs of three steps of eight pairs."""
+    return tiny(kind, **({"TRAIN__TOTAL_BATCH": 8, "DATA__TRAIN__SAMPLE_PER_EPOCH": 24, "TRAIN__EPOCH": 2,
+                          "TRAIN__LR": 0.01, "TRAIN__DEVICE": "cpu", "TRAIN__PRINT_INTERVAL": 1,
+                          "TRAIN__VAL_EPOCH_INTERVAL": 2, "MODEL__BACKBONE__DEPTH": 4,
+                          "MODEL__BACKBONE__DISTILL_LAYER": 2, "TRAIN__DROP_PATH_RATE": 0.3} | overrides))
+
+
+def build_scrambled(cfg):
+    """What `cfg` trains, with weights that differ everywhere."""
+    if cfg.script == "ostrack":
+        return scramble(build_ostrack(cfg), 2)
+    net = build_compressor(cfg, load=False)
+    scramble(net.teacher, 1)
+    scramble(net.student, 2)
+    return net
+
+
+def fit(monkeypatch, folder, cfg, build=build_scrambled):
+    """Train on noise; gives the final weights and, per pass of this process, the loss."""
+    losses = []
+
+    def watch(self, loss, step):
+        losses.append(loss.item())
+        return watched(self, loss, step)
+
+    watched = StatSums.watch
+    with monkeypatch.context() as patch:
+        patch.setattr(StatSums, "watch", watch)
+        patch.setattr(run, "build_for_train", build)
+        patch.setattr(run, "build_loader", lambda cfg, split, *, seed, rank, world_size, batch_size, num_workers:
+                      NoiseLoader(cfg, rank, world_size, batch_size))
+        path = run.run_training(cfg, folder, log_to_console=False)
+    return torch.load(path, weights_only=True)["net"], losses

@@ -93,9 +93,9 @@ def train(args: argparse.Namespace) -> int:
     if finished is not None:
         logger.info("%s", ALREADY_FINISHED.format(finished))
         return 0
-    check_inputs(cfg)
     device = pick_device(cfg.TRAIN.DEVICE if args.device == "auto" else args.device)
     processes = args.nproc_per_node or _gpus(device.type)
+    check_inputs(cfg, processes * args.world_size)
     if args.mode == "multiple":
         return launch(worker_command(args), processes)
     return launch(worker_command(args), processes, nodes=args.world_size, node=args.rank, address=args.ip,

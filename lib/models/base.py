@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,9 @@ class StagedTracker(nn.Module, ABC):
     part_prefixes: ClassVar[dict[str, tuple[str, ...]]]
     """Role (embed, layers, norm, head) -> prefixes of its state-dict names."""
 
+    checkpoint_layers = False
+    """Keep only the layers' inputs for the backward pass and compute the rest again: less memory, more time."""
+
     @property
     @abstractmethod
     def layers(self) -> nn.ModuleList:
@@ -68,6 +73,17 @@ class StagedTracker(nn.Module, ABC):
     @abstractmethod
     def predict(self, tokens: Tokens) -> Prediction:
         """Final norm and head."""
+
+    def run_layer(self, index: int, tokens: Tokens) -> Tokens:
+        """One layer, in the way that `checkpoint_layers` says."""
+        if self.checkpoint_layers and torch.is_grad_enabled():
+            return checkpoint(self.layers[index], tokens, use_reentrant=False)
+        return self.layers[index](tokens)
+
+    def compile_layers(self) -> None:
+        """Have torch.compile make the layers' code when they first run; the names in the state dict stay."""
+        for layer in self.layers:
+            layer.compile()
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """The parameters by role (what COMPRESS.TRAINABLE names)."""
@@ -96,6 +112,6 @@ class StagedTracker(nn.Module, ABC):
             keep_rate: in 0..1, both for candidate elimination only (see `Tokens`).
         """
         tokens = self.embed(template, search, template_mask, keep_rate)
-        for layer in self.layers:
-            tokens = layer(tokens)
+        for index in range(self.depth):
+            tokens = self.run_layer(index, tokens)
         return self.predict(tokens)

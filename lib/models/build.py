@@ -109,7 +109,18 @@ def build_compressor(cfg: Config, load: bool = True) -> Compressor:
         if compress.INIT == "mae":
             load_mae(student, find_pretrained(cfg.MODEL.BACKBONE.PRETRAIN_FILE, "MODEL.BACKBONE.PRETRAIN_FILE"))
         initialise_student(student, teacher, stages, layers=compress.INIT, head=compress.HEAD_INIT)
-    return Compressor(teacher, student, stages, teacher_mode=compress.TEACHER_MODE, trainable=trainable)
+    net = Compressor(teacher, student, stages, teacher_mode=compress.TEACHER_MODE, trainable=trainable,
+                     teacher_dtype=_teacher_dtype(cfg))
+    if compress.SHARE_PREFIX and net.share_prefix():
+        logger.info("the embedding is the teacher's: what the teacher's pass and the mixed pass share is computed once")
+    return net
+
+
+def _teacher_dtype(cfg: Config) -> torch.dtype | None:
+    """COMPRESS.TEACHER_DTYPE where it differs from the number format of the training, else None."""
+    training = cfg.TRAIN.AMP_DTYPE if cfg.TRAIN.AMP else "float32"
+    name = cfg.COMPRESS.TEACHER_DTYPE
+    return None if name in ("same", training) else getattr(torch, name)
 
 
 def find_pretrained(name: str, key: str, what: str = "the file with the pre-trained weights") -> Path:

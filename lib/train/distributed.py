@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from lib.utils.device import pick_device
 from lib.utils.errors import UserError
@@ -62,6 +61,20 @@ class World:
         dist.all_reduce(values, op=dist.ReduceOp.SUM, group=self.control)
         return values
 
+    def sum_on_device(self, values: Tensor) -> Tensor:
+        """Sum of `values`, which lie on the training device, over all processes (a new tensor); nothing waits."""
+        if self.size == 1:
+            return values
+        values = values.clone()
+        dist.all_reduce(values)
+        return values
+
+    def share_buffers(self, module: nn.Module) -> None:
+        """Give every process the main process's buffers of `module` (BatchNorm's running statistics)."""
+        if self.size > 1:
+            for buffer in module.buffers():
+                dist.broadcast(buffer, src=0)
+
     def share(self, value: object) -> object:
         """The main process's `value` (anything that pickles), on every process."""
         if self.size == 1:
@@ -111,16 +124,3 @@ def join_world(device: str, environ: Mapping[str, str] = os.environ) -> tuple[Wo
                             f"{environ.get('MASTER_PORT')}: {error}; check --ip, --port and --world-size") from error
     control = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT) if chosen.type == "cuda" else None
     return World(rank, local_rank, size, control, owns_group), chosen
-
-
-def wrap_model(net: nn.Module, world: World, device: torch.device, unused_parameters: bool) -> nn.Module:
-    """`net` as it is in a single process, else with gradients averaged over the processes.
-
-    `unused_parameters`: some trainable parameters take no part in some steps (replaced stages). BatchNorm statistics
-    stay those of each process's own batch, and the main process's running values count, as in OSTrack's training.
-    """
-    if world.size == 1:
-        return net
-    ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(net, device_ids=ids, find_unused_parameters=unused_parameters,
-                                   process_group=dist.group.WORLD)

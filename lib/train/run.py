@@ -15,10 +15,13 @@ from lib.models.build import build_for_train, find_pretrained
 from lib.models.checkpoint import save_slim
 from lib.train.actors import build_actor
 from lib.train.admin.logs import RunLog
+from lib.train.average import WeightAverage
+from lib.train.batch import BatchPlan, describe_rule, plan_batch, rate_factor
 from lib.train.data import build_loader
-from lib.train.distributed import World, join_world, wrap_model
+from lib.train.distributed import World, join_world
 from lib.train.failures import TrainingInterrupted
 from lib.train.schedule import build_learning_rate, build_optimizer
+from lib.train.speed import apply_switches, matmul_precision
 from lib.train.state import (
     TrainingState,
     frozen_checksum,
@@ -29,7 +32,9 @@ from lib.train.state import (
     newest_state,
     save_state,
     set_aside,
+    write_tensors,
 )
+from lib.train.sync_norm import synchronise_norms
 from lib.train.trainer import Actor, Loader, Position, Recipe, Trainer
 from lib.utils.errors import UserError
 from lib.utils.signals import StopRequest
@@ -69,6 +74,10 @@ class RunPaths:
         """The slim checkpoint of an epoch."""
         return self.checkpoints / f"{MODEL_NAMES.get(self.script, self.script)}_ep{epoch:04d}.pth.tar"
 
+    def bad_batch(self, epoch: int, step: int) -> Path:
+        """The pairs of a step (counted from 0) whose loss was not a number."""
+        return self.checkpoints / f"nan_batch_ep{epoch:04d}_step{step + 1:06d}.pt"
+
     def slim_checkpoints(self) -> list[Path]:
         """All slim checkpoints there are."""
         return sorted(self.checkpoints.glob("*_ep*.pth.tar"))
@@ -100,13 +109,12 @@ def run_training(cfg: Config, save_dir: str | Path, *, resume: str | Path = "aut
             logger.info("%s", ALREADY_FINISHED.format(finished))
         return finished
     world, chosen = join_world(cfg.TRAIN.DEVICE if device == "auto" else device)
-    with _global_settings(cfg, chosen), StopRequest() as stop:
+    with _global_settings(cfg, chosen), matmul_precision(cfg, chosen), StopRequest() as stop:
         run = _Run(cfg, paths, world, chosen, stop)
         try:
             run.execute(resume, log_to_console, use_wandb)
         except torch.OutOfMemoryError as error:
-            raise UserError(f"out of memory on {chosen} with TRAIN.BATCH_SIZE {cfg.TRAIN.BATCH_SIZE} per process: "
-                            "lower it, or turn TRAIN.AMP on") from error
+            raise UserError(describe_memory(cfg, plan_batch(cfg, world.size), chosen)) from error
         world.wait()
         world.close()
     return paths.slim(cfg.TRAIN.EPOCH)
@@ -126,15 +134,32 @@ def build_recipe(cfg: Config) -> Recipe:
     return Recipe(epochs=cfg.TRAIN.EPOCH, seed=cfg.TRAIN.SEED, clip_norm=cfg.TRAIN.GRAD_CLIP_NORM,
                   amp=getattr(torch, cfg.TRAIN.AMP_DTYPE) if cfg.TRAIN.AMP else None,
                   draws_per_process=cfg.COMPRESS.DRAWS == "process", print_interval=max(1, cfg.TRAIN.PRINT_INTERVAL),
-                  val_interval=cfg.TRAIN.VAL_EPOCH_INTERVAL)
+                  val_interval=cfg.TRAIN.VAL_EPOCH_INTERVAL, save_interval=cfg.TRAIN.SAVE_STEP_INTERVAL)
 
 
-def check_inputs(cfg: Config) -> None:
-    """Raise `UserError` for missing weights or data sets, before any process is started or file written."""
+def describe_memory(cfg: Config, batch: BatchPlan, device: torch.device) -> str:
+    """What to do when the memory was not enough for a pass, with the total batch unchanged as far as that goes."""
+    train = cfg.TRAIN
+    ways = [f"TRAIN.{name}=true" for name in ("AMP", "CHECKPOINT_ACTIVATIONS") if not getattr(train, name)]
+    if batch.size > 1:
+        more = next(factor for factor in range(2, batch.size + 1) if batch.size % factor == 0)
+        parts = "" if train.TOTAL_BATCH else f"TRAIN.BATCH_SIZE={batch.size // more} with "
+        ways.append(f"{parts}TRAIN.ACCUMULATE={batch.accumulate * more}")
+    keep = f" Without changing the batch: --set {' or '.join(ways)}." if ways else ""
+    return (f"out of memory on {device} with {batch.size} pairs per pass and process, {batch}.{keep} "
+            f"Otherwise lower {'TRAIN.TOTAL_BATCH' if train.TOTAL_BATCH else 'TRAIN.BATCH_SIZE'} (see TRAIN.LR_RULE)")
+
+
+def check_inputs(cfg: Config, processes: int = 1) -> None:
+    """Raise `UserError` for missing weights or data sets, or a batch that so many processes cannot divide.
+
+    Before any process is started or file written.
+    """
+    batch = plan_batch(cfg, processes)
     if cfg.MODEL.PRETRAIN_FILE or cfg.script == "compresstracker":
         find_pretrained(cfg.MODEL.PRETRAIN_FILE, "MODEL.PRETRAIN_FILE")
     for split in ("train", "val") if cfg.DATA.VAL.DATASETS_NAME else ("train",):
-        _draw_one(build_loader(cfg, split, seed=cfg.TRAIN.SEED, batch_size=cfg.TRAIN.BATCH_SIZE, num_workers=0))
+        _draw_one(build_loader(cfg, split, seed=cfg.TRAIN.SEED, batch_size=batch.size, num_workers=0))
 
 
 def _draw_one(loader: Loader) -> None:
@@ -147,23 +172,26 @@ class _Run:
 
     def __init__(self, cfg: Config, paths: RunPaths, world: World, device: torch.device, stop: StopRequest) -> None:
         self._cfg, self._paths, self._world, self._device, self._stop = cfg, paths, world, device, stop
-        self._recipe = build_recipe(cfg)
+        self._recipe, self._batch = build_recipe(cfg), plan_batch(cfg, world.size)
         torch.manual_seed(cfg.TRAIN.SEED)  # the same initial weights on every process
         self._train_loader = self._loader("train")
         self._val_loader = self._loader("val") if cfg.DATA.VAL.DATASETS_NAME else None
         self._net: nn.Module = build_for_train(cfg).to(device)
-        wrapped = wrap_model(self._net, world, device, unused_parameters=cfg.script == "compresstracker")
-        self._actor: Actor = build_actor(cfg, wrapped)
-        self._optimizer = build_optimizer(cfg, self._actor.parameter_groups())
+        if cfg.TRAIN.SYNC_BN:
+            synchronise_norms(self._net, world)
+        apply_switches(cfg, self._net, device)
+        self._actor: Actor = build_actor(cfg, self._net)
+        self._optimizer = build_optimizer(cfg, self._actor.parameter_groups(), rate_factor(cfg, self._batch.total))
         self._learning_rate = build_learning_rate(cfg)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._recipe.amp is torch.float16)
+        self._average = WeightAverage(self._actor.model_for_saving(), cfg.TRAIN.EMA) if cfg.TRAIN.EMA else None
         self._checksum = frozen_checksum(self._net)
         self._changes: list[str] = []
 
     def _loader(self, split: str) -> Loader:
         cfg = self._cfg
         loader = build_loader(cfg, split, seed=cfg.TRAIN.SEED, rank=self._world.rank, world_size=self._world.size,
-                              batch_size=cfg.TRAIN.BATCH_SIZE, num_workers=cfg.TRAIN.NUM_WORKER)
+                              batch_size=self._batch.size, num_workers=cfg.TRAIN.NUM_WORKER)
         _draw_one(loader)
         return loader
 
@@ -182,8 +210,8 @@ class _Run:
                          f"would have: {'; '.join(self._changes)}")
             trainer = Trainer(self._recipe, self._actor, self._net, self._optimizer, self._learning_rate,
                               self._train_loader, self._val_loader, device=self._device, world=world, log=log,
-                              stop=self._stop, scaler=self._scaler, save=self._save,
-                              pairs_per_step=cfg.TRAIN.BATCH_SIZE * world.size)
+                              stop=self._stop, batch=self._batch, scaler=self._scaler, save=self._save,
+                              save_batch=self._save_batch, average=self._average)
             if not trainer.run(position):
                 raise self._interrupted(position)
             if world.is_main:
@@ -197,9 +225,15 @@ class _Run:
         every = sum(parameter.numel() for parameter in self._net.parameters())
         amp = f"autocast {self._recipe.amp}".replace("torch.", "") if self._recipe.amp else "full precision"
         start = "from the start" if source is None else f"from epoch {position.epoch}, step {position.step} of {source}"
+        rates = ", ".join(dict.fromkeys(f"{group['lr']:.3g}" for group in self._optimizer.param_groups))
         return (f"{cfg.script}/{cfg.name} {start}: {trained / 1e6:.2f} M of {every / 1e6:.2f} M parameters train, "
-                f"{self._recipe.epochs} epochs of {len(self._train_loader)} steps, {self._world.size} x "
-                f"{cfg.TRAIN.BATCH_SIZE} pairs per step, {self._device}, {amp}, seed {self._recipe.seed}")
+                f"{self._recipe.epochs} epochs of {self._steps} steps, {self._batch}, learning rate {rates} "
+                f"({describe_rule(cfg, self._batch.total)}), {self._device}, {amp}, seed {self._recipe.seed}")
+
+    @property
+    def _steps(self) -> int:
+        """Optimiser steps of an epoch."""
+        return len(self._train_loader) // self._batch.accumulate
 
     def _restore(self, resume: str | Path) -> tuple[Position, Path | None]:
         """Where to start, and the state that it comes from (loaded into model, optimiser and scaler)."""
@@ -233,24 +267,35 @@ class _Run:
             raise UserError(f"{source} was trained with other frozen weights (the teacher) than "
                             f"MODEL.PRETRAIN_FILE {self._cfg.MODEL.PRETRAIN_FILE!r} gives now; "
                             "put the original file back, or start anew with --resume none")
-        options = [{key: value for key, value in group.items() if key not in ("params", "lr")}
-                   for group in self._optimizer.param_groups]
-        rates = [group["lr"] for group in self._optimizer.param_groups]
-        try:
-            self._optimizer.load_state_dict(state.optimizer)
-        except (ValueError, KeyError) as error:
-            raise UserError(f"{source} holds another optimiser than the configuration asks for ({error}); "
-                            "resume with the original configuration, or start anew with --resume none") from error
-        for group, option, rate in zip(self._optimizer.param_groups, options, rates, strict=True):
-            group.update(option, lr=rate)  # the configuration decides, the state gives the moments
+        self._load_optimizer(state.optimizer, source)
         if state.scaler and self._scaler.is_enabled():
             self._scaler.load_state_dict(state.scaler)
+        if self._average is not None:
+            if state.average:
+                self._average.load(state.average, source)
+            else:
+                self._average.restart()
         self._changes = self._changed_settings(state)
-        step, steps = state.step, len(self._train_loader)
+        step, steps = state.step, self._steps
         if step and steps != state.steps_per_epoch:
             step = step * steps // state.steps_per_epoch
             logger.warning("an epoch has %d steps now, not %d: going on at %d", steps, state.steps_per_epoch, step)
         return Position(state.epoch, step, {name: list(entry) for name, entry in state.sums.items()})
+
+    def _load_optimizer(self, saved: dict, source: Path) -> None:
+        """Take the moments from the state; rates, decay and kernel stay as configured."""
+        own, groups = self._optimizer.state_dict()["param_groups"], saved.get("param_groups", [])
+        if len(own) == len(groups):
+            groups = [{**mine, "params": theirs["params"]} for mine, theirs in zip(own, groups, strict=True)]
+        try:
+            self._optimizer.load_state_dict({**saved, "param_groups": groups})
+        except (ValueError, KeyError) as error:
+            raise UserError(f"{source} holds another optimiser than the configuration asks for ({error}); "
+                            "resume with the original configuration, or start anew with --resume none") from error
+        for parameter, moments in self._optimizer.state.items():
+            for name, value in moments.items():
+                if value.shape == parameter.shape:  # in the parameter's memory order, which TRAIN.CHANNELS_LAST sets
+                    moments[name] = torch.empty_like(parameter).copy_(value)
 
     def _changed_settings(self, state: TrainingState) -> list[str]:
         """The settings that differ from those of the state."""
@@ -268,14 +313,25 @@ class _Run:
         cfg, epoch = self._cfg, position.epoch
         if position.step == 0 and epoch and (epoch % cfg.TRAIN.SAVE_EPOCH_INTERVAL == 0 or epoch == cfg.TRAIN.EPOCH):
             self._save_slim(epoch)
-        state = TrainingState(epoch=epoch, step=position.step, steps_per_epoch=len(self._train_loader),
+        state = TrainingState(epoch=epoch, step=position.step, steps_per_epoch=self._steps,
                               world_size=self._world.size, net=net_state(self._net), frozen=self._checksum,
                               optimizer=self._optimizer.state_dict(), scaler=self._scaler.state_dict(),
-                              sums=position.sums, config=cfg.to_dict())
+                              sums=position.sums, config=cfg.to_dict(),
+                              average=self._average.state() if self._average is not None else {})
         save_state(self._paths.checkpoints, state, cfg.TRAIN.KEEP_STATES)
 
     def _save_slim(self, epoch: int) -> None:
-        save_slim(self._paths.slim(epoch), self._actor.model_for_saving(), self._cfg, {"epoch": epoch})
+        with self._average.in_place() if self._average is not None else contextlib.nullcontext():
+            save_slim(self._paths.slim(epoch), self._actor.model_for_saving(), self._cfg, {"epoch": epoch})
+
+    def _save_batch(self, epoch: int, step: int, rank: int) -> Path:
+        """Write the pairs that process `rank` saw in a step; they are loaded again, by their place in the run."""
+        indices = self._batch.samples(rank, step)
+        path = self._paths.bad_batch(epoch, step)
+        content = {"epoch": epoch, "step": step + 1, "rank": rank, "indices": list(indices),
+                   "pairs": [self._train_loader.pairs[epoch, index] for index in indices]}
+        write_tensors(path, content)
+        return path
 
     def _interrupted(self, position: Position) -> TrainingInterrupted:
         """What to raise when a signal stopped the run (on any process)."""

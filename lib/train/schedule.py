@@ -10,19 +10,20 @@ from lib.config import Config
 from lib.utils.errors import UserError
 
 
-def build_optimizer(cfg: Config, groups: Sequence[dict]) -> torch.optim.Optimizer:
-    """AdamW over an actor's parameter groups (each `params` and `lr`).
+def build_optimizer(cfg: Config, groups: Sequence[dict], factor: float = 1.0) -> torch.optim.Optimizer:
+    """AdamW over an actor's parameter groups (each `params` and `lr`), every rate times `factor`.
 
     Raises:
         UserError: TRAIN.OPTIMIZER is something else, or nothing is to be trained.
     """
     if cfg.TRAIN.OPTIMIZER.upper() != "ADAMW":
         raise UserError(f"TRAIN.OPTIMIZER is {cfg.TRAIN.OPTIMIZER!r}; only ADAMW is available")
-    groups = [{**group, "params": list(group["params"])} for group in groups]
+    groups = [{"params": list(group["params"]), "lr": group["lr"] * factor} for group in groups]
     groups = [group for group in groups if group["params"]]
     if not groups:
         raise UserError("no parameter is to be trained; check COMPRESS.TRAINABLE")
-    return torch.optim.AdamW(groups, lr=cfg.TRAIN.LR, weight_decay=cfg.TRAIN.WEIGHT_DECAY)
+    return torch.optim.AdamW(groups, lr=cfg.TRAIN.LR, weight_decay=cfg.TRAIN.WEIGHT_DECAY,
+                             fused=cfg.TRAIN.FUSED_OPTIMIZER or None)
 
 
 @dataclass(frozen=True)

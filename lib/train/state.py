@@ -34,6 +34,7 @@ class TrainingState:
         optimizer, scaler: their state dicts.
         sums: totals of the unfinished epoch's statistics, name -> [sum, count].
         config: the resolved configuration.
+        average: the averaged weights by name (TRAIN.EMA); empty without.
     """
 
     epoch: int
@@ -46,6 +47,7 @@ class TrainingState:
     scaler: dict
     sums: dict[str, list[float]] = field(default_factory=dict)
     config: dict = field(default_factory=dict)
+    average: dict[str, Tensor] = field(default_factory=dict)
 
 
 def state_name(epoch: int, step: int = 0) -> str:
@@ -70,15 +72,24 @@ def save_state(folder: Path, state: TrainingState, keep: int) -> Path:
         UserError: the disk is full or the folder cannot be written; the earlier states are untouched.
     """
     path = folder / state_name(state.epoch, state.step)
-    with atomic_write(path) as temporary:
-        try:
-            torch.save({"format": FORMAT, **vars(state)}, temporary)
-        except RuntimeError as error:  # torch's writer reports a full disk this way
-            raise UserError(f"cannot write {path}: {error}; free disk space or choose another folder. "
-                            "The earlier states are kept.") from error
+    write_tensors(path, {"format": FORMAT, **vars(state)})
     for old in list_states(folder)[max(1, keep):]:
         old.unlink(missing_ok=True)
     return path
+
+
+def write_tensors(path: Path, content: dict) -> None:
+    """Write tensors and plain data with torch.save, whole or not at all.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written; an older file is untouched.
+    """
+    with atomic_write(path) as temporary:
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:  # torch's writer reports a full disk this way
+            raise UserError(f"cannot write {path}: {error}; free disk space or choose another folder. "
+                            "The earlier states are kept.") from error
 
 
 def load_state(path: Path) -> TrainingState:
@@ -141,13 +152,17 @@ def load_net_state(net: nn.Module, state: Mapping[str, Tensor], source: Path) ->
     Raises:
         UserError: the names or shapes differ (another configuration).
     """
-    expected = net_state(net)
+    check_fit(net_state(net), state, source)
+    net.load_state_dict(dict(state), strict=False)
+
+
+def check_fit(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: Path) -> None:
+    """Raise `UserError` where the names or shapes of a state's tensors are not the expected ones."""
     wrong = sorted(set(expected) ^ set(state))
     wrong += [name for name in expected if name in state and expected[name].shape != state[name].shape]
     if wrong:
         raise UserError(f"{source} does not fit the configured model: {len(wrong)} tensors differ, first {wrong[0]}; "
                         "resume with the configuration it was trained with, or start anew with --resume none")
-    net.load_state_dict(dict(state), strict=False)
 
 
 def frozen_checksum(net: nn.Module) -> int:

@@ -1,19 +1,26 @@
 """The training loop: epochs of steps, validation, checkpoints. It knows no tracker, no data set and no loss."""
 
 import contextlib
+import itertools
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from lib.models.layers.drop_path import drawn_paths
+from lib.train.actors import Prepared
 from lib.train.admin.logs import Clock, RunLog, progress_text
 from lib.train.admin.stats import StatSums, format_stats, means, merge
+from lib.train.average import WeightAverage
+from lib.train.batch import BatchPlan
 from lib.train.distributed import World
+from lib.train.gradients import GradientAverage
 from lib.train.schedule import LearningRate
-from lib.train.seeds import draw_generator, seed_step
+from lib.train.seeds import draw_generator, path_generator, seed_step
 from lib.utils.errors import UserError
 from lib.utils.signals import StopRequest
 
@@ -38,9 +45,11 @@ class Loader(Protocol):
 
 
 class Actor(Protocol):
-    """Turns a batch into a loss and the numbers to report."""
+    """Turns a batch, or parts of one, into losses and the numbers to report (see `lib.train.actors.Actor`)."""
 
-    def __call__(self, batch: dict, epoch: int, draw_generator: torch.Generator) -> tuple[Tensor, Stats]: ...
+    def prepare(self, batch: dict, epoch: int) -> Prepared: ...
+    def __call__(self, batch: dict, epoch: int, draws: torch.Generator, prepared: Prepared) -> tuple[Tensor, Stats]: ...
+    def idle_parameters(self, epoch: int, draws: Sequence[torch.Generator]) -> list[nn.Parameter]: ...
     def validate(self, batch: dict, epoch: int) -> Stats: ...
     def train(self) -> Any: ...
     def eval(self) -> Any: ...
@@ -55,9 +64,10 @@ class Recipe:
         seed: of everything random.
         clip_norm: largest gradient norm; 0 does not clip.
         amp: type of automatic mixed precision, None for full precision.
-        draws_per_process: each process draws its own stages, instead of one draw per batch.
+        draws_per_process: each process draws its own stages in each pass, instead of one draw per step.
         print_interval: steps between log lines.
         val_interval: epochs between validations (the last epoch always validates); 0 never validates.
+        save_interval: steps between states within an epoch; 0 saves after epochs only.
     """
 
     epochs: int
@@ -67,6 +77,7 @@ class Recipe:
     draws_per_process: bool = False
     print_interval: int = 50
     val_interval: int = 20
+    save_interval: int = 0
 
 
 @dataclass
@@ -82,29 +93,36 @@ class Trainer:
     """Runs a recipe from a position to its end.
 
     Args:
-        net: the module that trains (not wrapped); its trainable parameters are clipped together.
-        save: called with the position after every epoch, and when the run is stopped within one.
+        net: the module that trains; its trainable parameters are clipped together.
+        batch: how a step's pairs are divided.
+        save: called with the position after every epoch, when the run is stopped within one, and between.
+        save_batch: called with epoch, step (from 0) and rank of a loss that was no number; writes that process's pairs
+            of the step to a file and gives its path.
         scaler: gradient scaler, enabled for float16 only.
-        pairs_per_step: pairs of all processes in one step.
+        average: the weights' average, where there is one; it is what is validated.
     """
 
     def __init__(self, recipe: Recipe, actor: Actor, net: nn.Module, optimizer: torch.optim.Optimizer,
                  learning_rate: LearningRate, train_loader: Loader, val_loader: Loader | None, *,
-                 device: torch.device, world: World, log: RunLog, stop: StopRequest,
-                 scaler: torch.amp.GradScaler, save: Callable[[Position], None], pairs_per_step: int) -> None:
+                 device: torch.device, world: World, log: RunLog, stop: StopRequest, batch: BatchPlan,
+                 scaler: torch.amp.GradScaler, save: Callable[[Position], None],
+                 save_batch: Callable[[int, int, int], Path], average: WeightAverage | None = None) -> None:
         self._recipe, self._actor, self._optimizer, self._learning_rate = recipe, actor, optimizer, learning_rate
-        self._train_loader, self._val_loader = train_loader, val_loader
+        self._train_loader, self._val_loader, self._batch = train_loader, val_loader, batch
         self._device, self._world, self._log, self._stop = device, world, log, stop
-        self._scaler, self._save, self._pairs_per_step = scaler, save, pairs_per_step
+        self._scaler, self._save, self._save_batch, self._average = scaler, save, save_batch, average
+        self._net = net
         self._parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
+        self._gradients = GradientAverage(self._parameters, world)
         self._base_rates = [group["lr"] for group in optimizer.param_groups]
-        self._clock = Clock(pairs_per_step)
+        self._clock = Clock(batch.total)
 
     def run(self, position: Position) -> bool:
         """Train from `position` (changed in place) to the end. False if a signal stopped it; the state is saved then.
 
         Raises:
-            UserError: a loss was not a finite number (names epoch and step; the state saved last is good).
+            UserError: a loss was not a finite number (names epoch, step and a file with the batch; the state saved last
+                is good).
         """
         while position.epoch < self._recipe.epochs:
             if not self._train_epoch(position):
@@ -118,21 +136,24 @@ class Trainer:
 
     def _train_epoch(self, position: Position) -> bool:
         """Finish the epoch that `position` is in and save. False if stopped within it."""
-        epoch, steps, recipe = position.epoch + 1, len(self._train_loader), self._recipe
+        epoch, steps, recipe = position.epoch + 1, self.steps_per_epoch, self._recipe
         self._actor.train()
         self._train_loader.set_epoch(epoch)
-        batches = self._batches(self._train_loader, position.step, steps)
+        batches = self._batches(self._train_loader, position.step, steps, self._batch.accumulate)
         sums = StatSums(self._device)
         self._clock.restart()
         self._log.start_progress(f"epoch {epoch}/{recipe.epochs}", steps, position.step)
         try:
-            for batch in batches:
-                self._train_step(batch, epoch, position.step, steps, sums)
+            for parts in batches:
+                self._train_step(parts, epoch, position.step, steps, sums)
                 position.step += 1
                 self._clock.step()
                 self._log.advance()
                 if position.step % recipe.print_interval == 0 and position.step < steps:
                     self._report(position, steps, sums)
+                if recipe.save_interval and position.step % recipe.save_interval == 0 and position.step < steps:
+                    self._collect(position, steps, sums)
+                    self._save(position)
             if not sums.empty:
                 self._report(position, steps, sums)
         finally:
@@ -147,24 +168,72 @@ class Trainer:
         self._save(position)
         return not self._world.any(self._stop.requested)
 
-    def _train_step(self, batch: dict, epoch: int, step: int, steps: int, sums: StatSums) -> None:
-        recipe, rank = self._recipe, self._world.rank
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps of an epoch."""
+        return len(self._train_loader) // self._batch.accumulate
+
+    def _train_step(self, parts: Sequence[dict], epoch: int, step: int, steps: int, sums: StatSums) -> None:
+        """One step of the optimiser; a backward pass for each part of this process's batch."""
+        recipe = self._recipe
         factor = self._learning_rate.factor(epoch, step, steps)
         for group, rate in zip(self._optimizer.param_groups, self._base_rates, strict=True):
             group["lr"] = rate * factor
-        seed_step(recipe.seed, epoch, step, rank)
-        draws = draw_generator(recipe.seed, epoch, step, rank if recipe.draws_per_process else None)
-        with self._autocast():
-            loss, stats = self._actor(self._train_loader.to_device(batch, self._device), epoch, draws)
+        seed_step(recipe.seed, epoch, step, self._world.rank)
+        parts = [self._train_loader.to_device(part, self._device) for part in parts]
+        prepared = self._prepare(parts, epoch, step)
         self._optimizer.zero_grad(set_to_none=True)  # a stage that did not run keeps no gradient and is not decayed
-        self._scaler.scale(loss).backward()
-        if recipe.clip_norm > 0:
-            self._scaler.unscale_(self._optimizer)
-            nn.utils.clip_grad_norm_(self._parameters, recipe.clip_norm)
+        for number, (part, known) in enumerate(zip(parts, prepared, strict=True)):
+            draws = self._draws(epoch, step, self._batch.unit(self._world.rank, number))
+            with self._paths(epoch, step, number, "loss"):
+                with self._autocast():
+                    loss, stats = self._actor(part, epoch, draws, known)
+                with self._averaging(epoch, step) if number + 1 == len(parts) else contextlib.nullcontext():
+                    self._scaler.scale(loss / len(parts)).backward()
+            sums.watch(loss, step)
+            sums.add(stats)
+        sums.add({"GradNorm": self._clip()})
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        sums.watch(loss, step)
-        sums.add(stats)
+        if self._average is not None:
+            self._average.update((epoch - 1) * steps + step + 1)
+
+    def _prepare(self, parts: Sequence[dict], epoch: int, step: int) -> list[Prepared]:
+        """What the losses of the parts need; all get one part's share of the whole batch's counts."""
+        prepared = []
+        for number, part in enumerate(parts):
+            with self._paths(epoch, step, number, "targets"), self._autocast():
+                prepared.append(self._actor.prepare(part, epoch))
+        counts = self._world.sum_on_device(torch.stack([known.counts for known in prepared]).sum(0))
+        share = counts.clamp(min=1) / self._batch.units
+        return [known._replace(counts=share) for known in prepared]
+
+    def _clip(self) -> Tensor:
+        """Take the loss's scale out of the gradients and clip them. Returns their norm before the clipping."""
+        self._scaler.unscale_(self._optimizer)
+        norm = nn.utils.get_total_norm([parameter.grad for parameter in self._parameters if parameter.grad is not None])
+        if self._recipe.clip_norm > 0:
+            nn.utils.clip_grads_with_norm_(self._parameters, self._recipe.clip_norm, norm)
+        if self._scaler.is_enabled():  # too large a scale: the scaler leaves this step out, and so does the average
+            norm = torch.where(torch.isfinite(norm), norm, torch.zeros_like(norm))
+        return norm
+
+    def _draws(self, epoch: int, step: int, unit: int) -> torch.Generator:
+        """The generator of the stage draws of a part of the batch."""
+        return draw_generator(self._recipe.seed, epoch, step, unit if self._recipe.draws_per_process else None)
+
+    def _averaging(self, epoch: int, step: int) -> contextlib.AbstractContextManager:
+        """Around the last backward pass of a step: the gradients become those of all processes."""
+        if self._world.size == 1:
+            return contextlib.nullcontext()
+        units = range(self._batch.units) if self._recipe.draws_per_process else (0,)
+        draws = [self._draws(epoch, step, unit) for unit in units]
+        return self._gradients.averaging(self._actor.idle_parameters(epoch, draws))
+
+    def _paths(self, epoch: int, step: int, number: int, use: str) -> contextlib.AbstractContextManager:
+        """Around a pass: its drop path, drawn for the whole batch."""
+        return drawn_paths(self._net, path_generator(self._recipe.seed, epoch, step, use), self._batch.total,
+                           self._batch.rows(self._world.rank, number), self._device)
 
     def _validate(self, epoch: int) -> bool:
         """Average statistics over the validation pairs (the same in every epoch). False if stopped within them."""
@@ -172,21 +241,23 @@ class Trainer:
         self._actor.eval()
         self._val_loader.set_epoch(0)
         steps = self._world.min(len(self._val_loader))  # the last, smaller batch may be missing on some processes
-        sums, clock = StatSums(self._device), Clock(self._pairs_per_step)
+        sums, clock = StatSums(self._device), Clock(self._batch.size * self._world.size)
         self._log.start_progress(f"validation {epoch}/{self._recipe.epochs}", steps, 0)
         batches, done = self._batches(self._val_loader, 0, steps), 0
         try:
-            for batch in batches:
-                batch = self._val_loader.to_device(batch, self._device)
-                with torch.no_grad(), self._autocast():
-                    sums.add(self._actor.validate(batch, epoch), weight=_pairs(batch))
-                done += 1
-                clock.step()
-                self._log.advance()
+            with self._average.in_place() if self._average is not None else contextlib.nullcontext():
+                self._world.share_buffers(self._net)
+                for (batch,) in batches:
+                    batch = self._val_loader.to_device(batch, self._device)
+                    with torch.no_grad(), self._autocast():
+                        sums.add(self._actor.validate(batch, epoch), weight=_pairs(batch))
+                    done += 1
+                    clock.step()
+                    self._log.advance()
         finally:
             batches.close()
             self._log.end_progress()
-        totals, _ = self._gather(sums)
+        totals, _, _ = self._gather(sums)
         averages = means(totals)
         if done == steps:
             text, _ = progress_text("val", epoch, self._recipe.epochs, done, steps, rates=clock.lap(), left=None,
@@ -195,32 +266,28 @@ class Trainer:
             self._log.scalars("val", averages, epoch)
         return done == steps
 
-    def _batches(self, loader: Loader, start: int, end: int) -> Iterator[dict]:
-        """The loader's batches `start` to `end` (not included), until a signal asks any process to stop."""
-        loader.skip(start)
+    def _batches(self, loader: Loader, start: int, end: int, passes: int = 1) -> Iterator[list[dict]]:
+        """The batches of steps `start` to `end` (not included), `passes` for each, until a process is asked to stop."""
+        loader.skip(start * passes)
         iterator = iter(loader)
         for _ in range(start, end):
             try:
-                batch = next(iterator)
+                parts = list(itertools.islice(iterator, passes))
             except RuntimeError:  # the loader's own workers may have died of the signal that asks us to stop
                 if not self._stop.requested:
                     raise
-                batch = None
-            except StopIteration:
-                raise UserError(f"the loader ended before its {end} batches; check the data sets") from None
+                parts = []
+            else:
+                if len(parts) < passes:
+                    raise UserError(f"the loader ended before its {end * passes} batches; check the data sets")
             if self._world.any(self._stop.requested):
                 return
-            yield batch
+            yield parts
 
     def _report(self, position: Position, steps: int, sums: StatSums) -> None:
         """Read the sums, check the losses, and say how it goes."""
+        self._collect(position, steps, sums)
         epoch = position.epoch + 1
-        totals, bad_step = self._gather(sums)
-        if bad_step is not None:
-            raise UserError(f"the loss became NaN or infinite in epoch {epoch}, step {bad_step + 1} of {steps} "
-                            f"({format_stats(means(totals))}); lower TRAIN.LR, raise TRAIN.WARMUP_EPOCH, check the "
-                            "boxes of the data, or turn TRAIN.AMP off. The state saved before it is kept.")
-        merge(position.sums, totals)
         rates = self._clock.lap()
         left = self._clock.remaining((self._recipe.epochs - epoch) * steps + steps - position.step)
         text, details = progress_text("train", epoch, self._recipe.epochs, position.step, steps, rates=rates,
@@ -230,11 +297,32 @@ class Trainer:
         else:
             self._log.progress(text, details)
 
-    def _gather(self, sums: StatSums) -> tuple[dict[str, list[float]], int | None]:
-        """The sums over all processes, and the first bad step of any."""
+    def _collect(self, position: Position, steps: int, sums: StatSums) -> None:
+        """Add what has been summed up to the epoch's totals, and end the run where a loss was no number."""
+        totals, bad_step, rank = self._gather(sums)
+        if bad_step is not None:
+            epoch = position.epoch + 1
+            raise UserError(f"the loss became NaN or infinite in epoch {epoch}, step {bad_step + 1} of {steps} "
+                            f"({format_stats(means(totals))}); {self._keep_bad_batch(epoch, bad_step, rank)}. Lower "
+                            "TRAIN.LR, raise TRAIN.WARMUP_EPOCH, check the boxes of the data, or turn TRAIN.AMP off. "
+                            "The state saved before it is kept.")
+        merge(position.sums, totals)
+
+    def _keep_bad_batch(self, epoch: int, step: int, rank: int) -> str:
+        """Have the main process write the pairs of a step; says where they are, on every process."""
+        text = ""
+        if self._world.is_main:
+            try:
+                text = f"its pairs are in {self._save_batch(epoch, step, rank)}"
+            except UserError as error:
+                text = f"its pairs could not be saved ({error})"
+        return str(self._world.share(text))
+
+    def _gather(self, sums: StatSums) -> tuple[dict[str, list[float]], int | None, int]:
+        """The sums over all processes, and the first bad step of any with that one's rank."""
         totals, bad_step = sums.take()
         if self._world.size == 1:
-            return totals, bad_step
+            return totals, bad_step, 0
         names = self._world.share(list(totals))
         if self._world.any(set(names) != set(totals)):
             raise UserError(f"the processes report different statistics (here {sorted(totals)}); "
@@ -243,9 +331,9 @@ class Trainer:
         bad_steps = torch.zeros(self._world.size, dtype=torch.float64)
         bad_steps[self._world.rank] = 0 if bad_step is None else bad_step + 1
         flat = self._world.sum(torch.cat([values.flatten(), bad_steps]))
-        found = [int(step) - 1 for step in flat[values.numel():] if step > 0]
+        found = [(int(step) - 1, rank) for rank, step in enumerate(flat[values.numel():].tolist()) if step > 0]
         summed = flat[:values.numel()].reshape(-1, 2).tolist()
-        return dict(zip(names, summed, strict=True)), min(found, default=None)
+        return dict(zip(names, summed, strict=True)), *min(found, default=(None, 0))
 
     def _rate(self) -> float:
         return self._optimizer.param_groups[0]["lr"]

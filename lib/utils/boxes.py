@@ -16,6 +16,12 @@ def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
     return torch.cat([centre - wh / 2, centre + wh / 2], dim=-1)
 
 
+def cxcywh_to_xywh(boxes: Tensor) -> Tensor:
+    """(..., 4) centre and size -> top-left corner and size."""
+    centre, wh = boxes.split(2, dim=-1)
+    return torch.cat([centre - wh / 2, wh], dim=-1)
+
+
 def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
     """(..., 4) two corners -> centre and size."""
     low, high = boxes.split(2, dim=-1)

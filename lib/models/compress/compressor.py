@@ -1,5 +1,6 @@
 """The compressor: a frozen teacher and a trainable student that share one forward pass, stage by stage."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -7,6 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from lib.models.base import Prediction, StagedTracker, Tokens
+
+
+class Targets(NamedTuple):
+    """Outcome of the teacher's own pass, without gradient.
+
+    Attributes:
+        prediction: what the teacher says, or None when it was not asked for.
+        features: per stage, (B, L, C) float32 output tokens before the final norm; empty when not asked for.
+        chain: the tokens before each stage and after the last, where a mixed pass may start from them; else empty.
+    """
+
+    prediction: Prediction | None = None
+    features: tuple[Tensor, ...] = ()
+    chain: tuple[Tokens, ...] = ()
 
 
 class Compressed(NamedTuple):
@@ -39,10 +54,12 @@ class Compressor(nn.Module):
         teacher_mode: `eval` keeps the teacher in eval mode (paper); `train` lets it follow the student's mode, so that
             drop path and batch statistics are active in it (released code).
         trainable: parts of the student that learn, among embed, layers, norm, head.
+        teacher_dtype: number format of the teacher's own pass; None for that of the student's.
     """
 
     def __init__(self, teacher: StagedTracker, student: StagedTracker, stages: Sequence[range], *,
-                 teacher_mode: str = "eval", trainable: Sequence[str] = ("embed", "layers", "norm", "head")):
+                 teacher_mode: str = "eval", trainable: Sequence[str] = ("embed", "layers", "norm", "head"),
+                 teacher_dtype: torch.dtype | None = None):
         super().__init__()
         if len(stages) != student.depth:
             raise ValueError(f"{len(stages)} stages for a student of {student.depth} layers")
@@ -50,6 +67,8 @@ class Compressor(nn.Module):
         self.student = student
         self.stages = tuple(stages)
         self.teacher_mode = teacher_mode
+        self.teacher_dtype = teacher_dtype
+        self.shares_prefix = False
         for part, parameters in student.parts().items():
             for parameter in parameters:
                 parameter.requires_grad_(parameter.requires_grad and part in trainable)
@@ -69,8 +88,46 @@ class Compressor(nn.Module):
                 module.training = False
         return self
 
+    def share_prefix(self) -> bool:
+        """Let mixed passes start from the teacher's own pass where that is exactly what they would compute.
+
+        The two are the same up to the first stage that the student runs if the student's embedding does not learn and
+        equals the teacher's (all its tensors are compared here, so call this once the weights are loaded), the
+        teacher's own pass has the number format of the mixed one, and the teacher is in eval mode (looked at in each
+        pass).
+
+        Returns:
+            whether they can share.
+        """
+        ours, theirs = (tracker.parts()["embed"] for tracker in (self.student, self.teacher))
+        self.shares_prefix = (self.teacher_dtype is None and not any(parameter.requires_grad for parameter in ours)
+                              and len(ours) == len(theirs)
+                              and all(torch.equal(own, other) for own, other in zip(ours, theirs, strict=True)))
+        return self.shares_prefix
+
+    @torch.no_grad()
+    def targets(self, template: Tensor, search: Tensor, *, guide: bool = True, mimic: bool = True) -> Targets:
+        """The teacher's own pass, as far as it is asked for.
+
+        Args:
+            template: (B, 3, h, w); search: (B, 3, H, W); both normalised.
+            guide: give the teacher's prediction.
+            mimic: give the stage features.
+        """
+        if not (guide or mimic):
+            return Targets()
+        with self._teacher_precision(template.device.type):
+            tokens = self.teacher.embed(template, search)
+            chain = [tokens]
+            for index in range(len(self.stages)):
+                tokens = self._run_stage(index, False, tokens)
+                chain.append(tokens)
+            prediction = self.teacher.predict(tokens) if guide else None
+        return Targets(prediction, tuple(stage.x.float() for stage in chain[1:]) if mimic else (),
+                       tuple(chain) if self.shares_prefix and not self.teacher.training else ())
+
     def forward(self, template: Tensor, search: Tensor, draws: Sequence[bool], *, guide: bool = True,
-                mimic: bool = True) -> Compressed:
+                mimic: bool = True, targets: Targets | None = None) -> Compressed:
         """One mixed pass, and the teacher's own pass where its outputs are needed.
 
         Args:
@@ -78,32 +135,37 @@ class Compressor(nn.Module):
             draws: per stage, True to run the student's layer.
             guide: give the teacher's prediction.
             mimic: give the stage features.
+            targets: of the same crops, if the teacher's own pass was done before.
         """
-        tokens = self.student.embed(template, search)
-        student_features: list[Tensor] = []
-        for index, replaced in zip(range(len(self.stages)), draws, strict=True):
-            tokens = self._run_stage(index, replaced, tokens)
+        if len(draws) != len(self.stages):
+            raise ValueError(f"{len(draws)} draws for {len(self.stages)} stages")
+        if targets is None:
+            targets = self.targets(template, search, guide=guide, mimic=mimic)
+        first = 0
+        if targets.chain:
+            first = [*draws, True].index(True)
+            tokens = targets.chain[first]
+        else:
+            tokens = self.student.embed(template, search)
+        features = list(targets.features[:first])
+        for index in range(first, len(self.stages)):
+            tokens = self._run_stage(index, draws[index], tokens)
             if mimic:
-                student_features.append(tokens.x)
-        prediction = self.student.predict(tokens)
-
-        teacher_prediction, teacher_features = None, []
-        if guide or mimic:
-            with torch.no_grad():
-                target = self.teacher.embed(template, search)
-                for index in range(len(self.stages)):
-                    target = self._run_stage(index, False, target)
-                    if mimic:
-                        teacher_features.append(target.x)
-                if guide:
-                    teacher_prediction = self.teacher.predict(target)
-        return Compressed(prediction, teacher_prediction, tuple(student_features), tuple(teacher_features),
+                features.append(tokens.x)
+        return Compressed(self.student.predict(tokens), targets.prediction, tuple(features), targets.features,
                           tokens.template_length)
 
     def _run_stage(self, index: int, replaced: bool, tokens: Tokens) -> Tokens:
         """One stage: the student's layer, or the teacher's layers it stands for."""
         if replaced:
-            return self.student.layers[index](tokens)
+            return self.student.run_layer(index, tokens)
         for number in self.stages[index]:
-            tokens = self.teacher.layers[number](tokens)
+            tokens = self.teacher.run_layer(number, tokens)
         return tokens
+
+    def _teacher_precision(self, device_type: str) -> contextlib.AbstractContextManager:
+        """Where the teacher's own pass has a number format of its own."""
+        if self.teacher_dtype is None:
+            return contextlib.nullcontext()
+        half = self.teacher_dtype is not torch.float32
+        return torch.autocast(device_type, dtype=self.teacher_dtype if half else None, enabled=half)

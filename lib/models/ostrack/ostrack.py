@@ -45,5 +45,11 @@ class OSTrack(StagedTracker):
               keep_rate: float | None = None) -> Tokens:
         return self.backbone.embed(template, search, template_mask, keep_rate)
 
+    def compile_layers(self) -> None:
+        """As `StagedTracker.compile_layers`; layers that eliminate candidates are left out: their shapes change."""
+        for layer in self.layers:
+            if layer.keep_rate == 1:
+                layer.compile()
+
     def predict(self, tokens: Tokens) -> Prediction:
         return self.box_head(self.backbone.search_features(tokens))

@@ -11,6 +11,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from lib.models.base import Tokens
+from lib.models.layers.drop_path import DropPath
 from lib.models.layers.elimination import eliminate, restore, template_attention
 
 
@@ -18,8 +19,9 @@ class EncoderLayer(Block):
     """One pre-norm transformer layer over `Tokens`; with `keep_rate` < 1 it also eliminates candidates."""
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float, drop_path: float, keep_rate: float = 1.0):
-        super().__init__(dim, num_heads, mlp_ratio, qkv_bias=True, drop_path=drop_path,
-                         norm_layer=partial(nn.LayerNorm, eps=1e-6))
+        super().__init__(dim, num_heads, mlp_ratio, qkv_bias=True, norm_layer=partial(nn.LayerNorm, eps=1e-6))
+        if drop_path > 0:
+            self.drop_path1, self.drop_path2 = DropPath(drop_path), DropPath(drop_path)
         self.keep_rate = keep_rate
 
     def forward(self, tokens: Tokens) -> Tokens:

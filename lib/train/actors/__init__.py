@@ -4,7 +4,7 @@ from torch import nn
 
 from lib.config import Config
 from lib.models.compress import Compressor
-from lib.train.actors.base import Actor
+from lib.train.actors.base import Actor, Prepared
 from lib.train.actors.compresstracker import CompressActor
 from lib.train.actors.ostrack import OSTrackActor
 
@@ -15,4 +15,4 @@ def build_actor(cfg: Config, net: nn.Module) -> Actor:
     return CompressActor(cfg, net) if isinstance(inner, Compressor) else OSTrackActor(cfg, net)
 
 
-__all__ = ["Actor", "CompressActor", "OSTrackActor", "build_actor"]
+__all__ = ["Actor", "CompressActor", "OSTrackActor", "Prepared", "build_actor"]

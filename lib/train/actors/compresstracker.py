@@ -1,12 +1,15 @@
 """Actor of a compression: replacement training with the three losses."""
 
+from collections.abc import Sequence
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lib.models.base import Prediction, StagedTracker
 from lib.models.compress import draw_stages, replacement_probability
-from lib.train.actors.base import Actor
+from lib.train.actors.base import Actor, Prepared
 from lib.train.losses.compression import mimic_loss
+from lib.utils.boxes import cxcywh_to_xywh
 
 
 class CompressActor(Actor):
@@ -20,20 +23,38 @@ class CompressActor(Actor):
         return replacement_probability(epoch, self.cfg.TRAIN.EPOCH, compress.SCHEDULE, compress.P_INIT,
                                        compress.ALPHA1, compress.ALPHA2)
 
-    def __call__(self, batch: dict, epoch: int, draws: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        probability = self.probability(epoch)
-        pattern = draw_stages(len(self.module.stages), probability, draws, self.cfg.COMPRESS.FORCED_STUDENT)
-        return self.loss_of(batch, pattern, probability)
+    def prepare(self, batch: dict, epoch: int) -> Prepared:
+        train = self.cfg.TRAIN
+        targets = self.module.targets(batch["template"], batch["search"], guide=train.SUP_LOGIT, mimic=train.SUP_FEAT)
+        boxes = [batch["search_box"]]
+        if train.SUP_LOGIT:
+            boxes.append(cxcywh_to_xywh(targets.prediction.boxes.squeeze(1)))
+        return Prepared(torch.stack([self._peaks(each) for each in boxes]), targets)
 
-    def loss_of(self, batch: dict, pattern: list[bool],
-                probability: float) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(self, batch: dict, epoch: int, draws: torch.Generator,
+                 prepared: Prepared | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.loss_of(batch, self._draw(epoch, draws), self.probability(epoch), prepared)
+
+    def _draw(self, epoch: int, draws: torch.Generator) -> list[bool]:
+        """Which stages the student runs."""
+        return draw_stages(len(self.module.stages), self.probability(epoch), draws, self.cfg.COMPRESS.FORCED_STUDENT)
+
+    def idle_parameters(self, epoch: int, draws: Sequence[torch.Generator]) -> list[nn.Parameter]:
+        used = [any(stage) for stage in zip(*(self._draw(epoch, each) for each in draws), strict=True)]
+        return [parameter for layer, ran in zip(self.module.student.layers, used, strict=True) if not ran
+                for parameter in layer.parameters() if parameter.requires_grad]
+
+    def loss_of(self, batch: dict, pattern: list[bool], probability: float,
+                prepared: Prepared | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of one batch under a given replacement `pattern` (True = the student's stage)."""
         train, compress = self.cfg.TRAIN, self.cfg.COMPRESS
-        out = self.net(batch["template"], batch["search"], pattern, guide=train.SUP_LOGIT, mimic=train.SUP_FEAT)
-        loss, stats = self.tracking_loss(out.student, batch["search_box"])
+        targets, peaks = (None, [None, None]) if prepared is None else (prepared.targets, prepared.counts)
+        out = self.net(batch["template"], batch["search"], pattern, guide=train.SUP_LOGIT, mimic=train.SUP_FEAT,
+                       targets=targets)
+        loss, stats = self.tracking_loss(out.student, batch["search_box"], peaks[0])
         loss = compress.TRACK_WEIGHT * loss
         if train.SUP_LOGIT:
-            guidance = compress.PRED_WEIGHT * self.guidance_loss(out.student, out.teacher)
+            guidance = compress.PRED_WEIGHT * self.guidance_loss(out.student, out.teacher, peaks[1])
             loss, stats["Loss/dst_logit"] = loss + guidance, guidance.detach()
         if train.SUP_FEAT:
             mimic = compress.FEAT_WEIGHT * mimic_loss(out.student_features, out.teacher_features, out.template_length,

@@ -6,14 +6,16 @@ from torch import Tensor
 from lib.models.base import Prediction
 from lib.models.layers.elimination import keep_rate_at, template_mask
 from lib.models.ostrack import OSTrack
-from lib.train.actors.base import Actor
+from lib.train.actors.base import Actor, Prepared
 
 
 class OSTrackActor(Actor):
     """Trains an `OSTrack` on the ground truth."""
 
-    def __call__(self, batch: dict, epoch: int, draws: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.tracking_loss(self.predict(batch, epoch), batch["search_box"])
+    def __call__(self, batch: dict, epoch: int, draws: torch.Generator,
+                 prepared: Prepared | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        peaks = None if prepared is None else prepared.counts[0]
+        return self.tracking_loss(self.predict(batch, epoch), batch["search_box"], peaks)
 
     def predict(self, batch: dict, epoch: int) -> Prediction:
         backbone = self.cfg.MODEL.BACKBONE

@@ -34,14 +34,25 @@ def gaussian_heatmap(boxes_xywh: Tensor, size: int) -> Tensor:
     Returns:
         (B, 1, S, S) in 0..1, exactly 1 at the cell of the (rounded) centre if that lies in the map.
     """
-    boxes = boxes_xywh * size
-    wh = boxes[:, 2:]
-    centre = (boxes[:, :2] + wh / 2).round()                                          # (B, 2)
+    wh = boxes_xywh[:, 2:] * size
+    centre = _centre_cell(boxes_xywh, size)                                           # (B, 2)
     radius = gaussian_radius(wh[:, 0], wh[:, 1]).trunc().view(-1, 1, 1)               # (B, 1, 1)
-    steps = torch.arange(size, device=boxes.device, dtype=boxes.dtype)
+    steps = torch.arange(size, device=wh.device, dtype=wh.dtype)
     dx = steps.view(1, 1, -1) - centre[:, 0].view(-1, 1, 1)                           # (B, 1, S)
     dy = steps.view(1, -1, 1) - centre[:, 1].view(-1, 1, 1)                           # (B, S, 1)
     sigma = (2 * radius + 1) / 6
     peak = torch.exp(-(dx * dx + dy * dy) / (2 * sigma * sigma))                      # (B, S, S)
     inside = (dx.abs() <= radius) & (dy.abs() <= radius)
     return (peak * inside).unsqueeze(1)
+
+
+def count_peaks(boxes_xywh: Tensor, size: int) -> Tensor:
+    """How many boxes have their peak in the map of `gaussian_heatmap` (0-dim)."""
+    centre = _centre_cell(boxes_xywh, size)
+    return ((centre >= 0) & (centre < size)).all(dim=1).sum()
+
+
+def _centre_cell(boxes_xywh: Tensor, size: int) -> Tensor:
+    """(B, 2) x and y of the cell that a box's centre is rounded to; may lie outside the map."""
+    boxes = boxes_xywh * size
+    return (boxes[:, :2] + boxes[:, 2:] / 2).round()

@@ -1,0 +1,54 @@
+"""The switches of the configuration that change how fast a training is, and not what it learns."""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from lib.config import Config
+from lib.models.base import StagedTracker
+from lib.utils.errors import UserError
+
+
+def apply_switches(cfg: Config, net: nn.Module, device: torch.device) -> None:
+    """TRAIN.CHANNELS_LAST, CHECKPOINT_ACTIVATIONS and COMPILE for a network on `device`, in place.
+
+    Raises:
+        UserError: torch.compile does not work here.
+    """
+    if cfg.TRAIN.CHANNELS_LAST:
+        net.to(memory_format=torch.channels_last)
+    trackers = [module for module in net.modules() if isinstance(module, StagedTracker)]
+    for tracker in trackers:
+        tracker.checkpoint_layers = cfg.TRAIN.CHECKPOINT_ACTIVATIONS
+    if cfg.TRAIN.COMPILE:
+        check_compile(device)
+        for tracker in trackers:
+            tracker.compile_layers()
+
+
+def check_compile(device: torch.device) -> None:
+    """Compile a few operations, so that a missing compiler is found now and not in the first step.
+
+    Raises:
+        UserError: it failed.
+    """
+    try:
+        torch.compile(lambda x: (x * 2).sin())(torch.ones(4, device=device))
+    except Exception as error:  # each backend fails in its own way: no compiler, no Triton, an old GPU
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"TRAIN.COMPILE: torch.compile does not work on {device}: {lines[0]}. It needs a C++ compiler "
+                        "on the CPU and Triton on CUDA; install it, or set TRAIN.COMPILE=false") from error
+
+
+@contextlib.contextmanager
+def matmul_precision(cfg: Config, device: torch.device) -> Iterator[None]:
+    """TF32 for float32 products on CUDA inside, where TRAIN.TF32 asks for it."""
+    before = torch.get_float32_matmul_precision()
+    if cfg.TRAIN.TF32 and device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

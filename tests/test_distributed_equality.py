@@ -1,0 +1,182 @@
+"""Two processes, or several passes, train as one process does with the whole batch."""
+
+import pytest
+import torch
+from torch import nn
+from training_fakes import fit, noise_config
+
+from lib.models.layers.drop_path import DropPath, drawn_paths
+from lib.train.batch import BatchPlan
+from lib.train.distributed import World, join_world
+from lib.train.gradients import GradientAverage
+from lib.train.losses.heatmap import count_peaks, gaussian_heatmap
+from lib.train.seeds import path_generator
+from lib.train.sync_norm import SyncBatchNorm, synchronise_norms
+
+SYNC = {"TRAIN__SYNC_BN": "true"}
+NO_NORM = {"COMPRESS__HEAD_INIT": "teacher_frozen"}
+"""A head that does not learn: its BatchNorm stays in evaluation mode, so that no batch statistics are in the way."""
+
+
+def arbitrary(name):
+    """What no loss depends on: biases before a BatchNorm (and the mean that takes them away again), and the keys' bias.
+
+    Their gradient is what rounding leaves of zero, which AdamW makes a full step of.
+    """
+    norms = name.startswith("box_head.conv") and name.endswith((".0.bias", ".1.running_mean"))
+    return norms or name.endswith("attn.qkv.bias")
+
+
+def assert_same_training(cfg, alone, parts):
+    """The mean of the parts' losses is the loss of the whole in every step, and the results are the same model."""
+    (weights, losses), (other, *_), shares = alone, parts[0], [losses for _, losses in parts]
+    per_step = len(shares[0]) // len(losses)
+    means = [sum(share[step * per_step + number] for share in shares for number in range(per_step))
+             / (per_step * len(shares)) for step in range(len(losses))]
+    assert means == pytest.approx(losses, rel=1e-5)
+    assert abs(shares[0][0] - losses[0]) > 1e-3                                 # each part has pairs of its own
+    assert max(abs(loss - losses[0]) for loss in losses) > 1e-2                 # and the steps matter
+    for name, value in weights.items():
+        if not arbitrary(name):
+            torch.testing.assert_close(other[name], value, rtol=1e-3, atol=2e-5, msg=name)
+
+
+@pytest.mark.parametrize("kind, more", [("ostrack", SYNC), ("ce", SYNC | {"MODEL__BACKBONE__CE_LOC": "[1]",
+                                                                         "MODEL__BACKBONE__CE_KEEP_RATIO": "[0.7]",
+                                                                         "TRAIN__CE_START_EPOCH": 0}),
+                                        ("compresstracker", SYNC),
+                                        ("compresstracker", NO_NORM | {"TRAIN__ACCUMULATE": 2})])
+def test_two_processes_train_as_one(kind, more, monkeypatch, tmp_path, twice):
+    cfg = noise_config(kind, **more)
+    parts = twice(lambda: fit(monkeypatch, tmp_path / "two", cfg))
+    alone = fit(monkeypatch, tmp_path / "one", cfg.with_overrides({"TRAIN.ACCUMULATE": 1}))
+    assert_same_training(cfg, alone, parts)
+
+
+@pytest.mark.parametrize("passes", [2, 4])
+def test_passes_train_as_the_whole_batch(passes, monkeypatch, tmp_path):
+    cfg = noise_config(**NO_NORM)
+    parts = fit(monkeypatch, tmp_path / "parts", cfg.with_overrides({"TRAIN.ACCUMULATE": passes}))
+    assert_same_training(cfg, fit(monkeypatch, tmp_path / "whole", cfg), [parts])
+def test_without_synchronised_norms_two_processes_see_two_batches(monkeypatch, tmp_path, twice):
+    cfg = noise_config("ostrack")
+    (_, first), (_, second) = twice(lambda: fit(monkeypatch, tmp_path / "two", cfg))
+    _, whole = fit(monkeypatch, tmp_path / "one", cfg)
+    assert (first[0] + second[0]) / 2 != pytest.approx(whole[0], rel=1e-3)
+
+
+# ---------------------------------------------------------------- the parts
+
+def test_rows_of_the_parts_make_up_the_batch():
+    plan = BatchPlan(24, processes=2, accumulate=3)
+    assert plan.size == 4
+    parts = [list(range(24))[plan.rows(rank, number)] for number in range(3) for rank in range(2)]
+    assert parts[3] == [9, 11, 13, 15] and sorted(sum(parts, [])) == list(range(24))
+    assert [plan.unit(rank, number) for number in range(3) for rank in range(2)] == list(range(6))
+    assert list(plan.samples(1, 2)) == list(range(49, 72, 2))
+    assert sum(parts[1::2], []) == [index - 48 for index in plan.samples(1, 2)]
+
+
+def test_drop_path_of_a_part_is_that_of_its_rows():
+    net = nn.ModuleList([DropPath(0.5), nn.Identity(), DropPath(0.25)])
+    plan, x = BatchPlan(8, processes=2, accumulate=2), torch.ones(8, 3, 2)
+
+    def draws(rows, step=0, use="loss"):
+        with drawn_paths(net, path_generator(1, 1, step, use), 8, rows, torch.device("cpu")):
+            return [net[layer](x[rows]) for layer in (0, 2)]
+
+    whole = draws(slice(None))
+    for layer, rate in enumerate((0.5, 0.75)):
+        assert set(whole[layer].flatten().tolist()) <= {0.0, torch.tensor(1 / rate).item()}
+        assert len(whole[layer].unique()) == 2 and (whole[layer] == whole[layer][:, :1, :1]).all()
+    for rank in range(2):
+        for number in range(2):
+            rows = plan.rows(rank, number)
+            assert all(torch.equal(part, all_rows[rows]) for part, all_rows in zip(draws(rows), whole, strict=True))
+    assert not torch.equal(whole[0], draws(slice(None), step=1)[0])
+    assert not torch.equal(whole[0], draws(slice(None), use="targets")[0])
+
+
+def test_drop_path_elsewhere_is_timms():
+    layer = DropPath(0.5)
+    torch.manual_seed(0)
+    first = layer(torch.ones(64, 2, 2))
+    assert set(first.unique().tolist()) == {0.0, 2.0} and layer.scale is None
+    layer.eval()
+    with drawn_paths(layer, path_generator(1, 1, 0, "loss"), 4, slice(None), torch.device("cpu")):
+        assert torch.equal(layer(torch.ones(4, 2, 2)), torch.ones(4, 2, 2))
+
+
+def test_drop_path_drops_the_given_share():
+    layer = DropPath(0.2)
+    with drawn_paths(layer, path_generator(3, 1, 0, "loss"), 4000, slice(None), torch.device("cpu")):
+        kept = layer(torch.ones(4000, 1, 1))
+    assert (kept == 0).float().mean().item() == pytest.approx(0.2, abs=0.02)
+    assert kept.mean().item() == pytest.approx(1, abs=0.03)
+
+
+def test_peaks_are_counted_as_the_heat_map_has_them():
+    boxes = torch.tensor([[0.4, 0.4, 0.2, 0.2], [0.93, 0.1, 0.1, 0.1], [0.9, 0.4, 0.1, 0.3], [-0.3, 0.1, 0.2, 0.2],
+                          [-0.12, 0.0, 0.2, 0.1], [float("nan")] * 4])
+    for size in (4, 7, 16):
+        assert count_peaks(boxes, size) == gaussian_heatmap(boxes, size).eq(1).sum()
+    assert count_peaks(boxes, 16) == 3
+
+
+def test_synchronised_norm_is_that_of_the_whole_batch(twice):
+    x, weights = torch.randn(6, 5, 3, 4), torch.randn(6, 5, 3, 4)
+    x[::2] += 4                                                             # the halves differ
+
+    def half():
+        world, _ = join_world("cpu")
+        net = nn.Sequential(nn.BatchNorm2d(5))
+        synchronise_norms(net, world)
+        assert isinstance(net[0], SyncBatchNorm)
+        mine = x[world.rank::2].clone().requires_grad_()
+        out = net(mine)
+        (out * weights[world.rank::2]).mean().backward()
+        gradients = [mine.grad / 2, world.sum(net[0].weight.grad) / 2, world.sum(net[0].bias.grad) / 2]
+        net.eval()
+        return [out.detach(), *gradients, dict(net[0].state_dict()), net(mine).detach()]
+
+    norm, whole = nn.BatchNorm2d(5), x.clone().requires_grad_()
+    expected = norm(whole)
+    (expected * weights).mean().backward()
+    for rank, (out, gradient, weight, bias, state, evaluated) in enumerate(twice(half)):
+        torch.testing.assert_close(out, expected[rank::2].detach(), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(gradient, whole.grad[rank::2], rtol=1e-4, atol=1e-7)
+        torch.testing.assert_close(weight, norm.weight.grad)
+        torch.testing.assert_close(bias, norm.bias.grad)
+        torch.testing.assert_close(state, dict(norm.state_dict()))
+        torch.testing.assert_close(evaluated, norm.eval()(x)[rank::2].detach())
+        norm.train()
+
+
+def test_a_single_process_keeps_its_norms():
+    net = nn.Sequential(nn.BatchNorm1d(2))
+    synchronise_norms(net, World())
+    assert type(net[0]) is nn.BatchNorm1d
+
+
+def test_gradients_of_parts_are_averaged_and_idle_ones_stay_away(twice, monkeypatch):
+    """Parameter 0 is idle, 1 took part on process 1 only, 2 and 3 on both; each is a bucket of its own."""
+    monkeypatch.setattr("lib.train.gradients.BUCKET_BYTES", 1)
+
+    def run():
+        world, _ = join_world("cpu")
+        parameters = [nn.Parameter(torch.full((2, 3), float(number))) for number in range(4)]
+        parameters[3].data = torch.ones(2, 3, 2, 2).to(memory_format=torch.channels_last)
+        average = GradientAverage(parameters, world)
+        used = parameters[1 + (world.rank == 0):]
+        for scale in (1.0, 10.0):                                           # the first is accumulated, not averaged
+            loss = sum((parameter * scale * (world.rank + 1)).sum() for parameter in used)
+            if scale == 1.0:
+                loss.backward()
+            else:
+                with average.averaging(parameters[:1]):
+                    loss.backward()
+        return [parameter.grad for parameter in parameters], parameters[3].grad.stride() == parameters[3].stride()
+
+    for gradients, same_order in twice(run):
+        assert gradients[0] is None and same_order
+        assert [gradient.unique().tolist() for gradient in gradients[1:]] == [[11.0], [16.5], [16.5]]
