@@ -34,6 +34,7 @@ class TrainingState:
         optimizer, scaler: their state dicts.
         sums: totals of the unfinished epoch's statistics, name -> [sum, count].
         config: the resolved configuration.
+        validated: the last epoch after which everything that was due has been validated.
     """
 
     epoch: int
@@ -46,6 +47,7 @@ class TrainingState:
     scaler: dict
     sums: dict[str, list[float]] = field(default_factory=dict)
     config: dict = field(default_factory=dict)
+    validated: int = 0
 
 
 def state_name(epoch: int, step: int = 0) -> str:
