@@ -271,7 +271,7 @@ class Trainer:
                 self._log.advance(min(world.size, len(sequences) - first))
         finally:
             self._log.end_progress()
-        totals, _ = self._reduce(totals, None)
+        totals, _ = self._reduce(totals)
         averages, good = means(totals), int(totals[sequences.names[0]][1])
         failed = f", {len(sequences) - good} failed" if good < len(sequences) else ""
         self._log.line(f"[track: {epoch}/{self._recipe.epochs}, {good} sequences{failed}] "
@@ -329,7 +329,8 @@ class Trainer:
         """The sums over all processes, and the first bad step of any."""
         return self._reduce(*sums.take())
 
-    def _reduce(self, totals: dict[str, list[float]], bad_step: int | None) -> tuple[dict[str, list[float]], int | None]:
+    def _reduce(self, totals: dict[str, list[float]],
+                bad_step: int | None = None) -> tuple[dict[str, list[float]], int | None]:
         """`_gather` for sums that have been read."""
         if self._world.size == 1:
             return totals, bad_step
