@@ -1,11 +1,16 @@
 """Fixtures that all tests share."""
 
+import importlib.util
 import multiprocessing
 import os
 import pickle
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -67,3 +72,78 @@ def twice(tmp_path):
             assert process.exitcode == 0
         return [pickle.loads(result.read_bytes()) for result in results]
     return go
+
+
+@pytest.fixture(scope="session")
+def square_data(tmp_path_factory) -> Path:
+    """Two sequences of a bright square that moves over noise."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for name in ("one", "two"):
+        frames = folder / name / "img"
+        frames.mkdir(parents=True)
+        boxes = []
+        for number in range(24):
+            image = rng.integers(0, 80, (60, 80, 3), dtype=np.uint8)
+            x, y = 15 + 2 * number, 12 + number
+            image[y:y + 16, x:x + 20] = 230
+            cv2.imwrite(str(frames / f"{number + 1:04d}.jpg"), image)
+            boxes.append(f"{x},{y},20,16")
+        (folder / name / "groundtruth_rect.txt").write_text("\n".join(boxes) + "\n")
+    return folder
+
+
+@pytest.fixture
+def square_config(tmp_path, square_data) -> Path:
+    """A configuration of a tracker of 2 layers and 24 channels on that data."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(f"""
+DATA:
+  MAX_SAMPLE_INTERVAL: 5
+  SEARCH: {{SIZE: 64, FACTOR: 4.0, CENTER_JITTER: 1, SCALE_JITTER: 0.1}}
+  TEMPLATE: {{SIZE: 32, FACTOR: 2.0}}
+  TRAIN: {{DATASETS_NAME: ["FOLDER:{square_data}"], DATASETS_RATIO: [1], SAMPLE_PER_EPOCH: 12}}
+  VAL: {{DATASETS_NAME: ["FOLDER:{square_data}"], DATASETS_RATIO: [1], SAMPLE_PER_EPOCH: 7}}
+MODEL:
+  PRETRAIN_FILE: ''
+  BACKBONE: {{TYPE: vit_tiny_patch16_224, EMBED_DIM: 24, DEPTH: 2, NUM_HEADS: 2}}
+  HEAD: {{NUM_CHANNELS: 16}}
+TRAIN: {{BATCH_SIZE: 2, EPOCH: 2, LR: 0.001, LR_DROP_EPOCH: 2, NUM_WORKER: 0, PRINT_INTERVAL: 2, DEVICE: cpu,
+        VAL_EPOCH_INTERVAL: 2, SAVE_EPOCH_INTERVAL: 1, DROP_PATH_RATE: 0.1, THREADS: 1}}
+TEST: {{EPOCH: 2, SEARCH_SIZE: 64, TEMPLATE_SIZE: 32}}
+""")
+    return path
+
+
+@pytest.fixture
+def train_arguments(square_config, tmp_path):
+    """`train_arguments(*more)`: the command line of a training of the tiny configuration."""
+    def line(*more):
+        return ["--script", "ostrack", "--config", str(square_config), "--save_dir", str(tmp_path / "out"), *more]
+    return line
+
+
+@pytest.fixture
+def train_script(root, monkeypatch):
+    """`train_script(arguments)`: run tracking/train.py's main in this process; gives its status."""
+    spec = importlib.util.spec_from_file_location("train_script", root / "tracking" / "train.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_ERROR_FILE"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(line):
+        monkeypatch.setattr(sys, "argv", ["train.py", *line])
+        return module.main()
+    return run
+
+
+@pytest.fixture
+def start_training(root, tmp_path):
+    """`start_training(arguments)`: tracking/train.py in a process of its own, from another folder."""
+    def run(line):
+        environment = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE")}
+        return subprocess.Popen([sys.executable, str(root / "tracking" / "train.py"), *line], cwd=tmp_path,
+                                env={**environment, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True,
+                                start_new_session=True)
+    return run

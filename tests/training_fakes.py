@@ -128,7 +128,7 @@ def tiny_config(folder: Path, **overrides):
     """A real configuration for the fakes (they read none of its model keys)."""
     path = folder / "tiny.yaml"
     path.write_text("TRAIN: {EPOCH: 4, LR_DROP_EPOCH: 2, LR: 0.01, PRINT_INTERVAL: 2, VAL_EPOCH_INTERVAL: 2, "
-                    "SAVE_EPOCH_INTERVAL: 2, BATCH_SIZE: 4, NUM_WORKER: 0, DEVICE: cpu}\n"
+                    "SAVE_EPOCH_INTERVAL: 2, BATCH_SIZE: 4, NUM_WORKER: 0, DEVICE: cpu, PICTURES: 0}\n"
                     "MODEL: {PRETRAIN_FILE: ''}\n")
     texts = [f"{key.replace('__', '.')}={value}" for key, value in overrides.items()]
     return load_config("compresstracker", str(path), texts)

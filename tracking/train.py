@@ -14,10 +14,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib.config import load_config  # noqa: E402
+from lib.config import Config, load_config  # noqa: E402
+from lib.pipeline.evaluation import Evaluation  # noqa: E402
+from lib.pipeline.tracking import TrackingValidation  # noqa: E402
 from lib.train.admin.logs import check_wandb  # noqa: E402
-from lib.train.failures import TrainingInterrupted, record_failure  # noqa: E402
-from lib.train.launch import launch  # noqa: E402
+from lib.train.failures import (  # noqa: E402
+    TrainingInterrupted,
+    end_with_launcher,
+    record_failure,
+    restarts_left,
+)
+from lib.train.launch import Machines, launch  # noqa: E402
 from lib.train.run import ALREADY_FINISHED, RunPaths, check_inputs, find_finished, run_training  # noqa: E402
 from lib.utils.device import pick_device  # noqa: E402
 from lib.utils.errors import UserError  # noqa: E402
@@ -47,21 +54,71 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     parser.add_argument("--use_wandb", type=int, choices=(0, 1), default=0, help="report to Weights & Biases too")
     parser.add_argument("--use_lmdb", type=int, choices=(0, 1), default=0, help="read the data sets' LMDB forms")
+    parser.add_argument("--max_restarts", type=int, default=0, metavar="N",
+                        help="start the processes again after a failure, from the newest state, at most so often "
+                             "(default: %(default)s)")
+    after = parser.add_argument_group("after the last epoch (a run that is finished does only this)")
+    after.add_argument("--evaluate", nargs="+", default=[], metavar="NAME",
+                       help="track and score these test sets, as tracking/test.py and tracking/analysis_results.py do")
+    after.add_argument("--pack", nargs="+", default=[], metavar="NAME",
+                       help="track got10k_test, trackingnet, and pack the results for their servers")
     nodes = parser.add_argument_group("several machines (--mode multi_node, the command runs on each)")
+    nodes.add_argument("--world-size", type=_machines, default=(1, 1), metavar="{N,MIN:MAX}",
+                       help="number of machines (default: 1)")
     nodes.add_argument("--rank", type=int, default=0, help="this machine's number, from 0 (default: %(default)s)")
-    nodes.add_argument("--world-size", type=int, default=1, help="number of machines (default: %(default)s)")
     nodes.add_argument("--ip", default="127.0.0.1", help="address of machine 0 (default: %(default)s)")
     nodes.add_argument("--port", type=int, default=20000, help="free port of machine 0 (default: %(default)s)")
+    nodes.add_argument("--rdzv_endpoint", type=_endpoint, metavar="HOST:PORT",
+                       help="elastic: the machines meet there and agree on their numbers (instead of --rank, --ip and "
+                            "--port); a machine that was lost may come back")
+    nodes.add_argument("--rdzv_id", default="compresstracker", metavar="NAME",
+                       help="elastic: name of the run, the same on all machines and another for every start "
+                            "(default: %(default)s)")
     for name in ("script_prv", "config_prv", "script_teacher", "config_teacher", "distill"):
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)  # taken by OSTrack's script, without effect here
     args = parser.parse_args(arguments)
     if args.nproc_per_node is not None and args.nproc_per_node < 1:
         parser.error("--nproc_per_node must be at least 1")
-    if not 0 <= args.rank < max(1, args.world_size):
-        parser.error("--rank must be in 0..world-size - 1")
+    _check_machines(parser, args)
     if args.seed is not None:
         args.overrides.append(f"TRAIN.SEED={args.seed}")
     return args
+
+
+def _machines(text: str) -> tuple[int, int]:
+    """Smallest and largest number of machines from `N` or `MIN:MAX`."""
+    least, _, most = text.partition(":")
+    numbers = int(least), int(most or least)
+    if not 1 <= numbers[0] <= numbers[1]:
+        raise argparse.ArgumentTypeError(f"{text} is no number of machines; expected N or MIN:MAX, from 1")
+    return numbers
+
+
+def _endpoint(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is no place to meet; expected HOST:PORT")
+    return text
+
+
+def _check_machines(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End with a usage error where the options of the machines and restarts do not go together."""
+    least, most = args.world_size
+    several = args.mode == "multi_node"
+    if args.max_restarts < 0 or (args.max_restarts and args.mode == "single"):
+        parser.error("--max_restarts must be 0 or more and needs --mode multiple or multi_node (under your own "
+                     "torchrun it is an option of torchrun)")
+    if args.rdzv_endpoint is None:
+        if not 0 <= args.rank < most:
+            parser.error("--rank must be in 0..world-size - 1")
+        if several and (least != most or args.max_restarts):
+            parser.error("--world-size MIN:MAX and --max_restarts on several machines need --rdzv_endpoint, without "
+                         "which the machines do not hear of each other's failures")
+    elif not several:
+        parser.error("--rdzv_endpoint needs --mode multi_node")
+    elif args.evaluate or args.pack:
+        parser.error("--evaluate and --pack cannot be used with --rdzv_endpoint, where no machine is the first; train, "
+                     "then give the same command with --mode multiple on one machine")
 
 
 def worker_command(args: argparse.Namespace) -> list[str]:
@@ -84,22 +141,56 @@ def train(args: argparse.Namespace) -> int:
                        "MODEL.PRETRAIN_FILE names")
     if args.use_wandb:
         check_wandb()
+    evaluation = Evaluation(args.evaluate, args.pack)
     cfg = load_config(args.script, args.config, args.overrides)
-    if args.mode == "single":
-        run_training(cfg, args.save_dir, resume=args.resume, device=args.device, use_wandb=bool(args.use_wandb))
-        return 0
     paths = RunPaths(Path(args.save_dir).expanduser().absolute(), cfg.script, cfg.name)
     finished = find_finished(cfg, paths, args.resume)
     if finished is not None:
         logger.info("%s", ALREADY_FINISHED.format(finished))
+    else:
+        status = _train(args, cfg, paths)
+        if status:
+            return status
+    if not evaluation.names or not _evaluates(args):
         return 0
-    device = pick_device(cfg.TRAIN.DEVICE if args.device == "auto" else args.device)
-    processes = args.nproc_per_node or _gpus(device.type)
-    check_inputs(cfg, processes * args.world_size)
-    if args.mode == "multiple":
-        return launch(worker_command(args), processes)
-    return launch(worker_command(args), processes, nodes=args.world_size, node=args.rank, address=args.ip,
-                  port=args.port)
+    workers = 0 if args.mode == "single" else _processes(args, cfg)
+    return evaluation.run(cfg, paths.slim(cfg.TRAIN.EPOCH), paths.save_dir, device=_device(args, cfg), threads=workers,
+                          num_gpus=max(1, workers))
+
+
+def _train(args: argparse.Namespace, cfg: Config, paths: RunPaths) -> int:
+    """The training itself; exit status 0, or that of the signal that stopped it."""
+    if args.resume != "auto" and (args.max_restarts or args.rdzv_endpoint or restarts_left()):
+        raise UserError(f"--resume {args.resume} cannot be used where the processes may be started again: they would "
+                        "begin there each time. Start without restarts first, or move the earlier files in "
+                        f"{paths.checkpoints} away, and use --resume auto")
+    sequences = TrackingValidation(cfg) if cfg.TRAIN.TRACK_EPOCH_INTERVAL else None
+    if args.mode == "single":
+        run_training(cfg, args.save_dir, resume=args.resume, device=args.device, use_wandb=bool(args.use_wandb),
+                     sequences=sequences)
+        return 0
+    processes = _processes(args, cfg)
+    least, most = args.world_size if args.mode == "multi_node" else (1, 1)
+    check_inputs(cfg, processes * most)
+    machines = None
+    if args.mode == "multi_node":
+        machines = (Machines(least, most, args.rdzv_endpoint, run_id=args.rdzv_id) if args.rdzv_endpoint else
+                    Machines(least, most, f"{args.ip}:{args.port}", number=args.rank))
+    return launch(worker_command(args), processes, machines, args.max_restarts)
+
+
+def _evaluates(args: argparse.Namespace) -> bool:
+    """Whether this process, on this machine, does what comes after the training."""
+    return args.rank == 0 and int(os.environ.get("RANK", "0")) == 0
+
+
+def _device(args: argparse.Namespace, cfg: Config) -> str:
+    return cfg.TRAIN.DEVICE if args.device == "auto" else args.device
+
+
+def _processes(args: argparse.Namespace, cfg: Config) -> int:
+    """Processes on this machine."""
+    return args.nproc_per_node or _gpus(pick_device(_device(args, cfg)).type)
 
 
 def _gpus(device_type: str) -> int:
@@ -113,6 +204,7 @@ def main() -> int:
     args = parse_arguments()
     if int(os.environ.get("RANK", "0")) > 0:
         setup_logging(quiet=True)
+    end_with_launcher()
     try:
         return train(args)
     except TrainingInterrupted as stopped:

@@ -84,6 +84,9 @@ def _data(cfg):
                    "expected one ratio for each data set")
         elif names and not sum(ratios) > 0:
             yield f"DATA.{part}.DATASETS_RATIO is {show(ratios)}; expected at least one ratio above 0"
+    if cfg.TRAIN.TRACK_EPOCH_INTERVAL and not cfg.DATA.VAL.TRACK:
+        yield (f"TRAIN.TRACK_EPOCH_INTERVAL is {cfg.TRAIN.TRACK_EPOCH_INTERVAL}, but DATA.VAL.TRACK is empty; name the "
+               "test set that is tracked, for example got10k_val")
 
 
 def _training(cfg):

@@ -1,13 +1,19 @@
-"""How a training ends early: stopped by a signal, or failed, which the launcher of several processes must learn."""
+"""How a training ends early: stopped by a signal, left alone by its launcher, or failed, which the launcher of several
+processes must learn."""
 
 import json
+import logging
 import os
+import signal
+import threading
 import time
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
 
 from lib.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 """Environment variable in which torchrun names the file for a process's cause of failure."""
@@ -16,15 +22,55 @@ ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 def record_failure(error: BaseException, environ: Mapping[str, str] = os.environ) -> bool:
     """Write why this process fails where its launcher looks for it. False if no launcher waits for it.
 
-    A `UserError` is recorded as its message, anything else with its traceback.
+    A `UserError` is recorded as its message, anything else with its traceback. A launcher that will start the
+    processes again says nothing of the cause, so it is logged then.
     """
     path = environ.get(ERROR_FILE)
     if not path:
         return False
     text = str(error) if isinstance(error, UserError) else "".join(traceback.format_exception(error)).rstrip()
+    if restarts_left(environ):
+        logger.error("process %s: %s", environ.get("RANK", "?"), text)
     content = {"message": {"message": text, "extraInfo": {"timestamp": str(int(time.time())), "order": time.time_ns()}}}
     Path(path).write_text(json.dumps(content), encoding="utf-8")
     return True
+
+
+def restarts_left(environ: Mapping[str, str] = os.environ) -> int:
+    """How often the launcher of this process will start the processes again after a failure."""
+    return int(environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) - int(environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+LAUNCHER = "TRAIN_LAUNCHER"
+"""Environment variable with the process number of the launcher, where it is this project's."""
+
+WATCH_EVERY = 1.0
+"""Seconds between two looks at the launcher."""
+
+GRACE = 30.0
+"""Seconds that a process has to save and end after its launcher has died."""
+
+
+def end_with_launcher(environ: Mapping[str, str] = os.environ) -> None:
+    """Do not train on alone when the launcher dies without a word (SIGKILL): nobody could see or stop the processes.
+
+    A process that torchrun's agent started gets SIGTERM then, which saves the state and stops. If it is not gone after
+    `GRACE` seconds, it is ended whatever it does. Without a launcher nothing is watched.
+    """
+    if "TORCHELASTIC_RUN_ID" not in environ:
+        return
+    launcher = int(environ.get(LAUNCHER, os.getppid()))
+
+    def watch() -> None:
+        pause = threading.Event()
+        while os.getppid() == launcher:
+            pause.wait(WATCH_EVERY)
+        logger.error("the launcher of process %s is gone; stopping", environ.get("RANK", "?"))
+        os.kill(os.getpid(), signal.SIGTERM)
+        pause.wait(GRACE)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="launcher-watch", daemon=True).start()
 
 
 class TrainingInterrupted(KeyboardInterrupt):

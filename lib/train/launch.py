@@ -6,25 +6,62 @@ import signal
 import sys
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig, launch_agent
 
+from lib.train.failures import LAUNCHER
 from lib.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-def launch(command: Sequence[str], processes: int, *, nodes: int = 1, node: int = 0, address: str = "",
-           port: int = 0) -> int:
-    """Run `command` (arguments of this Python) in `processes` processes here, as one of `nodes` machines.
+
+@dataclass(frozen=True)
+class Machines:
+    """The machines of a run, and how they find each other.
+
+    Attributes:
+        least, most: how many there are; where the two differ, machines may come and go.
+        endpoint: HOST:PORT of the machine where they meet; one machine alone needs none.
+        number: this machine's, from 0, which is the one at `endpoint`; None lets them agree on their numbers (elastic).
+        run_id: what an elastic run is called, the same on all machines.
+    """
+
+    least: int = 1
+    most: int = 1
+    endpoint: str = ""
+    number: int | None = None
+    run_id: str = "compresstracker"
+
+    def rendezvous(self) -> dict[str, Any]:
+        """What torchrun's agent needs to know of it."""
+        size = {"min_nodes": self.least, "max_nodes": self.most}
+        if not self.endpoint:
+            return size | {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "local_addr": "localhost",
+                           "run_id": uuid.uuid4().hex}
+        if self.number is not None:
+            return size | {"rdzv_backend": "static", "rdzv_endpoint": self.endpoint, "run_id": self.run_id,
+                           "rdzv_configs": {"rank": self.number}}
+        here = self.endpoint.rpartition(":")[0] in ("localhost", "127.0.0.1")
+        return size | {"rdzv_backend": "c10d", "rdzv_endpoint": self.endpoint, "run_id": self.run_id,
+                       "local_addr": "localhost" if here else None}
+
+
+def launch(command: Sequence[str], processes: int, machines: Machines | None = None, restarts: int = 0) -> int:
+    """Run `command` (arguments of this Python) in `processes` processes here, as one of the `machines`.
 
     Each gets torchrun's environment (RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT). When one fails, the
-    others are ended. SIGINT and SIGTERM go to all of them, which have 30 seconds to save.
+    others are ended; all are started again, `restarts` times, and each time after machines came or went. SIGINT and
+    SIGTERM go to all of them, which have 30 seconds to save.
 
     Args:
-        address, port: where machine 0 listens; needed for several machines, chosen here for one.
+        machines: None is this one alone.
+        restarts: more than 0 on several machines needs an elastic run: only there do the machines hear of a failure.
 
     Returns:
         exit status: 0, or 128 + the signal that stopped the run.
@@ -32,16 +69,13 @@ def launch(command: Sequence[str], processes: int, *, nodes: int = 1, node: int 
     Raises:
         UserError: a process failed (the message is that of the first one), or the machines do not find each other.
     """
+    machines = machines or Machines()
     _silence_agent()
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP suspects unused parameters where a draw uses them all
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-    if nodes == 1:
-        meeting = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "local_addr": "localhost"}
-    else:
-        meeting = {"rdzv_backend": "static", "rdzv_endpoint": f"{address}:{port}", "rdzv_configs": {"rank": node}}
-    config = LaunchConfig(min_nodes=nodes, max_nodes=nodes, nproc_per_node=processes, run_id=uuid.uuid4().hex
-                          if nodes == 1 else "compresstracker", max_restarts=0, monitor_interval=0.2,
-                          logs_specs=DefaultLogsSpecs(), **meeting)
+    config = LaunchConfig(nproc_per_node=processes, max_restarts=restarts, monitor_interval=0.2,
+                          logs_specs=DefaultLogsSpecs(), **machines.rendezvous())
+    os.environ[LAUNCHER] = str(os.getpid())
     try:
         launch_agent(config, sys.executable, ["-u", *command])
     except SignalException as error:
@@ -51,9 +85,12 @@ def launch(command: Sequence[str], processes: int, *, nodes: int = 1, node: int 
         if failure.exitcode in (128 + signal.SIGINT, 128 + signal.SIGTERM):
             return failure.exitcode  # it was asked to stop by itself, and has said so
         raise UserError(describe_failure(rank, failure)) from error
-    except (torch.distributed.DistError, ConnectionError, TimeoutError) as error:
-        raise UserError(f"the {nodes} machines did not meet at {address or 'localhost'}:{port}: {error}; check --ip, "
-                        "--port, --world-size and --rank, and that machine 0 is reachable") from error
+    except (torch.distributed.DistError, RendezvousError, ConnectionError, TimeoutError) as error:
+        raise UserError(f"the {machines.most} machines did not meet at {machines.endpoint or 'localhost'}: {error}; "
+                        "check --ip and --port or --rdzv_endpoint, --world-size and --rank, and that the machine there "
+                        "is reachable") from error
+    finally:
+        del os.environ[LAUNCHER]
     return 0
 
 

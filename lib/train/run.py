@@ -2,19 +2,23 @@
 
 import contextlib
 import logging
+import math
+import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
 from lib.config import Config
 from lib.models.build import build_for_train, find_pretrained
-from lib.models.checkpoint import save_slim
+from lib.models.checkpoint import read_checkpoint, save_slim
 from lib.train.actors import build_actor
 from lib.train.admin.logs import RunLog
+from lib.train.admin.pictures import prediction_picture
 from lib.train.average import WeightAverage
 from lib.train.batch import BatchPlan, describe_rule, plan_batch, rate_factor
 from lib.train.data import build_loader
@@ -35,8 +39,9 @@ from lib.train.state import (
     write_tensors,
 )
 from lib.train.sync_norm import synchronise_norms
-from lib.train.trainer import Actor, Loader, Position, Recipe, Trainer
+from lib.train.trainer import Actor, Loader, Position, Recipe, TrackedSequences, Trainer
 from lib.utils.errors import UserError
+from lib.utils.files import remove_unfinished
 from lib.utils.signals import StopRequest
 
 logger = logging.getLogger(__name__)
@@ -77,14 +82,24 @@ class RunPaths:
     def bad_batch(self, epoch: int, step: int) -> Path:
         """The pairs of a step (counted from 0) whose loss was not a number."""
         return self.checkpoints / f"nan_batch_ep{epoch:04d}_step{step + 1:06d}.pt"
+    @property
+    def best(self) -> Path:
+        """The slim checkpoint that validated best so far."""
+        return self.checkpoints / f"{MODEL_NAMES.get(self.script, self.script)}_best.pth.tar"
+
+    @property
+    def wandb_id(self) -> Path:
+        """Keeps the run's identity at Weights & Biases."""
+        return self.checkpoints / "wandb_id.txt"
 
     def slim_checkpoints(self) -> list[Path]:
-        """All slim checkpoints there are."""
+        """All slim checkpoints of epochs there are."""
         return sorted(self.checkpoints.glob("*_ep*.pth.tar"))
 
 
 def run_training(cfg: Config, save_dir: str | Path, *, resume: str | Path = "auto", device: str = "auto",
-                 log_to_console: bool = True, use_wandb: bool = False) -> Path:
+                 log_to_console: bool = True, use_wandb: bool = False,
+                 sequences: TrackedSequences | None = None) -> Path:
     """Train what `cfg` describes, or go on with it, and return the final slim checkpoint.
 
     Runs in this process; under torchrun (RANK, WORLD_SIZE, LOCAL_RANK set) it is one of several. A run that is already
@@ -97,11 +112,14 @@ def run_training(cfg: Config, save_dir: str | Path, *, resume: str | Path = "aut
         device: `auto` (then TRAIN.DEVICE decides), `cpu`, `cuda` or `cuda:N`.
         log_to_console: progress on the console too; the log file is always written.
         use_wandb: report to Weights & Biases as well.
+        sequences: of the validation by tracking, which TRAIN.TRACK_EPOCH_INTERVAL asks for (see `lib.pipeline`).
 
     Raises:
         UserError: missing data or weights, a state that does not fit, NaN loss, out of memory, full disk.
         TrainingInterrupted: Ctrl-C or SIGTERM; the state is saved and the message says how to go on.
     """
+    if cfg.TRAIN.TRACK_EPOCH_INTERVAL and sequences is None:
+        raise ValueError("TRAIN.TRACK_EPOCH_INTERVAL asks for a validation by tracking, but no sequences are given")
     paths = RunPaths(Path(save_dir).expanduser().absolute(), cfg.script, cfg.name)
     finished = find_finished(cfg, paths, resume)
     if finished is not None:
@@ -110,7 +128,7 @@ def run_training(cfg: Config, save_dir: str | Path, *, resume: str | Path = "aut
         return finished
     world, chosen = join_world(cfg.TRAIN.DEVICE if device == "auto" else device)
     with _global_settings(cfg, chosen), matmul_precision(cfg, chosen), StopRequest() as stop:
-        run = _Run(cfg, paths, world, chosen, stop)
+        run = _Run(cfg, paths, world, chosen, stop, sequences)
         try:
             run.execute(resume, log_to_console, use_wandb)
         except torch.OutOfMemoryError as error:
@@ -126,7 +144,11 @@ def find_finished(cfg: Config, paths: RunPaths, resume: str | Path = "auto") -> 
     if str(resume) != "auto" or not final.is_file():
         return None
     newest = newest_state(paths.checkpoints)
-    return final if newest is None or newest[1].epoch >= cfg.TRAIN.EPOCH else None
+    if newest is None:
+        return final
+    validates = bool(cfg.DATA.VAL.DATASETS_NAME) or cfg.TRAIN.TRACK_EPOCH_INTERVAL > 0
+    done = newest[1].validated if validates else newest[1].epoch
+    return final if done >= cfg.TRAIN.EPOCH else None
 
 
 def build_recipe(cfg: Config) -> Recipe:
@@ -134,7 +156,8 @@ def build_recipe(cfg: Config) -> Recipe:
     return Recipe(epochs=cfg.TRAIN.EPOCH, seed=cfg.TRAIN.SEED, clip_norm=cfg.TRAIN.GRAD_CLIP_NORM,
                   amp=getattr(torch, cfg.TRAIN.AMP_DTYPE) if cfg.TRAIN.AMP else None,
                   draws_per_process=cfg.COMPRESS.DRAWS == "process", print_interval=max(1, cfg.TRAIN.PRINT_INTERVAL),
-                  val_interval=cfg.TRAIN.VAL_EPOCH_INTERVAL, save_interval=cfg.TRAIN.SAVE_STEP_INTERVAL)
+                  val_interval=cfg.TRAIN.VAL_EPOCH_INTERVAL, track_interval=cfg.TRAIN.TRACK_EPOCH_INTERVAL,
+                  save_interval=cfg.TRAIN.SAVE_STEP_INTERVAL)
 
 
 def describe_memory(cfg: Config, batch: BatchPlan, device: torch.device) -> str:
@@ -170,8 +193,10 @@ def _draw_one(loader: Loader) -> None:
 class _Run:
     """The parts of one run, put together."""
 
-    def __init__(self, cfg: Config, paths: RunPaths, world: World, device: torch.device, stop: StopRequest) -> None:
+    def __init__(self, cfg: Config, paths: RunPaths, world: World, device: torch.device, stop: StopRequest,
+                 sequences: TrackedSequences | None) -> None:
         self._cfg, self._paths, self._world, self._device, self._stop = cfg, paths, world, device, stop
+        self._sequences = sequences
         self._recipe, self._batch = build_recipe(cfg), plan_batch(cfg, world.size)
         torch.manual_seed(cfg.TRAIN.SEED)  # the same initial weights on every process
         self._train_loader = self._loader("train")
@@ -187,6 +212,7 @@ class _Run:
         self._average = WeightAverage(self._actor.model_for_saving(), cfg.TRAIN.EMA) if cfg.TRAIN.EMA else None
         self._checksum = frozen_checksum(self._net)
         self._changes: list[str] = []
+        self._best = -math.inf
 
     def _loader(self, split: str) -> Loader:
         cfg = self._cfg
@@ -201,9 +227,12 @@ class _Run:
         position, source = self._restore(resume)
         if world.is_main:
             paths.checkpoints.mkdir(parents=True, exist_ok=True)
+            remove_unfinished(paths.checkpoints)
             cfg.save(paths.checkpoints / "config.yaml")
         with RunLog(f"{cfg.script}/{cfg.name}", paths.log_file, paths.tensorboard, active=world.is_main,
-                    console=log_to_console, wandb=cfg.to_dict() if use_wandb else None) as log:
+                    console=log_to_console, wandb=cfg.to_dict() if use_wandb else None,
+                    wandb_id=paths.wandb_id) as log:
+            self._log = log
             log.line(self._headline(position, source))
             if self._changes:
                 log.line(f"settings changed since {source.name} was written, so the run does not go on exactly as it "
@@ -211,7 +240,8 @@ class _Run:
             trainer = Trainer(self._recipe, self._actor, self._net, self._optimizer, self._learning_rate,
                               self._train_loader, self._val_loader, device=self._device, world=world, log=log,
                               stop=self._stop, batch=self._batch, scaler=self._scaler, save=self._save,
-                              save_batch=self._save_batch, average=self._average)
+                              save_batch=self._save_batch, average=self._average, sequences=self._sequences,
+                              keep_best=self._keep_best, draw=self._draw if cfg.TRAIN.PICTURES else None)
             if not trainer.run(position):
                 raise self._interrupted(position)
             if world.is_main:
@@ -226,6 +256,9 @@ class _Run:
         amp = f"autocast {self._recipe.amp}".replace("torch.", "") if self._recipe.amp else "full precision"
         start = "from the start" if source is None else f"from epoch {position.epoch}, step {position.step} of {source}"
         rates = ", ".join(dict.fromkeys(f"{group['lr']:.3g}" for group in self._optimizer.param_groups))
+        restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+        if restarts:
+            start += f" (restart {restarts} of {os.environ['TORCHELASTIC_MAX_RESTARTS']})"
         return (f"{cfg.script}/{cfg.name} {start}: {trained / 1e6:.2f} M of {every / 1e6:.2f} M parameters train, "
                 f"{self._recipe.epochs} epochs of {self._steps} steps, {self._batch}, learning rate {rates} "
                 f"({describe_rule(cfg, self._batch.total)}), {self._device}, {amp}, seed {self._recipe.seed}")
@@ -251,15 +284,18 @@ class _Run:
             set_aside(self._abandoned(source))
         if state is None:
             return Position(), None
-        return self._load(state, source), source
+        position = self._load(state, source)
+        if self._world.is_main:
+            self._best = self._best_before(position, str(resume) != "auto")
+        return position, source
 
     def _abandoned(self, source: Path | None) -> list[Path]:
         """Checkpoints of this run that are not part of what continues from `source`: they would be found later."""
         folder = self._paths.checkpoints
         states = list_states(folder)
         if source is None:
-            return states + self._paths.slim_checkpoints()
-        return states[:states.index(source)] if source in states else states
+            return [*states, *self._paths.slim_checkpoints(), self._paths.best, self._paths.wandb_id]
+        return states[:states.index(source)] if source in states else [*states, self._paths.best]
 
     def _load(self, state: TrainingState, source: Path) -> Position:
         load_net_state(self._net, state.net, source)
@@ -280,7 +316,7 @@ class _Run:
         if step and steps != state.steps_per_epoch:
             step = step * steps // state.steps_per_epoch
             logger.warning("an epoch has %d steps now, not %d: going on at %d", steps, state.steps_per_epoch, step)
-        return Position(state.epoch, step, {name: list(entry) for name, entry in state.sums.items()})
+        return Position(state.epoch, step, {name: list(entry) for name, entry in state.sums.items()}, state.validated)
 
     def _load_optimizer(self, saved: dict, source: Path) -> None:
         """Take the moments from the state; rates, decay and kernel stay as configured."""
@@ -304,6 +340,10 @@ class _Run:
                    if old.get(key) != new.get(key) and not key.startswith("TEST.")]
         if state.world_size != self._world.size:
             changed.append(f"processes {state.world_size} -> {self._world.size}")
+            if not self._cfg.TRAIN.TOTAL_BATCH:
+                batch = self._cfg.TRAIN.BATCH_SIZE
+                changed.append(f"pairs per step {state.world_size * batch} -> {self._world.size * batch} (set "
+                               "TRAIN.TOTAL_BATCH to keep their number)")
         return changed
 
     def _save(self, position: Position) -> None:
@@ -311,13 +351,15 @@ class _Run:
         if not self._world.is_main:
             return
         cfg, epoch = self._cfg, position.epoch
-        if position.step == 0 and epoch and (epoch % cfg.TRAIN.SAVE_EPOCH_INTERVAL == 0 or epoch == cfg.TRAIN.EPOCH):
+        fresh = position.step == 0 and position.validated < epoch  # not once more after the validation
+        if fresh and (epoch % cfg.TRAIN.SAVE_EPOCH_INTERVAL == 0 or epoch == cfg.TRAIN.EPOCH):
             self._save_slim(epoch)
         state = TrainingState(epoch=epoch, step=position.step, steps_per_epoch=self._steps,
                               world_size=self._world.size, net=net_state(self._net), frozen=self._checksum,
                               optimizer=self._optimizer.state_dict(), scaler=self._scaler.state_dict(),
                               sums=position.sums, config=cfg.to_dict(),
-                              average=self._average.state() if self._average is not None else {})
+                              average=self._average.state() if self._average is not None else {},
+                              validated=position.validated)
         save_state(self._paths.checkpoints, state, cfg.TRAIN.KEEP_STATES)
 
     def _save_slim(self, epoch: int) -> None:
@@ -332,6 +374,47 @@ class _Run:
                    "pairs": [self._train_loader.pairs[epoch, index] for index in indices]}
         write_tensors(path, content)
         return path
+
+    def _keep_best(self, epoch: int, scores: Mapping[str, float]) -> None:
+        """Write the best checkpoint if this is it: by the AUC of tracking where that is validated, else by the IoU."""
+        score = scores.get(self._measure, math.nan)
+        if not self._cfg.TRAIN.KEEP_BEST or not self._world.is_main or not score > self._best:
+            return
+        self._best = score
+        save_slim(self._paths.best, self._actor.model_for_saving(), self._cfg,
+                  {"epoch": epoch, "measure": self._measure, "score": score})
+        self._log.line(f"best so far: {self._measure} {score:.4g} after epoch {epoch}, in {self._paths.best.name}")
+
+    @property
+    def _measure(self) -> str:
+        return "AUC" if self._cfg.TRAIN.TRACK_EPOCH_INTERVAL else "IoU"
+
+    def _best_before(self, position: Position, forked: bool) -> float:
+        """The score to beat: that of the best checkpoint there is, if it was written before `position`.
+
+        A later one comes from a way that is not gone on; the same validation will write it again, unless the run is
+        `forked`: then it is set aside.
+        """
+        best = self._paths.best
+        if not best.is_file():
+            return -math.inf
+        try:
+            content = read_checkpoint(best)
+        except UserError as error:
+            logger.warning("skipped: %s", error)
+            return -math.inf
+        if content.get("epoch", math.inf) > position.epoch:
+            if forked:
+                set_aside([best])
+            return -math.inf
+        return content["score"] if content.get("measure") == self._measure else -math.inf
+
+    def _draw(self, batch: dict, epoch: int) -> np.ndarray:
+        """A picture of the first pairs of a batch with what the model says about them."""
+        number, data = self._cfg.TRAIN.PICTURES, self._cfg.DATA
+        boxes = self._actor.predict(batch, epoch).boxes
+        return prediction_picture(batch["search"][:number], batch["search_box"][:number], boxes[:number], data.MEAN,
+                                  data.STD)
 
     def _interrupted(self, position: Position) -> TrainingInterrupted:
         """What to raise when a signal stopped the run (on any process)."""

@@ -35,6 +35,7 @@ class TrainingState:
         sums: totals of the unfinished epoch's statistics, name -> [sum, count].
         config: the resolved configuration.
         average: the averaged weights by name (TRAIN.EMA); empty without.
+        validated: the last epoch after which everything that was due has been validated.
     """
 
     epoch: int
@@ -48,6 +49,7 @@ class TrainingState:
     sums: dict[str, list[float]] = field(default_factory=dict)
     config: dict = field(default_factory=dict)
     average: dict[str, Tensor] = field(default_factory=dict)
+    validated: int = 0
 
 
 def state_name(epoch: int, step: int = 0) -> str:

@@ -3,18 +3,20 @@
 import contextlib
 import itertools
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lib.models.layers.drop_path import drawn_paths
 from lib.train.actors import Prepared
 from lib.train.admin.logs import Clock, RunLog, progress_text
-from lib.train.admin.stats import StatSums, format_stats, means, merge
+from lib.train.admin.stats import StatSums, format_duration, format_stats, means, merge
 from lib.train.average import WeightAverage
 from lib.train.batch import BatchPlan
 from lib.train.distributed import World
@@ -51,8 +53,23 @@ class Actor(Protocol):
     def __call__(self, batch: dict, epoch: int, draws: torch.Generator, prepared: Prepared) -> tuple[Tensor, Stats]: ...
     def idle_parameters(self, epoch: int, draws: Sequence[torch.Generator]) -> list[nn.Parameter]: ...
     def validate(self, batch: dict, epoch: int) -> Stats: ...
+    def model_for_saving(self) -> nn.Module: ...
     def train(self) -> Any: ...
     def eval(self) -> Any: ...
+
+
+class TrackedSequences(Protocol):
+    """Test sequences for the validation by tracking, in an order in which neighbours are about equally long.
+
+    `names` are the scores that `score` gives, each as `[sum, count]` and in per cent; a sequence that failed adds
+    nothing. `score` returns early when `stopped` says so.
+    """
+
+    names: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+    def score(self, number: int, model: nn.Module, device: torch.device,
+              stopped: Callable[[], bool]) -> dict[str, list[float]]: ...
 
 
 @dataclass(frozen=True)
@@ -67,7 +84,8 @@ class Recipe:
         draws_per_process: each process draws its own stages in each pass, instead of one draw per step.
         print_interval: steps between log lines.
         val_interval: epochs between validations (the last epoch always validates); 0 never validates.
-        save_interval: steps between states within an epoch; 0 saves after epochs only.
+        track_interval: the same for the validation by tracking.
+        save_interval: steps between two saves within an epoch; 0 saves after epochs only.
     """
 
     epochs: int
@@ -77,16 +95,21 @@ class Recipe:
     draws_per_process: bool = False
     print_interval: int = 50
     val_interval: int = 20
+    track_interval: int = 0
     save_interval: int = 0
 
 
 @dataclass
 class Position:
-    """Where the loop is: finished epochs, finished steps of the next one, and that one's totals so far."""
+    """Where the loop is: finished epochs, finished steps of the next one, and that one's totals so far.
+
+    `validated` is the last epoch after which everything that was due has been validated.
+    """
 
     epoch: int = 0
     step: int = 0
     sums: dict[str, list[float]] = field(default_factory=dict)
+    validated: int = 0
 
 
 class Trainer:
@@ -95,27 +118,38 @@ class Trainer:
     Args:
         net: the module that trains; its trainable parameters are clipped together.
         batch: how a step's pairs are divided.
-        save: called with the position after every epoch, when the run is stopped within one, and between.
+        save: called with the position after every epoch, after a validation, every `save_interval` steps, and when
+            the run is stopped within an epoch.
         save_batch: called with epoch, step (from 0) and rank of a loss that was no number; writes that process's pairs
             of the step to a file and gives its path.
         scaler: gradient scaler, enabled for float16 only.
         average: the weights' average, where there is one; it is what is validated.
+        sequences: for the validation by tracking; None does without.
+        keep_best: called with the epoch and its validation's scores by name, while the model has the weights that were
+            validated.
+        draw: makes a picture (H, W, 3) RGB uint8 of what the network says about a batch of the validation; None draws
+            nothing.
     """
 
     def __init__(self, recipe: Recipe, actor: Actor, net: nn.Module, optimizer: torch.optim.Optimizer,
                  learning_rate: LearningRate, train_loader: Loader, val_loader: Loader | None, *,
                  device: torch.device, world: World, log: RunLog, stop: StopRequest, batch: BatchPlan,
                  scaler: torch.amp.GradScaler, save: Callable[[Position], None],
-                 save_batch: Callable[[int, int, int], Path], average: WeightAverage | None = None) -> None:
+                 save_batch: Callable[[int, int, int], Path], average: WeightAverage | None = None,
+                 sequences: TrackedSequences | None = None,
+                 keep_best: Callable[[int, Mapping[str, float]], None] = lambda epoch, scores: None,
+                 draw: Callable[[dict, int], np.ndarray] | None = None) -> None:
         self._recipe, self._actor, self._optimizer, self._learning_rate = recipe, actor, optimizer, learning_rate
         self._train_loader, self._val_loader, self._batch = train_loader, val_loader, batch
         self._device, self._world, self._log, self._stop = device, world, log, stop
         self._scaler, self._save, self._save_batch, self._average = scaler, save, save_batch, average
+        self._sequences, self._keep_best, self._draw = sequences, keep_best, draw
         self._net = net
         self._parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
         self._gradients = GradientAverage(self._parameters, world)
         self._base_rates = [group["lr"] for group in optimizer.param_groups]
-        self._clock = Clock(batch.total)
+        self._clock = Clock(batch.total, device)
+        self._recent: dict[str, list[float]] = {}
 
     def run(self, position: Position) -> bool:
         """Train from `position` (changed in place) to the end. False if a signal stopped it; the state is saved then.
@@ -124,14 +158,33 @@ class Trainer:
             UserError: a loss was not a finite number (names epoch, step and a file with the batch; the state saved last
                 is good).
         """
-        while position.epoch < self._recipe.epochs:
+        while self._validate_due(position):
+            if position.epoch >= self._recipe.epochs:
+                return True
             if not self._train_epoch(position):
                 return False
-            epoch = position.epoch
-            interval = self._recipe.val_interval
-            due = interval > 0 and (epoch % interval == 0 or epoch == self._recipe.epochs)
-            if self._val_loader is not None and due and not self._validate(epoch):
-                return False
+        return False
+
+    def _validate_due(self, position: Position) -> bool:
+        """Do the validations that are due after the epoch before `position`, once. False if stopped within them."""
+        epoch, recipe = position.epoch, self._recipe
+        if position.step or position.validated >= epoch:
+            return True
+        pairs = self._val_loader is not None and _due(epoch, recipe.val_interval, recipe.epochs)
+        tracking = self._sequences is not None and _due(epoch, recipe.track_interval, recipe.epochs)
+        if not pairs and not tracking:
+            return True
+        scores: dict[str, float] = {}
+        with self._average.in_place() if self._average is not None else contextlib.nullcontext():
+            self._world.share_buffers(self._net)
+            for due, validate in ((pairs, self._validate), (tracking, self._track)):
+                found = validate(epoch) if due else {}
+                if found is None:
+                    return False
+                scores |= found
+            self._keep_best(epoch, scores)
+        position.validated = epoch
+        self._save(position)
         return True
 
     def _train_epoch(self, position: Position) -> bool:
@@ -140,7 +193,7 @@ class Trainer:
         self._actor.train()
         self._train_loader.set_epoch(epoch)
         batches = self._batches(self._train_loader, position.step, steps, self._batch.accumulate)
-        sums = StatSums(self._device)
+        sums, started = StatSums(self._device), time.perf_counter()
         self._clock.restart()
         self._log.start_progress(f"epoch {epoch}/{recipe.epochs}", steps, position.step)
         try:
@@ -162,8 +215,8 @@ class Trainer:
         if position.step < steps:
             self._save(position)
             return False
-        averages = means(position.sums)
-        self._log.scalars("train", {**averages, "LearningRate": self._rate()}, epoch)
+        usage = self._clock.usage(self._clock.epoch) | {"EpochTime": time.perf_counter() - started}
+        self._log.scalars("train", {**means(position.sums), "LearningRate": self._rate(), **usage}, epoch)
         position.epoch, position.step, position.sums = epoch, 0, {}
         self._save(position)
         return not self._world.any(self._stop.requested)
@@ -235,36 +288,65 @@ class Trainer:
         return drawn_paths(self._net, path_generator(self._recipe.seed, epoch, step, use), self._batch.total,
                            self._batch.rows(self._world.rank, number), self._device)
 
-    def _validate(self, epoch: int) -> bool:
-        """Average statistics over the validation pairs (the same in every epoch). False if stopped within them."""
+    def _validate(self, epoch: int) -> dict[str, float] | None:
+        """Average statistics over the validation pairs (the same in every epoch). None if stopped within them."""
         assert self._val_loader is not None
         self._actor.eval()
         self._val_loader.set_epoch(0)
         steps = self._world.min(len(self._val_loader))  # the last, smaller batch may be missing on some processes
-        sums, clock = StatSums(self._device), Clock(self._batch.size * self._world.size)
+        sums, picture = StatSums(self._device), None
+        clock = Clock(self._batch.size * self._world.size, self._device)
         self._log.start_progress(f"validation {epoch}/{self._recipe.epochs}", steps, 0)
         batches, done = self._batches(self._val_loader, 0, steps), 0
         try:
-            with self._average.in_place() if self._average is not None else contextlib.nullcontext():
-                self._world.share_buffers(self._net)
-                for (batch,) in batches:
-                    batch = self._val_loader.to_device(batch, self._device)
-                    with torch.no_grad(), self._autocast():
-                        sums.add(self._actor.validate(batch, epoch), weight=_pairs(batch))
-                    done += 1
-                    clock.step()
-                    self._log.advance()
+            for (batch,) in batches:
+                batch = self._val_loader.to_device(batch, self._device)
+                with torch.no_grad(), self._autocast():
+                    sums.add(self._actor.validate(batch, epoch), weight=_pairs(batch))
+                    if done == 0 and self._draw is not None:
+                        picture = self._draw(batch, epoch)  # on all processes: the network may talk to the others
+                done += 1
+                clock.step()
+                self._log.advance()
         finally:
             batches.close()
             self._log.end_progress()
-        totals, _, _ = self._gather(sums)
+        totals, _, _ = self._reduce(*sums.take())
         averages = means(totals)
-        if done == steps:
-            text, _ = progress_text("val", epoch, self._recipe.epochs, done, steps, rates=clock.lap(), left=None,
-                                    lr=None, averages=averages)
-            self._log.line(text)
-            self._log.scalars("val", averages, epoch)
-        return done == steps
+        if done < steps:
+            return None
+        text, _ = progress_text("val", epoch, self._recipe.epochs, done, steps, rates=clock.lap(), averages=averages)
+        self._log.line(text)
+        self._log.scalars("val", averages, epoch)
+        if picture is not None:
+            self._log.picture("val", picture, epoch)
+        return averages
+
+    def _track(self, epoch: int) -> dict[str, float] | None:
+        """Average scores of tracking, each process its share of the sequences. None if stopped within them."""
+        sequences, world = self._sequences, self._world
+        assert sequences is not None
+        self._actor.eval()
+        model, started = self._actor.model_for_saving(), time.perf_counter()
+        totals: dict[str, list[float]] = {name: [0.0, 0] for name in sequences.names}
+        self._log.start_progress(f"tracking {epoch}/{self._recipe.epochs}", len(sequences), 0)
+        try:
+            for first in range(0, len(sequences), world.size):  # in rounds: nobody waits longer than for one sequence
+                if first + world.rank < len(sequences):
+                    merge(totals, sequences.score(first + world.rank, model, self._device,
+                                                  lambda: self._stop.requested))
+                if world.any(self._stop.requested):
+                    return None
+                self._log.advance(min(world.size, len(sequences) - first))
+        finally:
+            self._log.end_progress()
+        totals, _, _ = self._reduce(totals)
+        averages, good = means(totals), int(totals[sequences.names[0]][1])
+        failed = f", {len(sequences) - good} failed" if good < len(sequences) else ""
+        self._log.line(f"[track: {epoch}/{self._recipe.epochs}, {good} sequences{failed}] "
+                       f"{format_duration(time.perf_counter() - started)}, {format_stats(averages)}")
+        self._log.scalars("track", averages, epoch)
+        return averages
 
     def _batches(self, loader: Loader, start: int, end: int, passes: int = 1) -> Iterator[list[dict]]:
         """The batches of steps `start` to `end` (not included), `passes` for each, until a process is asked to stop."""
@@ -272,7 +354,8 @@ class Trainer:
         iterator = iter(loader)
         for _ in range(start, end):
             try:
-                parts = list(itertools.islice(iterator, passes))
+                with self._clock.waiting():
+                    parts = list(itertools.islice(iterator, passes))
             except RuntimeError:  # the loader's own workers may have died of the signal that asks us to stop
                 if not self._stop.requested:
                     raise
@@ -285,21 +368,26 @@ class Trainer:
             yield parts
 
     def _report(self, position: Position, steps: int, sums: StatSums) -> None:
-        """Read the sums, check the losses, and say how it goes."""
+        """Say how it goes: the epoch's averages as a line, those since the last report as points of the curves."""
         self._collect(position, steps, sums)
         epoch = position.epoch + 1
         rates = self._clock.lap()
         left = self._clock.remaining((self._recipe.epochs - epoch) * steps + steps - position.step)
+        usage = self._clock.usage(self._clock.last)
         text, details = progress_text("train", epoch, self._recipe.epochs, position.step, steps, rates=rates,
-                                      left=left, lr=self._rate(), averages=means(position.sums))
+                                      averages=means(position.sums), left=left, waiting=usage["DataWait"],
+                                      lr=self._rate())
         if position.step == steps:
             self._log.line(text)
         else:
             self._log.progress(text, details)
+        self._log.scalars("step", {**means(self._recent), "LearningRate": self._rate(), **usage},
+                          position.epoch * steps + position.step)
+        self._recent = {}
 
     def _collect(self, position: Position, steps: int, sums: StatSums) -> None:
         """Add what has been summed up to the epoch's totals, and end the run where a loss was no number."""
-        totals, bad_step, rank = self._gather(sums)
+        totals, bad_step, rank = self._reduce(*sums.take())
         if bad_step is not None:
             epoch = position.epoch + 1
             raise UserError(f"the loss became NaN or infinite in epoch {epoch}, step {bad_step + 1} of {steps} "
@@ -307,6 +395,7 @@ class Trainer:
                             "TRAIN.LR, raise TRAIN.WARMUP_EPOCH, check the boxes of the data, or turn TRAIN.AMP off. "
                             "The state saved before it is kept.")
         merge(position.sums, totals)
+        merge(self._recent, totals)
 
     def _keep_bad_batch(self, epoch: int, step: int, rank: int) -> str:
         """Have the main process write the pairs of a step; says where they are, on every process."""
@@ -318,9 +407,9 @@ class Trainer:
                 text = f"its pairs could not be saved ({error})"
         return str(self._world.share(text))
 
-    def _gather(self, sums: StatSums) -> tuple[dict[str, list[float]], int | None, int]:
-        """The sums over all processes, and the first bad step of any with that one's rank."""
-        totals, bad_step = sums.take()
+    def _reduce(self, totals: dict[str, list[float]],
+                bad_step: int | None = None) -> tuple[dict[str, list[float]], int | None, int]:
+        """Sums over all processes, and the first bad step of any with that one's rank."""
         if self._world.size == 1:
             return totals, bad_step, 0
         names = self._world.share(list(totals))
@@ -347,3 +436,8 @@ class Trainer:
 def _pairs(batch: dict) -> int:
     """Number of pairs in a batch: the length of its tensors."""
     return next(len(value) for value in batch.values() if isinstance(value, Tensor) and value.ndim)
+
+
+def _due(epoch: int, interval: int, epochs: int) -> bool:
+    """Whether something that happens every `interval` epochs (0: never) and after the last of `epochs` is due."""
+    return interval > 0 and (epoch % interval == 0 or epoch == epochs)

@@ -11,6 +11,9 @@ from lib.utils.errors import UserError
 ROOT = Path(__file__).resolve().parents[2]
 """The repository's root: what relative paths of yaml files and of ``local.py`` start from."""
 
+_PART = ".part"
+"""Ending of files that are being written."""
+
 
 def resolve(path: str | Path, base: Path = ROOT) -> Path:
     """`path` with `~` expanded, made absolute from `base` when it is relative."""
@@ -31,7 +34,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_PART, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         os.chmod(temporary, 0o666 & ~_umask())
@@ -45,6 +48,14 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: str | Path) -> list[Path]:
+    """Delete the temporary files that processes killed within `atomic_write` left in `folder`; gives their paths."""
+    found = sorted(Path(folder).glob(f".*{_PART}"))
+    for path in found:
+        path.unlink(missing_ok=True)
+    return found
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -4,13 +4,19 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+import torch
+
 from lib.train.admin.stats import format_duration, format_stats
 from lib.utils.errors import UserError
+from lib.utils.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -20,12 +26,21 @@ class RunLog:
 
     The log file and TensorBoard's files are appended to, so a resumed run continues them. On a terminal a progress bar
     shows the running epoch and only its end is a line; elsewhere every print interval is a line.
+
+    Args:
+        name: of the run.
+        log_file, tensorboard: file of the log, folder of the curves.
+        active: False says nothing at all.
+        console: show the log and the bar on the console too.
+        wandb: settings to show at Weights & Biases; None does not report there.
+        wandb_id: file that keeps the run's identity there, so that a resumed run goes on with the same curves.
     """
 
     def __init__(self, name: str, log_file: Path, tensorboard: Path, *, active: bool = True, console: bool = True,
-                 wandb: Mapping[str, Any] | None = None) -> None:
+                 wandb: Mapping[str, Any] | None = None, wandb_id: Path | None = None) -> None:
         self._name, self._log_file, self._tensorboard = name, log_file, tensorboard
         self._active, self._console, self._wandb_config = active, console and active, wandb
+        self._wandb_id = wandb_id
         self._file: logging.FileHandler | None = None
         self._writer: Any = None
         self._wandb: Any = None
@@ -40,7 +55,7 @@ class RunLog:
             logging.getLogger("lib").addHandler(self._file)
             self._writer = _open_tensorboard(self._tensorboard)
             if self._wandb_config is not None:
-                self._wandb = _open_wandb(self._name, self._tensorboard, self._wandb_config)
+                self._wandb = _open_wandb(self._name, self._tensorboard, self._wandb_config, self._wandb_id)
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -63,14 +78,29 @@ class RunLog:
         if self._console and console:
             logger.info("%s", text)
 
-    def scalars(self, split: str, values: Mapping[str, float], epoch: int) -> None:
-        """One epoch's averages for TensorBoard and Weights & Biases."""
+    def scalars(self, split: str, values: Mapping[str, float], when: int) -> None:
+        """Numbers for TensorBoard and Weights & Biases.
+
+        Args:
+            split: `train`, `val` or `track`, averages of epoch `when`; or `step`, averages up to step `when` of the
+                run.
+        """
         if self._writer is not None:
             for name, value in values.items():
-                self._writer.add_scalar(f"{name}/{split}", value, epoch)
+                self._writer.add_scalar(f"{name}/{split}", value, when)
             self._writer.flush()
         if self._wandb is not None:
-            self._wandb.log({f"{split}/{name}": value for name, value in values.items()} | {"epoch": epoch})
+            self._wandb.log({f"{split}/{name}": value for name, value in values.items()} | {_axis(split): when})
+
+    def picture(self, split: str, image: np.ndarray, epoch: int) -> None:
+        """An RGB uint8 picture (H, W, 3) of an epoch for TensorBoard and Weights & Biases."""
+        if self._writer is not None:
+            self._writer.add_image(f"predictions/{split}", image, epoch, dataformats="HWC")
+            self._writer.flush()
+        if self._wandb is not None:
+            import wandb
+
+            self._wandb.log({f"{split}/predictions": wandb.Image(image), _axis(split): epoch})
 
     def start_progress(self, title: str, total: int, done: int) -> None:
         """A bar of `total` steps, on a terminal."""
@@ -80,10 +110,10 @@ class RunLog:
 
                 self._bar = tqdm(total=total, initial=done, desc=title, leave=False, dynamic_ncols=True, unit="step")
 
-    def advance(self) -> None:
-        """One more step is done."""
+    def advance(self, steps: int = 1) -> None:
+        """So many more steps are done."""
         if self._bar is not None:
-            self._bar.update()
+            self._bar.update(steps)
 
     def progress(self, text: str, details: str) -> None:
         """A print interval is over: `details` beside the bar, or `text` as a line where there is no bar."""
@@ -98,39 +128,90 @@ class RunLog:
             self._bar = None
 
 
-class Clock:
-    """Pairs per second, and the time a run still needs, from the steps this process has seen."""
+@dataclass
+class Span:
+    """Seconds of training, the steps in them, and how many of the seconds went by waiting for the loader."""
 
-    def __init__(self, pairs_per_step: int) -> None:
-        self._pairs = pairs_per_step
-        self._busy, self._steps = 0.0, 0
-        self._mark, self._marked_steps = time.perf_counter(), 0
+    seconds: float = 0.0
+    steps: int = 0
+    waited: float = 0.0
+
+    def add(self, other: "Span") -> None:
+        """Lengthen this span by another one."""
+        self.seconds += other.seconds
+        self.steps += other.steps
+        self.waited += other.waited
+
+
+class Clock:
+    """Pairs per second, the share of waiting for data, and the time a run still needs, from the steps it has seen.
+
+    Attributes:
+        last: the span of the last `lap`.
+        epoch: since `restart`.
+    """
+
+    def __init__(self, pairs_per_step: int, device: torch.device) -> None:
+        self._pairs, self._device = pairs_per_step, device
+        self._run, self.epoch, self.last = Span(), Span(), Span()
+        self._open, self._mark = Span(), time.perf_counter()
 
     def restart(self) -> None:
-        """Leave out what happened since the last `lap` (saving, validation)."""
-        self._mark, self._marked_steps = time.perf_counter(), self._steps
+        """An epoch begins: leave out what happened since the last `lap` (saving, validation)."""
+        self.epoch, self._open, self._mark = Span(), Span(), time.perf_counter()
 
     def step(self) -> None:
         """One more step is done."""
-        self._steps += 1
+        self._open.steps += 1
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Around the wait for a batch."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._open.waited += time.perf_counter() - start
 
     def lap(self) -> tuple[float, float]:
         """Pairs per second: over the whole run, and since the last lap."""
         now = time.perf_counter()
-        elapsed, steps = max(now - self._mark, 1e-9), self._steps - self._marked_steps
-        self._busy += elapsed
-        self._mark, self._marked_steps = now, self._steps
-        return self._pairs * self._steps / max(self._busy, 1e-9), self._pairs * steps / elapsed
+        self._open.seconds = now - self._mark
+        self.last, self._open, self._mark = self._open, Span(), now
+        self.epoch.add(self.last)
+        self._run.add(self.last)
+        return self._rate(self._run), self._rate(self.last)
+
+    def usage(self, span: Span) -> dict[str, float]:
+        """For the curves: pairs per second, share of waiting for data (0..1), and on CUDA the most memory in GiB."""
+        usage = {"Throughput": self._rate(span), "DataWait": span.waited / max(span.seconds, 1e-9)}
+        if self._device.type == "cuda":
+            usage["Memory"] = torch.cuda.max_memory_allocated(self._device) / 2**30
+        return usage
 
     def remaining(self, steps: int) -> float:
         """Seconds that `steps` more steps will take at the average rate."""
-        return steps * self._busy / max(self._steps, 1)
+        return steps * self._run.seconds / max(self._run.steps, 1)
+
+    def _rate(self, span: Span) -> float:
+        return self._pairs * span.steps / max(span.seconds, 1e-9)
 
 
 def progress_text(split: str, epoch: int, epochs: int, step: int, steps: int, *, rates: tuple[float, float],
-                  left: float | None, lr: float | None, averages: Mapping[str, float]) -> tuple[str, str]:
-    """The line of a print interval, and its part for beside a progress bar. `rates`: pairs per second, all and last."""
+                  averages: Mapping[str, float], left: float | None = None, waiting: float | None = None,
+                  lr: float | None = None) -> tuple[str, str]:
+    """The line of a print interval, and its part for beside a progress bar.
+
+    Args:
+        rates: pairs per second, of the run and of the interval.
+        averages: statistics to show.
+        left: seconds that the run still needs.
+        waiting: share of the interval (0..1) in which the loader was waited for.
+        lr: learning rate.
+    """
     details = [f"{rates[0]:.1f} pairs/s ({rates[1]:.1f} last)"]
+    if waiting is not None:
+        details.append(f"{100 * waiting:.0f} % waiting for data")
     if left is not None:
         details.append(f"{format_duration(left)} left")
     if lr is not None:
@@ -138,6 +219,11 @@ def progress_text(split: str, epoch: int, epochs: int, step: int, steps: int, *,
     details.append(format_stats(averages))
     text = ", ".join(details)
     return f"[{split}: {epoch}/{epochs}, {step}/{steps}] {text}", text
+
+
+def _axis(split: str) -> str:
+    """What the curves of a split are drawn over."""
+    return "step" if split == "step" else "epoch"
 
 
 def _open_tensorboard(folder: Path) -> Any:
@@ -160,10 +246,19 @@ def check_wandb() -> None:
                         "TensorBoard files are always written") from error
 
 
-def _open_wandb(name: str, folder: Path, config: Mapping[str, Any]) -> Any:
-    """A Weights & Biases run that resumes under the same name."""
+def _open_wandb(name: str, folder: Path, config: Mapping[str, Any], id_file: Path | None) -> Any:
+    """A Weights & Biases run; with the identity in `id_file`, which is written where it is not there yet."""
     check_wandb()
     import wandb
 
-    return wandb.init(project="compresstracker", name=name, id=name.replace("/", "-"), resume="allow",
-                      dir=str(folder), config=dict(config))
+    if id_file is not None and id_file.is_file():
+        identity = id_file.read_text(encoding="utf-8").strip()
+    else:
+        identity = uuid.uuid4().hex[:12]
+        if id_file is not None:
+            write_text(id_file, identity + "\n")
+    run = wandb.init(project="compresstracker", name=name, id=identity, resume="allow", dir=str(folder),
+                     config=dict(config))
+    for split in ("train", "val", "track", "step"):
+        run.define_metric(f"{split}/*", step_metric=_axis(split))
+    return run

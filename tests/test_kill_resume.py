@@ -1,0 +1,207 @@
+"""SIGKILL at any point of `tracking/train.py`, then the same command again: bit-identical weights."""
+
+import multiprocessing
+import os
+import signal
+import socket
+
+import pytest
+import torch
+from square_runs import TWO, alive, best, checkpoints, children, end, run_log, same, slim, wait_until
+
+import lib.train.run as run
+import lib.train.state as state
+from lib.train.actors import OSTrackActor
+from lib.train.state import list_states
+from lib.train.trainer import Trainer
+
+SETTINGS = ("--set", "TRAIN.VAL_EPOCH_INTERVAL=1", "--set", "TRAIN.EPOCH=3")
+EVERY_STEP = ("--set", "TRAIN.SAVE_STEP_INTERVAL=1")
+CONTEXT = multiprocessing.get_context("fork")
+
+
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def in_call(target, name, number, act=die):
+    """Patch `target.name` so that its call `number` (from 1) is `act` instead."""
+    original, calls = getattr(target, name), []
+
+    def counted(*args, **kwargs):
+        calls.append(1)
+        return (act if len(calls) == number else original)(*args, **kwargs)
+
+    setattr(target, name, counted)
+
+
+def die_within_the_file(content, path):
+    """As `torch.save`, killed half way."""
+    torch.save(content, path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:len(whole) // 2])
+    die()
+
+
+def die_with_the_best_written(self, epoch, scores):
+    run._Run.kept(self, epoch, scores)
+    die()
+
+
+def kill_when_saving(number):
+    """The states' own `torch.save`, so that the slim checkpoints are left alone."""
+    class Torch:
+        save = staticmethod(torch.save)
+
+        def __getattr__(self, name):
+            return getattr(torch, name)
+
+    state.torch = Torch()
+    in_call(state.torch, "save", number, die_within_the_file)
+
+
+def kill_when_best(number):
+    run._Run.kept = run._Run._keep_best
+    in_call(run._Run, "_keep_best", number, die_with_the_best_written)
+
+
+KILLS = {
+    "in the first step": lambda: in_call(Trainer, "_train_step", 1),
+    "within an epoch": lambda: in_call(Trainer, "_train_step", 10),
+    "while a state is written": lambda: kill_when_saving(3),
+    "in a validation": lambda: in_call(OSTrackActor, "validate", 5),
+    "in the last validation": lambda: in_call(OSTrackActor, "validate", 9),
+    "between the best checkpoint and its state": lambda: kill_when_best(2),
+}
+
+
+def killed(train_script, line, disturb):
+    """Run the script in a process of its own that is killed."""
+    def child():
+        torch.set_num_threads(1)
+        disturb()
+        os._exit(train_script(line))
+
+    process = CONTEXT.Process(target=child)
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+
+
+@pytest.fixture
+def whole(train_script, train_arguments, tmp_path):
+    """`whole(*options)`: weights, and the best checkpoint, of a run that nobody disturbs."""
+    def go(*options):
+        assert train_script(train_arguments(*SETTINGS, *options)) == 0
+        result = slim(tmp_path, 3), best(tmp_path)
+        (tmp_path / "out").rename(tmp_path / "whole")
+        return result
+    return go
+
+
+def check(tmp_path, whole):
+    weights, record = whole
+    assert same(weights, slim(tmp_path, 3))
+    assert {key: best(tmp_path)[key] for key in ("epoch", "measure", "score")} == {
+        key: record[key] for key in ("epoch", "measure", "score")}
+    assert same(record["net"], best(tmp_path)["net"])
+    assert not list(checkpoints(tmp_path).glob(".*")), "a half-written file is left"
+
+
+@pytest.mark.parametrize("where", KILLS)
+def test_killed_and_started_again(train_script, train_arguments, tmp_path, whole, where):
+    line, expected = train_arguments(*SETTINGS), whole()
+    killed(train_script, line, KILLS[where])
+    assert train_script(line) == 0
+    check(tmp_path, expected)
+
+
+def test_states_within_an_epoch_lose_at_most_a_step(train_script, train_arguments, tmp_path, whole, monkeypatch):
+    line, expected = train_arguments(*SETTINGS, *EVERY_STEP), whole()
+    killed(train_script, line, KILLS["within an epoch"])
+    assert list_states(checkpoints(tmp_path))[0].name == "state_ep0001_step000003.pth"
+    steps, step = [], Trainer._train_step
+    monkeypatch.setattr(Trainer, "_train_step", lambda *args: (steps.append(1), step(*args)))
+    assert train_script(line) == 0
+    assert len(steps) == 3 * 6 - 9
+    check(tmp_path, expected)
+
+
+def test_a_truncated_state_costs_only_itself(train_script, train_arguments, tmp_path, whole, caplog):
+    line, expected = train_arguments(*SETTINGS, *EVERY_STEP), whole()
+    killed(train_script, line, KILLS["within an epoch"])
+    newest = list_states(checkpoints(tmp_path))[0]
+    newest.write_bytes(newest.read_bytes()[:1000])
+    assert train_script(line) == 0
+    assert newest.name in caplog.text and "truncated" in caplog.text
+    check(tmp_path, expected)
+
+
+def test_a_lost_best_checkpoint_is_chosen_anew(train_script, train_arguments, tmp_path, whole, caplog):
+    line, (weights, _) = train_arguments(*SETTINGS), whole()
+    killed(train_script, line, KILLS["in the last validation"])
+    (checkpoints(tmp_path) / "OSTrack_best.pth.tar").write_bytes(b"nothing")
+    assert train_script(line) == 0
+    assert "OSTrack_best.pth.tar" in caplog.text
+    assert same(weights, slim(tmp_path, 3)) and best(tmp_path)["epoch"] == 3
+
+
+@pytest.fixture
+def pair(train_script):
+    """`pair(line, disturb)`: the script in two processes as torchrun starts them; gives their statuses."""
+    def go(line, disturb=lambda rank: None):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+
+        def child(rank):
+            os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
+                              MASTER_PORT=str(port))
+            torch.set_num_threads(1)
+            disturb(rank)
+            try:
+                os._exit(train_script(line))
+            except RuntimeError:
+                os._exit(1)
+
+        processes = [CONTEXT.Process(target=child, args=(rank,)) for rank in (0, 1)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(60)
+        return [process.exitcode for process in processes]
+    return go
+
+
+@pytest.mark.parametrize("where, ranks", [("within an epoch", (0, 1)), ("in a validation", (1,))])
+def test_two_processes_killed_and_started_again(pair, train_arguments, tmp_path, where, ranks):
+    line = train_arguments(*SETTINGS, *EVERY_STEP, "--set", "DATA.TRAIN.SAMPLE_PER_EPOCH=24")
+    assert pair(line) == [0, 0]
+    expected = slim(tmp_path, 3), best(tmp_path)
+    (tmp_path / "out").rename(tmp_path / "whole")
+    lost = pair(line, lambda rank: KILLS[where]() if rank in ranks else None)
+    assert [lost[rank] for rank in ranks] == [-signal.SIGKILL] * len(ranks)
+    assert 0 not in lost, "a process went on alone"
+    assert pair(line) == [0, 0]
+    check(tmp_path, expected)
+
+
+def test_the_launcher_starts_a_killed_process_again(start_training, train_script, train_arguments, tmp_path):
+    """A real run of two processes loses one, and ends as if nothing had happened."""
+    settings = (*TWO, *EVERY_STEP, "--set", "TRAIN.PRINT_INTERVAL=1", "--set", "TRAIN.EPOCH=30")
+    process = start_training(train_arguments(*settings, "--max_restarts", "1"))
+    try:
+        wait_until(lambda: "[train: 2/30, 1/3]" in run_log(tmp_path) or process.poll() is not None)
+        victim = children(process.pid)[1]
+        os.kill(victim, signal.SIGKILL)
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode == 0, stderr
+        assert "(restart 1 of 1)" in stderr and not alive(victim)
+    finally:
+        end(process)
+    lost = slim(tmp_path, 30)
+    (tmp_path / "out").rename(tmp_path / "lost")
+    with start_training(train_arguments(*settings)) as process:
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    assert same(lost, slim(tmp_path, 30))
