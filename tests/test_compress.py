@@ -150,6 +150,98 @@ def tiny_crops(cfg):
     return batch["template"], batch["search"]
 
 
+# ---------------------------------------------------------------- work that two passes share
+
+FROZEN_EMBEDDING = {"COMPRESS__TRAINABLE": "[layers, norm, head]"}
+
+
+def with_the_teachers_embedding(cfg) -> Compressor:
+    """As `compressor`, but with an embedding as `initialise_student` leaves it."""
+    net = compressor(cfg)
+    net.student.load_part("embed", net.teacher.state_dict())
+    return net
+
+
+def counted_pass(net, cfg, pattern):
+    """A training pass, and how many teacher layers, student layers and embeddings it ran."""
+    counts = {"teacher": 0, "student": 0, "embed": 0}
+    hooks = [layer.register_forward_hook(lambda *_, part=part: counts.update({part: counts[part] + 1}))
+             for part in ("teacher", "student") for layer in getattr(net, part).layers]
+    hooks += [tracker.backbone.patch_embed.register_forward_hook(lambda *_: counts.update(embed=counts["embed"] + 1))
+              for tracker in (net.teacher, net.student)]
+    actor = build_actor(cfg, net)
+    actor.train()
+    loss, stats = actor.loss_of(tiny_batch(cfg), pattern, 0.5)
+    loss.backward()
+    for hook in hooks:
+        hook.remove()
+    gradients = {name: parameter.grad for name, parameter in net.student.named_parameters()}
+    net.zero_grad(set_to_none=True)
+    return stats, gradients, counts
+
+
+@pytest.mark.parametrize("pattern, shared", [("1011", 0), ("0110", 3), ("0001", 9), ("0000", 12)])
+@pytest.mark.parametrize("amp", [False, True])
+def test_the_shared_prefix_is_computed_once_and_changes_nothing(pattern, shared, amp):
+    cfg = config(**FROZEN_EMBEDDING)
+    net = with_the_teachers_embedding(cfg)
+    draws = [draw == "1" for draw in pattern]
+    with torch.autocast("cpu", torch.bfloat16, enabled=amp):
+        assert not net.shares_prefix
+        stats, gradients, counts = counted_pass(net, cfg, draws)
+        assert net.share_prefix()
+        once_stats, once_gradients, once = counted_pass(net, cfg, draws)
+    assert counts == {"teacher": 12 + 3 * pattern.count("0"), "student": pattern.count("1"), "embed": 4}
+    assert once == {"teacher": counts["teacher"] - shared, "student": counts["student"], "embed": 2}
+    assert same(stats, once_stats)
+    for name, gradient in gradients.items():
+        assert (gradient is None and once_gradients[name] is None) or torch.equal(gradient, once_gradients[name]), name
+
+
+def test_nothing_is_shared_where_the_two_passes_may_differ():
+    assert not with_the_teachers_embedding(config()).share_prefix()             # it learns: the paper's setting
+    assert not compressor(config(**FROZEN_EMBEDDING)).share_prefix()            # it is another one
+    cfg = config(**FROZEN_EMBEDDING, COMPRESS__TEACHER_DTYPE="bfloat16")
+    assert not with_the_teachers_embedding(cfg).share_prefix()                  # another number format
+    cfg = config(**FROZEN_EMBEDDING, COMPRESS__TEACHER_MODE="train")
+    net = with_the_teachers_embedding(cfg)
+    net.share_prefix()
+    _, _, counts = counted_pass(net, cfg, [False] * 4)                          # the teacher's drop path
+    assert counts == {"teacher": 24, "student": 0, "embed": 4}
+    cfg = config(**FROZEN_EMBEDDING, TRAIN__SUP_LOGIT="false", TRAIN__SUP_FEAT="false")
+    net = with_the_teachers_embedding(cfg)
+    assert net.share_prefix()
+    _, _, counts = counted_pass(net, cfg, [False] * 4)                          # no pass of the teacher's own
+    assert counts == {"teacher": 12, "student": 0, "embed": 2}
+
+
+def test_sharing_is_a_switch(teacher_file):
+    path, _ = teacher_file
+    for share in ("true", "false"):
+        net = build_for_train(config(**FROZEN_EMBEDDING, MODEL__PRETRAIN_FILE=path, COMPRESS__SHARE_PREFIX=share))
+        assert net.shares_prefix == (share == "true")
+
+
+@pytest.mark.parametrize("dtype, training, own", [
+    ("same", {}, None), ("float32", {}, None), ("bfloat16", {}, "bfloat16"), ("float16", {}, "float16"),
+    ("bfloat16", {"TRAIN__AMP": "true"}, None), ("float32", {"TRAIN__AMP": "true"}, "float32")])
+def test_the_teachers_own_pass_has_its_number_format(dtype, training, own):
+    cfg = config(COMPRESS__TEACHER_DTYPE=dtype, **training)
+    net, seen = compressor(cfg).eval(), []
+    assert net.teacher_dtype == (own and getattr(torch, own))
+    net.teacher.layers[0].mlp.fc1.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    with torch.autocast("cpu", torch.bfloat16, enabled=cfg.TRAIN.AMP):
+        out = net(*tiny_crops(cfg), [False, True, True, True])
+    normal = torch.bfloat16 if cfg.TRAIN.AMP else torch.float32
+    assert seen == [net.teacher_dtype or normal, normal]                        # its own pass, then the mixed one
+    assert {feature.dtype for feature in out.teacher_features} == {torch.float32}
+    assert out.teacher.boxes.dtype == torch.float32
+    net.teacher_dtype = None
+    exact = net.targets(*tiny_crops(cfg)).features[-1]
+    difference = (out.teacher_features[-1] - exact).norm() / exact.norm()
+    assert difference < 0.05 and (difference > 0) == (seen[0] != torch.float32)
+
+
 # ---------------------------------------------------------------- what learns
 
 PARTS = {"embed": ("backbone.patch_embed.", "backbone.pos_embed_"), "layers": ("backbone.blocks.",),

@@ -151,7 +151,7 @@ def test_an_experiment_loads_and_states_only_what_differs(script, name, caplog):
 def test_students_follow_the_paper(layers):
     cfg = load_config("compresstracker", f"compresstracker_vitb_256_{layers}")
     train, compress = cfg.TRAIN, cfg.COMPRESS
-    assert (train.EPOCH, train.LR_DROP_EPOCH, train.BATCH_SIZE * 8) == (500, 400, 128)
+    assert (train.EPOCH, train.LR_DROP_EPOCH, train.TOTAL_BATCH) == (500, 400, 128)
     assert train.LR * train.BACKBONE_MULTIPLIER == pytest.approx(4e-5)
     assert (train.SUP_LOGIT, train.SUP_FEAT, train.SUP_REPLACE) == (True, True, True)
     assert (compress.SCHEDULE, compress.P_INIT, compress.ALPHA1, compress.ALPHA2) == ("progressive", 0.5, 0.1, 0.1)
@@ -171,7 +171,7 @@ def test_released_twins_differ_from_the_paper_only_where_said(layers):
     assert {key: released[key] for key in released if released[key] != paper[key]} == {
         "COMPRESS.SCHEDULE": "released", "COMPRESS.FORCED_STUDENT": True, "COMPRESS.DRAWS": "process",
         "COMPRESS.TEACHER_MODE": "train", "COMPRESS.PRED_FORM": "boxes", "COMPRESS.FEAT_FORM": "halves",
-        "TRAIN.BATCH_SIZE": 32}
+        "TRAIN.TOTAL_BATCH": 256}
 
 
 def test_the_384_models():
@@ -191,7 +191,9 @@ def test_an_official_yaml_loads_unchanged(load, caplog):
     assert not caplog.records  # the empty first TRAIN loses nothing
     ours = load_config("compresstracker", STUDENT + "_released")
     differing = {key for key, value in flat(cfg.to_dict()).items() if value != flat(ours.to_dict())[key]}
-    assert {key for key in differing if not key.startswith("COMPRESS.")} == {"MODEL.PRETRAIN_FILE"}
+    assert {key for key in differing if not key.startswith("COMPRESS.")} == {
+        "MODEL.PRETRAIN_FILE", "TRAIN.BATCH_SIZE", "TRAIN.TOTAL_BATCH"}
+    assert cfg.TRAIN.BATCH_SIZE * 8 == ours.TRAIN.TOTAL_BATCH  # on 8 processes, as the official code was run
 
 
 def test_a_key_written_twice_is_reported_and_the_last_counts(load, caplog):
@@ -304,6 +306,7 @@ def test_a_wrong_override_is_an_error(load, text, words):
     ("ostrack", CE, ["TRAIN.SCHEDULER.TYPE=Mstep"], ["MILESTONES is empty"]),
     ("ostrack", CE, ["TRAIN.SCHEDULER.MILESTONES=[20, 10]"], ["rising"]),
     ("ostrack", CE, ["TRAIN.EPOCH=1", "TRAIN.WARMUP_EPOCH=1.5"], ["TRAIN.WARMUP_EPOCH is 1.5"]),
+    ("ostrack", CE, ["TRAIN.BATCH_SIZE=4"], ["no effect", "TRAIN.TOTAL_BATCH is 128", "TRAIN.TOTAL_BATCH=0"]),
 ])
 def test_an_impossible_combination_is_an_error(script, name, overrides, words):
     fails(lambda: load_config(script, name, overrides), f"{name}.yaml", overrides[0].split("=")[0], *words)
@@ -322,6 +325,8 @@ def test_possible_combinations_pass():
     names = "[FOLDER:data/my set@lists/a.txt, LASOT]"
     cfg = load_config("ostrack", CE, [f"DATA.TRAIN.DATASETS_NAME={names}", "DATA.TRAIN.DATASETS_RATIO=[3, 0]"])
     assert cfg.DATA.TRAIN.DATASETS_NAME == ("FOLDER:data/my set@lists/a.txt", "LASOT")
+    cfg = load_config("ostrack", CE, ["TRAIN.TOTAL_BATCH=0", "TRAIN.BATCH_SIZE=4"])
+    assert cfg.TRAIN.BATCH_SIZE == 4
 
 
 @pytest.mark.parametrize(("kind", "shape"), [("tiny", (192, 12, 3, 4)), ("small", (384, 12, 6, 4)),
@@ -353,12 +358,12 @@ def test_a_misspelt_attribute_names_the_near_one():
 
 
 def test_overrides_make_another_configuration():
-    cfg = load_config("ostrack", CE, ["TRAIN.BATCH_SIZE=4"])
+    cfg = load_config("ostrack", CE, ["TRAIN.TOTAL_BATCH=4"])
     other = cfg.with_overrides({"TRAIN.EPOCH": 3, "MODEL.BACKBONE.CE_KEEP_RATIO": [0.5, 0.5, 1]})
     assert isinstance(other, Config)
-    assert (cfg.TRAIN.EPOCH, other.TRAIN.EPOCH, other.TRAIN.BATCH_SIZE) == (300, 3, 4)
+    assert (cfg.TRAIN.EPOCH, other.TRAIN.EPOCH, other.TRAIN.TOTAL_BATCH) == (300, 3, 4)
     assert other.MODEL.BACKBONE.CE_KEEP_RATIO == (0.5, 0.5, 1.0)
-    assert other.overrides == ("TRAIN.BATCH_SIZE", "TRAIN.EPOCH", "MODEL.BACKBONE.CE_KEEP_RATIO")
+    assert other.overrides == ("TRAIN.TOTAL_BATCH", "TRAIN.EPOCH", "MODEL.BACKBONE.CE_KEEP_RATIO")
     fails(lambda: cfg.with_overrides({"TRAIN.EPOC": 3}), "TRAIN.EPOC", "did you mean TRAIN.EPOCH?")
     fails(lambda: cfg.with_overrides({"TRAIN.EPOCH": 0}), "TRAIN.EPOCH is 0")
     fails(lambda: cfg.with_overrides({"DATA.SEARCH.SIZE": 320}), "TEST.SEARCH_SIZE")

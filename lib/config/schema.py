@@ -150,7 +150,7 @@ KEYS: dict[str, Key] = {
     "COMPRESS.ALPHA2": Key(0.1, "float", "Share of the epochs after the ramp, with p = 1.", low=0, high=1),
     "COMPRESS.FORCED_STUDENT": Key(False, "bool", "Released rule: a draw never is all teacher, and exactly one stage "
                                    "is the student's while p < 0.5."),
-    "COMPRESS.DRAWS": Key("batch", "str", "One draw for the whole batch, or one for each process.",
+    "COMPRESS.DRAWS": Key("batch", "str", "One draw for the whole batch, or one for each process in each pass.",
                           choices=("batch", "process")),
     "COMPRESS.TEACHER_MODE": Key("eval", "str", "Mode of the frozen teacher; train leaves its drop path and batch "
                                  "statistics active as the released code does.", choices=("eval", "train")),
@@ -213,8 +213,8 @@ KEYS: dict[str, Key] = {
                                         "keeping their insides: less memory, more time."),
     "TRAIN.CHANNELS_LAST": Key(False, "bool", "Memory order of the convolutions: channels last."),
     "TRAIN.SYNC_BN": Key(False, "bool", "BatchNorm statistics over the batches of all processes."),
-    "TRAIN.EMA": Key(0.0, "float", "Decay per step of an average of the weights, which is then validated and kept as "
-                     "the result; 0 for none.", low=0, high=0.999999),
+    "TRAIN.EMA": Key(0.0, "float", "Decay per step of an average of the weights (less at the start), which is then "
+                     "validated and kept as the result; 0 for none.", low=0, high=0.999999),
     "TRAIN.DEVICE": Key("auto", "str", "Where to train; auto is CUDA where there is any.",
                         pattern=r"auto|cpu|cuda|cuda:\d+"),
     "TRAIN.THREADS": Key(0, "int", "Threads of PyTorch on the CPU; 0 leaves its default.", low=0),

@@ -60,10 +60,11 @@ def plan_batch(cfg: Config, processes: int = 1) -> BatchPlan:
     units = processes * train.ACCUMULATE
     total = train.TOTAL_BATCH or train.BATCH_SIZE * units
     if total % units:
-        raise UserError(f"{cfg.source}: TRAIN.TOTAL_BATCH {total} cannot be divided among {processes} process(es) x "
-                        f"TRAIN.ACCUMULATE {train.ACCUMULATE}; choose {', or '.join(_choices(total, processes, units))}")
+        choices = ", or ".join(_choices(total, processes, units))
+        raise UserError(f"{cfg.origin()}: TRAIN.TOTAL_BATCH {total} cannot be divided among {processes} process(es) x "
+                        f"TRAIN.ACCUMULATE {train.ACCUMULATE}; choose {choices}")
     if total > samples:
-        raise UserError(f"{cfg.source}: DATA.TRAIN.SAMPLE_PER_EPOCH ({samples}) is less than one batch of {total} "
+        raise UserError(f"{cfg.origin()}: DATA.TRAIN.SAMPLE_PER_EPOCH ({samples}) is less than one batch of {total} "
                         f"pairs; raise it, or lower {'TRAIN.TOTAL_BATCH' if train.TOTAL_BATCH else 'TRAIN.BATCH_SIZE'}")
     return BatchPlan(total, processes, train.ACCUMULATE)
 
