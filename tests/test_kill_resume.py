@@ -66,8 +66,8 @@ def kill_when_best(number):
 
 
 KILLS = {
-    "in the first step": lambda: in_call(Trainer, "_train_step", 1),
-    "within an epoch": lambda: in_call(Trainer, "_train_step", 10),
+    "in the first step": lambda: in_call(Trainer, "train_step", 1),
+    "within an epoch": lambda: in_call(Trainer, "train_step", 10),
     "while a state is written": lambda: kill_when_saving(3),
     "in a validation": lambda: in_call(OSTrackActor, "validate", 5),
     "in the last validation": lambda: in_call(OSTrackActor, "validate", 9),
@@ -120,8 +120,8 @@ def test_states_within_an_epoch_lose_at_most_a_step(train_script, train_argument
     line, expected = train_arguments(*SETTINGS, *EVERY_STEP), whole()
     killed(train_script, line, KILLS["within an epoch"])
     assert list_states(checkpoints(tmp_path))[0].name == "state_ep0001_step000003.pth"
-    steps, step = [], Trainer._train_step
-    monkeypatch.setattr(Trainer, "_train_step", lambda *args: (steps.append(1), step(*args)))
+    steps, step = [], Trainer.train_step
+    monkeypatch.setattr(Trainer, "train_step", lambda *args: (steps.append(1), step(*args)))
     assert train_script(line) == 0
     assert len(steps) == 3 * 6 - 9
     check(tmp_path, expected)

@@ -27,7 +27,7 @@ def test_two_processes_stopped_continued_finished(start_training, train_script, 
         _, stderr = process.communicate(timeout=300)
     assert process.returncode == 130, stderr
     assert stderr.count("Run the same command again") == 1 and "Traceback" not in stderr
-    assert "2 x 2 pairs per step" in stderr
+    assert "4 pairs per step (2 processes x 2 pairs)" in stderr
     position, state = newest_state(checkpoints(tmp_path))
 
     line += ["--set", f"TRAIN.EPOCH={state.epoch + 1}"]
@@ -85,8 +85,8 @@ def test_stopped_by_sigterm_and_continued_is_bit_identical(train_script, train_a
             os.kill(os.getpid(), signal.SIGTERM)
         return step(self, *args)
 
-    step = Trainer._train_step
-    monkeypatch.setattr(Trainer, "_train_step", stop_in_the_fourth)
+    step = Trainer.train_step
+    monkeypatch.setattr(Trainer, "train_step", stop_in_the_fourth)
     assert train_script(train_arguments(*options)) == 128 + signal.SIGTERM
     assert newest_state(checkpoints(tmp_path))[1].step == 4
     assert train_script(train_arguments(*options)) == 0

@@ -198,7 +198,7 @@ class Trainer:
         self._log.start_progress(f"epoch {epoch}/{recipe.epochs}", steps, position.step)
         try:
             for parts in batches:
-                self._train_step(parts, epoch, position.step, steps, sums)
+                self.train_step(parts, epoch, position.step, steps, sums)
                 position.step += 1
                 self._clock.step()
                 self._log.advance()
@@ -226,23 +226,37 @@ class Trainer:
         """Optimiser steps of an epoch."""
         return len(self._train_loader) // self._batch.accumulate
 
-    def _train_step(self, parts: Sequence[dict], epoch: int, step: int, steps: int, sums: StatSums) -> None:
-        """One step of the optimiser; a backward pass for each part of this process's batch."""
+    def train_step(self, parts: Sequence[dict], epoch: int, step: int, steps: int, sums: StatSums,
+                   mark: Callable[[str], None] = lambda part: None) -> None:
+        """One step of the optimiser; a backward pass for each part of this process's batch.
+
+        Args:
+            parts: the loader's batches, one for each pass.
+            epoch: from 1.
+            step, steps: place in the epoch, from 0, and its length.
+            sums: take the statistics.
+            mark: called with the name of each part of the work when that has been queued: input, targets, then forward
+                and backward for each pass, and optimiser.
+        """
         recipe = self._recipe
         factor = self._learning_rate.factor(epoch, step, steps)
         for group, rate in zip(self._optimizer.param_groups, self._base_rates, strict=True):
             group["lr"] = rate * factor
         seed_step(recipe.seed, epoch, step, self._world.rank)
         parts = [self._train_loader.to_device(part, self._device) for part in parts]
+        mark("input")
         prepared = self._prepare(parts, epoch, step)
+        mark("targets")
         self._optimizer.zero_grad(set_to_none=True)  # a stage that did not run keeps no gradient and is not decayed
         for number, (part, known) in enumerate(zip(parts, prepared, strict=True)):
             draws = self._draws(epoch, step, self._batch.unit(self._world.rank, number))
             with self._paths(epoch, step, number, "loss"):
                 with self._autocast():
                     loss, stats = self._actor(part, epoch, draws, known)
+                mark("forward")
                 with self._averaging(epoch, step) if number + 1 == len(parts) else contextlib.nullcontext():
                     self._scaler.scale(loss / len(parts)).backward()
+                mark("backward")
             sums.watch(loss, step)
             sums.add(stats)
         sums.add({"GradNorm": self._clip()})
@@ -250,6 +264,7 @@ class Trainer:
         self._scaler.update()
         if self._average is not None:
             self._average.update((epoch - 1) * steps + step + 1)
+        mark("optimiser")
 
     def _prepare(self, parts: Sequence[dict], epoch: int, step: int) -> list[Prepared]:
         """What the losses of the parts need; all get one part's share of the whole batch's counts."""

@@ -1,0 +1,323 @@
+"""How fast a configuration trains, beside the plain way, and beside what the device could do at best.
+
+Both ways take real steps of the trainer, with random weights, in turn: the configured one, and the plain one, which is
+float32, attention written out as matrix products, and, where the pairs come from JPEG files, the loader of the OSTrack
+family (:class:`lib.train.profiling.loader.PlainPixels`).
+"""
+
+import contextlib
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from lib.config import FOLDER_PREFIX, Config
+from lib.deploy.profile import describe_environment
+from lib.models.build import build_compressor, build_ostrack
+from lib.models.compress.initialise import initialise_student
+from lib.models.compress.replacement import replacement_probability
+from lib.train.admin.logs import RunLog
+from lib.train.admin.stats import StatSums
+from lib.train.batch import plan_batch
+from lib.train.data import build_loader
+from lib.train.distributed import World
+from lib.train.learner import build_learner
+from lib.train.profiling.floor import matrix_rate, memory_rate, optimizer_bytes, step_work
+from lib.train.profiling.loader import PlainPixels, Stopwatch
+from lib.train.run import build_recipe, describe_memory
+from lib.train.speed import matmul_precision
+from lib.train.trainer import Trainer
+from lib.utils.device import pick_device, synchronize
+from lib.utils.errors import UserError
+from lib.utils.signals import StopRequest
+
+logger = logging.getLogger(__name__)
+
+PARTS = ("wait", "input", "targets", "forward", "backward", "optimiser")
+"""Waiting for the loader; moving and normalising; the teacher's pass; the mixed pass; its gradients; the update."""
+RANDOM = "random"
+_PLAIN = {"TRAIN.AMP": False, "TRAIN.TF32": False, "TRAIN.COMPILE": False, "TRAIN.FUSED_OPTIMIZER": False,
+          "TRAIN.CHANNELS_LAST": False, "TRAIN.CHECKPOINT_ACTIVATIONS": False, "COMPRESS.TEACHER_DTYPE": "same",
+          "COMPRESS.SHARE_PREFIX": False, "DATA.LOADER": "frames", "DATA.DECODER": "opencv",
+          "DATA.SCALED_DECODE": False}
+_DEFAULTS = {"cpu": (3, 1), "cuda": (40, 10)}  # steps of a round, and steps before that are not timed
+
+
+class FixedBatch:
+    """A loader that gives one random batch again and again, ready on the device: what is left is the step itself."""
+
+    def __init__(self, cfg: Config, pairs: int, steps: int, device: torch.device):
+        generator = torch.Generator().manual_seed(0)
+        sizes = {"template": cfg.DATA.TEMPLATE.SIZE, "search": cfg.DATA.SEARCH.SIZE}
+        self._batch: dict[str, Any] = {"dataset": [RANDOM] * pairs}
+        for view, size in sizes.items():
+            self._batch[view] = torch.randn(pairs, 3, size, size, generator=generator).to(device)
+            self._batch[f"{view}_box"] = torch.tensor([[0.4, 0.4, 0.2, 0.2]]).repeat(pairs, 1).to(device)
+        self._steps = steps
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        while True:
+            yield self._batch
+
+    def set_epoch(self, epoch: int) -> None:
+        """The same in every epoch."""
+
+    def skip(self, batches: int) -> None:
+        """The same at every place."""
+
+    def to_device(self, batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+        """It is there already."""
+        return batch
+
+
+class PartTimer:
+    """Seconds of the parts of steps: by events in the device's own time on CUDA, by the clock on a CPU.
+
+    On CUDA a part is what the device did, or waited for, between two marks; the host runs ahead and is not slowed.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._marks: list[tuple[str, Any]] = []
+
+    def mark(self, part: str) -> None:
+        """The part that began with the last mark has been queued."""
+        if self._device.type == "cuda":
+            now: Any = torch.cuda.Event(enable_timing=True)
+            now.record(torch.cuda.current_stream(self._device))
+        else:
+            now = time.perf_counter()
+        self._marks.append((part, now))
+
+    def take(self) -> dict[str, float]:
+        """Seconds by part since the last call; the first mark only starts the time."""
+        synchronize(self._device)
+        seconds: dict[str, float] = defaultdict(float)
+        for (_, before), (part, after) in zip(self._marks, self._marks[1:], strict=False):
+            seconds[part] += before.elapsed_time(after) / 1000 if self._device.type == "cuda" else after - before
+        self._marks = []
+        return seconds
+
+
+class Contestant:
+    """One way to train, ready to take steps."""
+
+    def __init__(self, cfg: Config, data: str, device: torch.device, plain: bool):
+        self.cfg, self._device = cfg, device
+        self.batch = plan_batch(cfg)
+        torch.manual_seed(cfg.TRAIN.SEED)
+        learner = build_learner(cfg, _network(cfg), self.batch, World(), device)
+        if plain:
+            write_out_attention(learner.net)
+        self.net = learner.net
+        self._steps = cfg.DATA.TRAIN.SAMPLE_PER_EPOCH // self.batch.total
+        self._loader = _loader(cfg, data, self.batch.size, device, plain)
+        self._trainer = Trainer(
+            build_recipe(cfg), learner.actor, learner.net, learner.optimizer, learner.learning_rate, self._loader, None,
+            device=device, world=World(), log=RunLog("profile", Path(), Path(), active=False), stop=StopRequest(),
+            batch=self.batch, scaler=learner.scaler, average=learner.average, save=_nothing, save_batch=_nothing)
+        self._epoch = 1 + cfg.TRAIN.EPOCH // 2  # where the share of the student's stages is its mean
+        self._batches: Iterator[dict] = iter(())
+        self._sums, self._timer = StatSums(device), PartTimer(device)
+        self.seconds: list[float] = []
+        self.parts: list[dict[str, float]] = []
+        self._done = 0
+        learner.actor.train()
+
+    def round(self, steps: int, warm: int) -> None:
+        """Take `steps` timed steps after `warm` others."""
+        self._take(warm)
+        self._timer.take()
+        start = time.perf_counter()
+        self._timer.mark("start")
+        self._take(steps)
+        parts = self._timer.take()
+        self.seconds.append((time.perf_counter() - start) / steps)
+        self.parts.append({part: parts[part] / steps for part in PARTS})
+
+    def _take(self, steps: int) -> None:
+        with matmul_precision(self.cfg, self._device):
+            for _ in range(steps):
+                passes = [self._next() for _ in range(self.batch.accumulate)]
+                self._timer.mark("wait")
+                self._trainer.train_step(passes, self._epoch, self._done % self._steps, self._steps, self._sums,
+                                         self._timer.mark)
+                self._done += 1
+
+    def _next(self) -> dict:
+        """The loader's next batch; a new epoch begins where one ends."""
+        for batch in self._batches:
+            return batch
+        self._loader.set_epoch(self._epoch)
+        self._batches = iter(self._loader)
+        return next(self._batches)
+
+    @property
+    def loss(self) -> float:
+        """Mean total loss so far: a number, if the steps were real ones."""
+        totals, _ = self._sums.take()
+        return totals["Loss/total"][0] / totals["Loss/total"][1]
+
+
+def _nothing(*_: Any) -> Any:
+    """A profile leaves no files."""
+
+
+def write_out_attention(net: nn.Module) -> None:
+    """Let every attention layer of timm compute its weights as a matrix, in place."""
+    for module in net.modules():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = False
+
+
+def _network(cfg: Config) -> nn.Module:
+    """What the configuration trains, with random weights; a student starts from its teacher as in training."""
+    if cfg.script != "compresstracker":
+        return build_ostrack(cfg)
+    net = build_compressor(cfg, load=False)
+    initialise_student(net.student, net.teacher, net.stages, layers=cfg.COMPRESS.INIT, head=cfg.COMPRESS.HEAD_INIT)
+    if cfg.COMPRESS.SHARE_PREFIX:
+        net.share_prefix()
+    return net
+
+
+def _loader(cfg: Config, data: str, pairs: int, device: torch.device, plain: bool) -> Any:
+    if data == RANDOM:
+        return FixedBatch(cfg, pairs, cfg.DATA.TRAIN.SAMPLE_PER_EPOCH // pairs, device)
+    workers = cfg.TRAIN.NUM_WORKER
+    if plain:
+        pixels = PlainPixels(cfg.DATA.MEAN, cfg.DATA.STD, Stopwatch())
+        return build_loader(cfg, "train", seed=cfg.TRAIN.SEED, batch_size=pairs, num_workers=workers, pixels=pixels)
+    return build_loader(cfg, "train", seed=cfg.TRAIN.SEED, batch_size=pairs, num_workers=workers)
+
+
+def profile_training(cfg: Config, *, data: str = RANDOM, plain: bool = True, device: str = "auto", rounds: int = 3,
+                     steps: int | None = None, warmup: int | None = None, threads: int | None = None) -> dict[str, Any]:
+    """Take steps of a configuration's training on one process and say how long they take.
+
+    Args:
+        cfg: the recipe with its batch; weights are random, so no checkpoint is needed.
+        data: `random` (one batch, no loading), `config` (the configuration's own data sets) or a folder of sequences.
+        plain: take steps of the plain way too, in turn.
+        device: auto, cpu, cuda or cuda:N.
+        rounds: of every way, in turn.
+        steps, warmup: timed and other steps of a round; None: 3 and 1 on a CPU, 40 and 10 on CUDA.
+        threads: CPU threads of PyTorch; None leaves them as they are.
+
+    Returns:
+        A report that JSON can hold; :func:`report_text` makes it readable.
+
+    Raises:
+        UserError: a number out of range, no such device, missing data, or memory runs out.
+    """
+    target = pick_device(device)
+    default_steps, default_warmup = _DEFAULTS[target.type]
+    steps, warmup = default_steps if steps is None else steps, default_warmup if warmup is None else warmup
+    for name, value, low in (("rounds", rounds, 1), ("steps", steps, 1), ("warmup", warmup, 0), ("threads", threads, 1)):
+        if value is not None and value < low:
+            raise UserError(f"{name} is {value}; it must be at least {low}")
+    if data not in (RANDOM, "config"):
+        cfg = cfg.with_overrides({"DATA.TRAIN.DATASETS_NAME": [f"{FOLDER_PREFIX}{data}"],
+                                  "DATA.TRAIN.DATASETS_RATIO": [1]})
+    ways = {"configured": (cfg, False)}
+    if plain:
+        ways["plain"] = cfg.with_overrides(_PLAIN), True
+    with _threads(threads):
+        contestants = {}
+        try:
+            for name, (config, is_plain) in ways.items():
+                contestants[name] = Contestant(config, data, target, is_plain)
+            for number in range(rounds):
+                for name in list(contestants)[:: -1 if number % 2 else 1]:
+                    contestants[name].round(steps, warmup)
+        except torch.OutOfMemoryError as error:
+            raise UserError(describe_memory(cfg, plan_batch(cfg), target)) from error
+        rates = {str(dtype).removeprefix("torch."): matrix_rate(target, dtype)
+                 for dtype in (torch.float32, torch.bfloat16)}
+        floor = _floor(cfg, contestants["configured"], rates, memory_rate(target))
+        return {"script": cfg.script, "config": cfg.name, "data": data, "rounds": rounds, "steps": steps,
+                "environment": describe_environment(target), "batch": str(contestants["configured"].batch),
+                "rates": rates, "floor": floor,
+                "ways": {name: _describe(contestant, contestants.get("plain"), floor, rates)
+                         for name, contestant in contestants.items()}}
+
+
+def _floor(cfg: Config, contestant: Contestant, rates: dict[str, float], memory: float) -> dict[str, float]:
+    """What a step cannot be faster than: its operations at the measured rate of matrices, its update's bytes at that of
+    the memory."""
+    probability = 1.0
+    if cfg.script == "compresstracker" and cfg.TRAIN.SUP_REPLACE:
+        compress = cfg.COMPRESS
+        probability = float(np.mean([
+            replacement_probability(epoch, cfg.TRAIN.EPOCH, compress.SCHEDULE, compress.P_INIT, compress.ALPHA1,
+                                    compress.ALPHA2) for epoch in range(1, cfg.TRAIN.EPOCH + 1)]))
+    operations = step_work(cfg).at(probability)
+    size, total = optimizer_bytes(contestant.net), contestant.batch.total
+    return {"student_share": probability, "operations_per_pair": operations, "update_bytes": float(size),
+            "memory_rate": memory, "matrix_seconds": operations * total / max(rates.values()),
+            "update_seconds": size / memory}
+
+
+def _describe(contestant: Contestant, plain: Contestant | None, floor: dict[str, float],
+              rates: dict[str, float]) -> dict[str, Any]:
+    cfg, total = contestant.cfg, contestant.batch.total
+    seconds = float(np.median(contestant.seconds))
+    speed = total / seconds
+    epochs_pairs = cfg.TRAIN.EPOCH * cfg.DATA.TRAIN.SAMPLE_PER_EPOCH
+    achieved = speed * floor["operations_per_pair"]
+    report: dict[str, Any] = {
+        "precision": cfg.TRAIN.AMP_DTYPE if cfg.TRAIN.AMP else "float32", "pairs_per_second": speed,
+        "step_ms": {"median": 1e3 * seconds,
+                    **{part: 1e3 * float(np.median([parts[part] for parts in contestant.parts])) for part in PARTS}},
+        "operations_per_second": achieved, "utilisation": achieved / max(rates.values()), "loss": contestant.loss,
+        "hours": epochs_pairs / speed / 3600, "over_plain": None}
+    if plain is not None:
+        ratios = np.array(plain.seconds) / np.array(contestant.seconds) * total / plain.batch.total
+        report["over_plain"] = {"median": float(np.median(ratios)), "low": float(ratios.min()),
+                                "high": float(ratios.max())}
+    return report
+
+
+@contextlib.contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if number is not None:
+        torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def report_text(report: dict[str, Any]) -> str:
+    """A report of `profile_training` as a table."""
+    facts, floor, rates = report["environment"], report["floor"], report["rates"]
+    best = max(rates, key=rates.get)
+    lines = [
+        f"{report['script']}/{report['config']}, data: {report['data']}, {report['batch']}",
+        f"{facts['device_name']} ({facts['device']}), {facts['threads']} CPU threads, torch "
+        f"{facts['libraries']['torch']}; {report['rounds']} rounds of {report['steps']} steps, median",
+        "", f"{'':12}{'pairs/s':>9}{'ratio':>7}{'step ms':>10}" + "".join(f"{part:>10}" for part in PARTS)
+        + f"{'TFLOP/s':>9}{'MFU':>7}{'hours':>8}"]
+    for name, way in report["ways"].items():
+        ratio = f"{way['over_plain']['median']:.2f}" if way["over_plain"] else "-"
+        lines.append(f"{name:12}{way['pairs_per_second']:9.1f}{ratio:>7}{way['step_ms']['median']:10.1f}"
+                     + "".join(f"{way['step_ms'][part]:10.1f}" for part in PARTS)
+                     + f"{way['operations_per_second'] / 1e12:9.3f}{100 * way['utilisation']:6.1f}%{way['hours']:8.1f}")
+    rated = ", ".join(f"{name} {rate / 1e12:.3g} TFLOP/s" for name, rate in rates.items())
+    lines += [
+        "", f"hours: projected for all epochs of the configuration. MFU: of the measured {best} matrix rate ({rated}).",
+        f"floor of a step: {1e3 * floor['matrix_seconds']:.1f} ms for {floor['operations_per_pair'] / 1e9:.1f} GFLOP a "
+        f"pair (mean share of student stages {floor['student_share']:.2f}) at that rate, and "
+        f"{1e3 * floor['update_seconds']:.1f} ms for the optimiser's {floor['update_bytes'] / 1e6:.0f} MB at "
+        f"{floor['memory_rate'] / 1e9:.0f} GB/s"]
+    return "\n".join(lines)
