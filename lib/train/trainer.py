@@ -214,7 +214,7 @@ class Trainer:
         norm = nn.utils.get_total_norm([parameter.grad for parameter in self._parameters if parameter.grad is not None])
         if self._recipe.clip_norm > 0:
             nn.utils.clip_grads_with_norm_(self._parameters, self._recipe.clip_norm, norm)
-        if self._scaler.is_enabled():  # too large a scale: the scaler leaves this step out, and so does the average
+        if self._scaler.is_enabled():  # a step with too large a scale is left out; here it counts as one of norm 0
             norm = torch.where(torch.isfinite(norm), norm, torch.zeros_like(norm))
         return norm
 
