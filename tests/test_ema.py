@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from training_fakes import fit, noise_config
 
-import lib.train.trainer as trainer
+from lib.train.actors import CompressActor
 from lib.train.average import WeightAverage
 from lib.train.failures import TrainingInterrupted
 from lib.train.state import load_state, newest_state, state_name
@@ -93,15 +93,16 @@ def test_the_average_is_validated(monkeypatch, tmp_path):
         seen.append(self._net.student.backbone.norm.weight.detach().clone())
         return outcome
 
-    def watch_buffers(self, module):
-        during.append(module.student.backbone.norm.weight.detach().clone())
+    def predict(self, batch, epoch):
+        during[epoch] = self.module.student.backbone.norm.weight.detach().clone()
+        return predicted(self, batch, epoch)
 
-    checked, during = Trainer._validate, []
+    checked, predicted, during = Trainer._validate, CompressActor.predict, {}
     monkeypatch.setattr(Trainer, "_validate", validate)
-    monkeypatch.setattr(trainer.World, "share_buffers", watch_buffers)
+    monkeypatch.setattr(CompressActor, "predict", predict)
     fit(monkeypatch, tmp_path, noise_config(**EMA))
     states = [load_state(folder(tmp_path) / state_name(epoch)) for epoch in (1, 2)]
-    for state, raw, validated in zip(states, seen, during, strict=True):
+    for state, raw, validated in zip(states, seen, during.values(), strict=True):
         assert torch.equal(raw, state.net["student.backbone.norm.weight"])
         assert torch.equal(validated, state.average["backbone.norm.weight"]) and not torch.equal(raw, validated)
 

@@ -118,7 +118,7 @@ def test_two_processes_stopped_continued_finished(start, script, arguments, tmp_
         _, stderr = process.communicate(timeout=300)
     assert process.returncode == 130, stderr
     assert stderr.count("Run the same command again") == 1 and "Traceback" not in stderr
-    assert "2 x 2 pairs per step" in stderr
+    assert "4 pairs per step (2 processes x 2 pairs)" in stderr
     position, state = newest_state(checkpoints(tmp_path))
 
     line += ["--set", f"TRAIN.EPOCH={state.epoch + 1}"]

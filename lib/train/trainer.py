@@ -246,7 +246,7 @@ class Trainer:
         batches, done = self._batches(self._val_loader, 0, steps), 0
         try:
             with self._average.in_place() if self._average is not None else contextlib.nullcontext():
-                self._world.share_buffers(self._net)
+                self._world.share_tensors(self._net.buffers())  # without SYNC_BN each has statistics of its own
                 for (batch,) in batches:
                     batch = self._val_loader.to_device(batch, self._device)
                     with torch.no_grad(), self._autocast():
