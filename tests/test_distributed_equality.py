@@ -1,7 +1,11 @@
 """Two processes, or several passes, train as one process does with the whole batch."""
 
+import os
+
 import pytest
 import torch
+import training_fakes
+from tiny_models import scramble
 from torch import nn
 from training_fakes import fit, noise_config
 
@@ -150,6 +154,31 @@ def test_synchronised_norm_is_that_of_the_whole_batch(twice):
         torch.testing.assert_close(state, dict(norm.state_dict()))
         torch.testing.assert_close(evaluated, norm.eval()(x)[rank::2].detach())
         norm.train()
+
+
+def test_the_main_processs_weights_count(monkeypatch, tmp_path, twice):
+    """A process that starts from other weights (another file on its machine, say) gets those of the main process."""
+    def run():
+        rank = int(os.environ["RANK"])
+        monkeypatch.setattr(training_fakes, "build_scrambled", lambda cfg: scramble(build(cfg), rank))
+        return fit(monkeypatch, tmp_path / "two", cfg)
+
+    build, cfg = training_fakes.build_scrambled, noise_config("ostrack", **SYNC, TRAIN__EPOCH=1)
+    parts = twice(run)
+    monkeypatch.setattr(training_fakes, "build_scrambled", lambda cfg: scramble(build(cfg), 0))
+    assert_same_training(cfg, fit(monkeypatch, tmp_path / "one", cfg), parts)
+
+
+def test_tensors_are_shared_in_any_memory_order(twice):
+    def run():
+        world, _ = join_world("cpu")
+        tensors = [torch.full((2, 3, 2, 2), float(world.rank)).to(memory_format=torch.channels_last),
+                   torch.tensor(world.rank + 5)]
+        world.share_tensors(tensors)
+        return tensors
+
+    for wide, number in twice(run):
+        assert wide.eq(0).all() and number == 5 and not wide.is_contiguous()
 
 
 def test_a_single_process_keeps_its_norms():

@@ -8,7 +8,7 @@ from tiny_models import scramble, tiny, tiny_batch
 
 from lib.models.base import Prediction
 from lib.models.build import build_compressor, build_ostrack
-from lib.models.compress import replacement_probability
+from lib.models.compress import draw_stages, replacement_probability
 from lib.train.actors import CompressActor, OSTrackActor, build_actor
 from lib.train.losses.compression import mimic_loss
 from lib.train.losses.heatmap import gaussian_heatmap
@@ -142,7 +142,7 @@ def test_stats_and_total(cfg, logit, feat):
 def test_the_step_draws_with_the_epochs_probability(cfg):
     actor, batch = compress_actor(cfg), tiny_batch(cfg)
     seen = []
-    actor.loss_of = lambda batch, pattern, probability: seen.append((pattern, probability))
+    actor.loss_of = lambda batch, pattern, probability, prepared: seen.append((pattern, probability))
     for epoch in (1, 5, 10):
         actor(batch, epoch, torch.Generator().manual_seed(epoch))
         actor(batch, epoch, torch.Generator().manual_seed(epoch))
@@ -238,3 +238,53 @@ def test_the_crops_box_is_cut_at_the_crops_border():
     prediction = Prediction(torch.tensor([[[0.9, 0.5, 0.2, 0.2]]]), torch.full((1, 1, 4, 4), 0.5))
     _, stats = actor.tracking_loss(prediction, torch.tensor([[0.8, 0.4, 0.6, 0.2]]))     # to 1.4: only 1.0 is seen
     assert stats["IoU"].item() == pytest.approx(1) and stats["Loss/l1"].item() == pytest.approx(0, abs=1e-6)
+
+
+# ---------------------------------------------------------------- parts of a batch
+
+def test_the_parts_of_a_batch_divide_by_the_peaks_of_the_whole(cfg):
+    """Two boxes lie outside the map, in one part; so do some of the teacher's."""
+    actor = compress_actor(cfg)
+    actor.eval()
+    with torch.no_grad():
+        actor.module.teacher.box_head.conv5_offset.bias.add_(0.7)
+    batch = tiny_batch(cfg, size=6)
+    batch["search_box"][:2, :2] = 1.2
+    parts = [{name: value[rows] for name, value in batch.items()} for rows in (slice(0, 3), slice(3, 6))]
+    pattern = [True] * len(actor.module.stages)
+    whole, stats = actor.loss_of(batch, pattern, 1.0)
+
+    prepared = [actor.prepare(part, epoch=1) for part in parts]
+    counts = torch.stack([known.counts for known in prepared])
+    assert counts[:, 0].tolist() == [1, 3] and 0 < counts[:, 1].sum() < 6 and counts[0, 1] != counts[1, 1]
+    share = counts.sum(0) / 2
+    terms = [actor.loss_of(part, pattern, 1.0, known._replace(counts=share))
+             for part, known in zip(parts, prepared, strict=True)]
+    assert sum(loss.item() for loss, _ in terms) / 2 == pytest.approx(whole.item(), rel=1e-5)
+    for name in stats:
+        assert sum(part[name].item() for _, part in terms) / 2 == pytest.approx(stats[name].item(), rel=1e-5), name
+    alone = [actor.loss_of(part, pattern, 1.0)[0].item() for part in parts]
+    assert sum(alone) / 2 != pytest.approx(whole.item(), rel=1e-3)
+
+
+def test_what_is_prepared_changes_nothing_for_a_whole_batch(cfg):
+    plain = tiny(TRAIN__DROP_PATH_RATE=0.0)
+    for actor in (compress_actor(cfg), build_actor(plain, scramble(build_ostrack(plain)))):
+        batch = tiny_batch(cfg)
+        known = actor.prepare(batch, epoch=1)
+        generators = [torch.Generator().manual_seed(0) for _ in range(2)]
+        loss, _ = actor(batch, 1, generators[0])
+        assert torch.equal(actor(batch, 1, generators[1], known)[0], loss)
+
+
+def test_idle_parameters_are_those_of_stages_that_no_pass_ran():
+    cfg = tiny("compresstracker", TRAIN__EPOCH=10, COMPRESS__P_INIT=0.3)
+    actor = compress_actor(cfg)
+    layers = actor.module.student.layers
+    for seeds in ([1], [1, 2], [1, 2, 3, 4, 5]):
+        patterns = [draw_stages(4, 0.3, torch.Generator().manual_seed(seed)) for seed in seeds]
+        idle = {id(parameter) for parameter in
+                actor.idle_parameters(1, [torch.Generator().manual_seed(seed) for seed in seeds])}
+        for layer, ran in zip(layers, map(any, zip(*patterns, strict=True)), strict=True):
+            assert all((id(parameter) in idle) != ran for parameter in layer.parameters())
+    assert not build_actor(tiny(), build_ostrack(tiny())).idle_parameters(1, [torch.Generator()])

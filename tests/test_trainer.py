@@ -8,7 +8,7 @@ import threading
 
 import pytest
 import torch
-from training_fakes import STEPS, TinyActor, TinyLoader, TinyNet, tiny_config
+from training_fakes import BATCH, STEPS, TinyActor, TinyLoader, TinyNet, TinyPairs, tiny_config
 
 import lib.train.run as run
 from lib.train.admin.stats import StatSums, format_duration, format_stats, means
@@ -201,6 +201,48 @@ def test_nan_loss_names_epoch_and_step_and_keeps_the_last_state(train):
     assert "NaN" in train.log()
 
 
+@pytest.mark.parametrize("parts", [1, 2])
+def test_the_batch_of_a_nan_loss_is_kept(train, parts):
+    with pytest.raises(UserError, match=r"its pairs are in .*nan_batch_ep0002_step000004\.pt\. Lower TRAIN\.LR"):
+        train(bad=(2, 3), TRAIN__ACCUMULATE=parts)
+    content = torch.load(train.folder() / "nan_batch_ep0002_step000004.pt", weights_only=True)
+    indices = list(range(3 * BATCH * parts, 4 * BATCH * parts))
+    assert (content["epoch"], content["step"], content["rank"], content["indices"]) == (2, 4, 0, indices)
+    pairs = TinyPairs(42)
+    assert all(same(pair, pairs[2, index]) for pair, index in zip(content["pairs"], indices, strict=True))
+
+
+def test_a_batch_that_cannot_be_kept_hides_nothing(train, monkeypatch):
+    def fail(path, content):
+        raise UserError(f"cannot write {path}: disk full")
+
+    monkeypatch.setattr(run, "write_tensors", fail)
+    with pytest.raises(UserError, match=r"epoch 2, step 4.*could not be saved \(cannot write .*disk full\)"):
+        train(bad=(2, 3))
+
+
+def test_states_within_an_epoch(train):
+    """The newest is exact, and neither it nor the epoch's averages depend on how often one is written."""
+    whole, _ = train("whole")
+    train("often", TRAIN__SAVE_STEP_INTERVAL=2, TRAIN__KEEP_STATES=20)
+    names = [state_name(epoch, step) for epoch in range(4) for step in (2, 4)]
+    assert {path.name for path in list_states(train.folder("often"))} == {
+        *names, *(state_name(epoch) for epoch in range(1, 5))}
+    averages = [[line.split("Loss/total")[1] for line in train.log(name).splitlines() if f"{STEPS}/{STEPS}]" in line
+                 and "train" in line] for name in ("whole", "often")]
+    assert averages[0] == averages[1]
+    for name in names[1:8:3]:
+        resumed, actor = train(f"from_{name}", resume=str(train.folder("often") / name))
+        assert same(whole, resumed) and len(actor.patterns) < 4 * STEPS
+
+
+def test_a_nan_loss_is_found_before_a_state_is_written(train):
+    with pytest.raises(UserError, match=f"epoch 2, step 4 of {STEPS}"):
+        train(bad=(2, 3), TRAIN__SAVE_STEP_INTERVAL=1, TRAIN__PRINT_INTERVAL=50)
+    assert list_states(train.folder())[0].name == state_name(1, 3)
+
+
+
 def test_a_stage_that_did_not_run_is_left_alone(train):
     """AdamW's decay must not touch parameters without a gradient in the step."""
     seen = []
@@ -369,3 +411,7 @@ def test_two_processes_stop_together_and_continue_bit_identically(train, twice):
 def test_nan_on_one_process_stops_both_with_the_step(train, twice):
     messages = twice(lambda: train(bad=(2, 3) if os.environ["RANK"] == "1" else None))
     assert all(f"epoch 2, step 4 of {STEPS}" in message for message in messages)
+    path = train.folder() / "nan_batch_ep0002_step000004.pt"
+    assert all(f"its pairs are in {path}" in message for message in messages)
+    content = torch.load(path, weights_only=True)
+    assert (content["rank"], content["indices"]) == (1, list(range(3 * 2 * BATCH + 1, 4 * 2 * BATCH, 2)))

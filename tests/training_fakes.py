@@ -184,18 +184,19 @@ def build_scrambled(cfg):
     return net
 
 
-def fit(monkeypatch, folder, cfg, build=build_scrambled):
-    """Train on noise; gives the final weights and, per pass of this process, the loss."""
+def fit(monkeypatch, folder, cfg, watch=True):
+    """Train on noise; gives the final weights and (unless `watch` is False) the loss of each pass of this process."""
     losses = []
 
-    def watch(self, loss, step):
+    def keep(self, loss, step):
         losses.append(loss.item())
         return watched(self, loss, step)
 
     watched = StatSums.watch
     with monkeypatch.context() as patch:
-        patch.setattr(StatSums, "watch", watch)
-        patch.setattr(run, "build_for_train", build)
+        if watch:
+            patch.setattr(StatSums, "watch", keep)
+        patch.setattr(run, "build_for_train", build_scrambled)
         patch.setattr(run, "build_loader", lambda cfg, split, *, seed, rank, world_size, batch_size, num_workers:
                       NoiseLoader(cfg, rank, world_size, batch_size))
         path = run.run_training(cfg, folder, log_to_console=False)

@@ -49,7 +49,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
                         help="continue the newest state of this run, start anew, or continue a given state_ep*.pth "
                              "(default: %(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
-                        help="override a key of the configuration, for example TRAIN.BATCH_SIZE=16; repeatable")
+                        help="override a key of the configuration, for example TRAIN.TOTAL_BATCH=64; repeatable")
     parser.add_argument("--seed", type=int, help="short for --set TRAIN.SEED=...")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     parser.add_argument("--use_wandb", type=int, choices=(0, 1), default=0, help="report to Weights & Biases too")

@@ -99,8 +99,8 @@ def _training(cfg):
     if cfg.TRAIN.WARMUP_EPOCH > cfg.TRAIN.EPOCH:
         yield (f"TRAIN.WARMUP_EPOCH is {cfg.TRAIN.WARMUP_EPOCH:g}; expected at most TRAIN.EPOCH ({cfg.TRAIN.EPOCH})")
     if cfg.TRAIN.TOTAL_BATCH and "TRAIN.BATCH_SIZE" in cfg.overrides:
-        yield (f"TRAIN.BATCH_SIZE has no effect, because TRAIN.TOTAL_BATCH is {cfg.TRAIN.TOTAL_BATCH}; set "
-               "TRAIN.TOTAL_BATCH alone (pairs per step of all processes), or TRAIN.TOTAL_BATCH=0 with TRAIN.BATCH_SIZE")
+        yield (f"TRAIN.BATCH_SIZE has no effect, because TRAIN.TOTAL_BATCH is {cfg.TRAIN.TOTAL_BATCH}; set TOTAL_BATCH "
+               "alone (pairs per step of all processes), or TRAIN.TOTAL_BATCH=0 with TRAIN.BATCH_SIZE")
 
 
 def _compression(cfg):

@@ -7,7 +7,7 @@ _INTRODUCTION = """# Configuration keys
 <!-- written by docs/make_configuration.py from lib/config/schema.py; do not edit -->
 
 A run is `experiments/<script>/<config>.yaml` over the defaults below; a file states only what differs. Any key can be
-set on the command line, `--set TRAIN.BATCH_SIZE=16 --set "COMPRESS.STAGES=[2, 2, 6, 2]"`. An unknown key, a wrong
+set on the command line, `--set TRAIN.TOTAL_BATCH=64 --set "COMPRESS.STAGES=[2, 2, 6, 2]"`. An unknown key, a wrong
 value or an impossible combination is an error before anything runs. All keys are saved as `config.yaml` beside every
 run. The yaml files of the OSTrack and CompressTracker repositories load unchanged; keys marked *only* belong to parts
 of that code that are not built here and accept just the value that they always had.

@@ -3,12 +3,12 @@
 import datetime
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from lib.utils.device import pick_device
 from lib.utils.errors import UserError
@@ -69,11 +69,15 @@ class World:
         dist.all_reduce(values)
         return values
 
-    def share_buffers(self, module: nn.Module) -> None:
-        """Give every process the main process's buffers of `module` (BatchNorm's running statistics)."""
-        if self.size > 1:
-            for buffer in module.buffers():
-                dist.broadcast(buffer, src=0)
+    @torch.no_grad()
+    def share_tensors(self, tensors: Iterable[Tensor]) -> None:
+        """Give every process the main process's values of `tensors`, in place."""
+        if self.size == 1:
+            return
+        for tensor in tensors:
+            values = tensor.contiguous()
+            dist.broadcast(values, src=0)
+            tensor.copy_(values)
 
     def share(self, value: object) -> object:
         """The main process's `value` (anything that pickles), on every process."""

@@ -225,6 +225,7 @@ class _Run:
         """Resume, train to the end, write the final checkpoint."""
         cfg, paths, world = self._cfg, self._paths, self._world
         position, source = self._restore(resume)
+        world.share_tensors([*self._net.state_dict().values(), *self._averaged_weights().values()])
         if world.is_main:
             paths.checkpoints.mkdir(parents=True, exist_ok=True)
             remove_unfinished(paths.checkpoints)
@@ -358,9 +359,17 @@ class _Run:
                               world_size=self._world.size, net=net_state(self._net), frozen=self._checksum,
                               optimizer=self._optimizer.state_dict(), scaler=self._scaler.state_dict(),
                               sums=position.sums, config=cfg.to_dict(),
+<<<<<<< HEAD
                               average=self._average.state() if self._average is not None else {},
                               validated=position.validated)
+=======
+                              average=self._averaged_weights())
+>>>>>>> step
         save_state(self._paths.checkpoints, state, cfg.TRAIN.KEEP_STATES)
+
+    def _averaged_weights(self) -> dict[str, torch.Tensor]:
+        """The average of the weights by name; empty where there is none."""
+        return self._average.state() if self._average is not None else {}
 
     def _save_slim(self, epoch: int) -> None:
         with self._average.in_place() if self._average is not None else contextlib.nullcontext():

@@ -10,6 +10,10 @@ from lib.config import Config
 from lib.models.base import StagedTracker
 from lib.utils.errors import UserError
 
+COMPILED_KINDS = 64
+"""How many versions of a layer torch.compile may make: teacher's and student's, with and without gradient, drop path
+and training mode."""
+
 
 def apply_switches(cfg: Config, net: nn.Module, device: torch.device) -> None:
     """TRAIN.CHANNELS_LAST, CHECKPOINT_ACTIVATIONS and COMPILE for a network on `device`, in place.
@@ -24,6 +28,7 @@ def apply_switches(cfg: Config, net: nn.Module, device: torch.device) -> None:
         tracker.checkpoint_layers = cfg.TRAIN.CHECKPOINT_ACTIVATIONS
     if cfg.TRAIN.COMPILE:
         check_compile(device)
+        torch._dynamo.config.recompile_limit = COMPILED_KINDS
         for tracker in trackers:
             tracker.compile_layers()
 

@@ -282,7 +282,7 @@ class Trainer:
         norm = nn.utils.get_total_norm([parameter.grad for parameter in self._parameters if parameter.grad is not None])
         if self._recipe.clip_norm > 0:
             nn.utils.clip_grads_with_norm_(self._parameters, self._recipe.clip_norm, norm)
-        if self._scaler.is_enabled():  # too large a scale: the scaler leaves this step out, and so does the average
+        if self._scaler.is_enabled():  # a step with too large a scale is left out; here it counts as one of norm 0
             norm = torch.where(torch.isfinite(norm), norm, torch.zeros_like(norm))
         return norm
 
@@ -314,6 +314,7 @@ class Trainer:
         self._log.start_progress(f"validation {epoch}/{self._recipe.epochs}", steps, 0)
         batches, done = self._batches(self._val_loader, 0, steps), 0
         try:
+<<<<<<< HEAD
             for (batch,) in batches:
                 batch = self._val_loader.to_device(batch, self._device)
                 with torch.no_grad(), self._autocast():
@@ -323,6 +324,17 @@ class Trainer:
                 done += 1
                 clock.step()
                 self._log.advance()
+=======
+            with self._average.in_place() if self._average is not None else contextlib.nullcontext():
+                self._world.share_tensors(self._net.buffers())  # without SYNC_BN each has statistics of its own
+                for (batch,) in batches:
+                    batch = self._val_loader.to_device(batch, self._device)
+                    with torch.no_grad(), self._autocast():
+                        sums.add(self._actor.validate(batch, epoch), weight=_pairs(batch))
+                    done += 1
+                    clock.step()
+                    self._log.advance()
+>>>>>>> step
         finally:
             batches.close()
             self._log.end_progress()

@@ -22,9 +22,9 @@ class DropPath(timm.layers.DropPath):
         """(B, 1, 1): 0 for a dropped sample, 1 / (1 - drop_prob) for a kept one; None to draw in `forward`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and self.scale is not None:
-            return x * self.scale.to(x.dtype)
-        return super().forward(x)
+        if not self.training:  # asked first: reading the rate here would make torch.compile tell the layers apart
+            return x
+        return super().forward(x) if self.scale is None else x * self.scale.to(x.dtype)
 
 
 @contextlib.contextmanager
