@@ -67,4 +67,5 @@ def end(process: subprocess.Popen) -> None:
     for number in [*children(process.pid), process.pid]:
         if alive(number):
             os.kill(number, signal.SIGKILL)
-    process.communicate()
+    process.wait()
+    process.stderr.close()

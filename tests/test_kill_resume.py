@@ -188,20 +188,20 @@ def test_two_processes_killed_and_started_again(pair, train_arguments, tmp_path,
 
 def test_the_launcher_starts_a_killed_process_again(start_training, train_script, train_arguments, tmp_path):
     """A real run of two processes loses one, and ends as if nothing had happened."""
-    settings = (*TWO, *EVERY_STEP, "--set", "TRAIN.PRINT_INTERVAL=1", "--set", "TRAIN.EPOCH=30")
+    settings = (*TWO, *EVERY_STEP, "--set", "TRAIN.PRINT_INTERVAL=1", "--set", "TRAIN.EPOCH=12")
     process = start_training(train_arguments(*settings, "--max_restarts", "1"))
     try:
-        wait_until(lambda: "[train: 2/30, 1/3]" in run_log(tmp_path) or process.poll() is not None)
+        wait_until(lambda: "[train: 2/12, 1/3]" in run_log(tmp_path) or process.poll() is not None)
         victim = children(process.pid)[1]
         os.kill(victim, signal.SIGKILL)
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=120)
         assert process.returncode == 0, stderr
         assert "(restart 1 of 1)" in stderr and not alive(victim)
     finally:
         end(process)
-    lost = slim(tmp_path, 30)
+    lost = slim(tmp_path, 12)
     (tmp_path / "out").rename(tmp_path / "lost")
     with start_training(train_arguments(*settings)) as process:
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=120)
     assert process.returncode == 0, stderr
-    assert same(lost, slim(tmp_path, 30))
+    assert same(lost, slim(tmp_path, 12))

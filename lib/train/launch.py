@@ -20,6 +20,10 @@ from lib.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+OWN_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
+"""Environment variable that gives every start of the processes a store of its own to meet in. Without it PyTorch's agent
+(2.11) keeps one over restarts, and a new process may read the address of one that is gone and wait for it in vain."""
+
 
 @dataclass(frozen=True)
 class Machines:
@@ -73,6 +77,7 @@ def launch(command: Sequence[str], processes: int, machines: Machines | None = N
     _silence_agent()
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP suspects unused parameters where a draw uses them all
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    os.environ[OWN_STORE] = "1"
     config = LaunchConfig(nproc_per_node=processes, max_restarts=restarts, monitor_interval=0.2,
                           logs_specs=DefaultLogsSpecs(), **machines.rendezvous())
     os.environ[LAUNCHER] = str(os.getpid())
