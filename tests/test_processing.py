@@ -1,6 +1,11 @@
 """Jitter, augmentation and batches."""
 
 import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +18,7 @@ import trees
 from lib.train.data import build_loader
 from lib.train.data.decode import DecodedPicture
 from lib.train.data.device import Normaliser
-from lib.train.data.pixels import FramePixels, Sample
+from lib.train.data.pixels import FramePixels, Sample, too_many
 from lib.train.data.processing import PairProcessing, View, jitter_box
 from lib.utils.crop import box_to_crop, square_crop
 from lib.utils.errors import UserError
@@ -195,17 +200,51 @@ def test_batch(folder):
     assert not torch.equal(found[0]["search"], found[1]["search"])
 
 
-def test_workers_and_ranks_do_not_change_the_samples(folder):
+@pytest.mark.parametrize(("kind", "num_workers"), [("process", 1), ("process", 3), ("thread", 1), ("thread", 2)])
+@pytest.mark.parametrize("loader", ["frames", "gpu"])
+def test_workers_do_not_change_the_samples(folder, kind, num_workers, loader):
+    cfg = configuration(folder, kind=kind, LOADER=loader)
+    assert same(batches(cfg, epoch=3), batches(cfg, epoch=3, num_workers=num_workers))
+
+
+def test_ranks_share_the_samples(folder):
     cfg = configuration(folder)
     alone = batches(cfg, epoch=3)
-    assert same(alone, batches(cfg, epoch=3, num_workers=2))
-    assert same(alone, batches(cfg, epoch=3))
     two = [batches(cfg, epoch=3, batch_size=2, rank=rank, world_size=2) for rank in (0, 1)]
     for whole, *parts in zip(alone, *two, strict=True):
         for rank, part in enumerate(parts):
             assert torch.equal(whole["search"][rank::2], part["search"])
     assert not same(alone, batches(cfg, epoch=4))
     assert not same(alone, batches(cfg, epoch=3, seed=2))
+
+
+@pytest.mark.parametrize(("kind", "num_workers"), [("process", 0), ("process", 2), ("thread", 2)])
+def test_skipped_batches_are_left_out_once(folder, kind, num_workers):
+    cfg = configuration(folder, kind=kind)
+    loader = build_loader(cfg, "train", seed=1, batch_size=4, num_workers=num_workers)
+    loader.skip(4)
+    assert same(ready(loader), batches(cfg)[4:])
+    assert len(ready(loader)) == 6
+
+
+def test_a_thread_that_is_not_waited_for_ends(folder):
+    loader = build_loader(configuration(folder, kind="thread"), "train", seed=1, batch_size=4, num_workers=2)
+    iterator = iter(loader)
+    next(iterator)
+    iterator.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("loader")]
+
+
+def test_a_killed_worker_is_an_error_in_seconds(folder):
+    loader = build_loader(configuration(folder, train=4000), "train", seed=1, batch_size=4, num_workers=2)
+    before, start = set(multiprocessing.active_children()), time.monotonic()
+    iterator = iter(loader)
+    next(iterator)
+    worker = next(child for child in multiprocessing.active_children() if child not in before)
+    os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(UserError, match="process that loads data ended: .*killed by signal: Killed.*TRAIN.NUM_WORKER"):
+        list(iterator)
+    assert time.monotonic() - start < 20
 
 
 def test_persistent_workers_see_the_epoch(folder):
@@ -236,19 +275,54 @@ def test_mixture_of_all_formats(tmp_path, monkeypatch):
     assert set(names) == {"lasot", "got10k", "coco", "trackingnet"}
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_unreadable_image_is_replaced_logged_once_and_counted(tmp_path, caplog, num_workers):
+def half_broken(tmp_path):
+    """A folder with one sequence, every second image of which is damaged."""
     root = trees.folder(tmp_path)
     (root / "half.txt").write_text("first\n")
     for number in range(0, 24, 2):
         (root / "first" / "img" / f"{number}.png").write_bytes(b"broken")
-    loader = build_loader(configuration(f"{root}@half.txt"), "train", seed=1, batch_size=4, num_workers=num_workers)
+    return f"{root}@half.txt"
+
+
+@pytest.mark.parametrize(("kind", "num_workers"), [("process", 0), ("process", 2), ("thread", 2)])
+def test_unreadable_image_is_replaced_logged_once_and_counted(tmp_path, caplog, kind, num_workers):
+    cfg = configuration(half_broken(tmp_path), kind=kind)
+    loader = build_loader(cfg, "train", seed=1, batch_size=4, num_workers=num_workers)
     with caplog.at_level(logging.WARNING):
         assert sum(len(batch["dataset"]) for batch in loader) == 24
     assert loader.replaced > 24
-    if num_workers == 0:
-        assert 6 <= len(caplog.messages) == len(set(caplog.messages)) <= 12
-        assert all(".png" in message for message in caplog.messages)
+    assert 6 <= len(caplog.messages) == len(set(caplog.messages)) <= 12
+    assert all(".png" in message for message in caplog.messages)
+    assert same(ready(loader), batches(cfg))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_too_many_unreadable_images_end_the_run(tmp_path, num_workers):
+    cfg = configuration(half_broken(tmp_path), MAX_UNREADABLE=0.4)
+    with pytest.raises(UserError, match=r"^\d+ of \d+ draws \(\d\d.\d%\).*MAX_UNREADABLE allows 40.0%.*/first/img/.*png"):
+        batches(cfg, num_workers=num_workers)
+
+
+def test_how_many_may_be_unreadable():
+    assert not too_many(1, 10, 0.01) and not too_many(10, 20, 0.01)
+    assert too_many(11, 20, 0.01) and too_many(21, 2000, 0.01) and not too_many(20, 2000, 0.01)
+    assert too_many(1, 10**6, 0.0) and not too_many(0, 10, 0.0)
+    assert not too_many(24, 24, 1.0)
+
+
+def test_a_fault_noticed_late_is_replaced_by_the_same_draw(tmp_path):
+    """A file that shows its size but no pixels, and one that shows nothing, lead to the same pairs."""
+    found = []
+    for name, damage in (("early", lambda data: data[:-2]), ("late", trees.hollow)):
+        root = trees.got10k(tmp_path / name, sequences=2)
+        for file in sorted(root.glob("*/000000*[02468].jpg")):
+            file.write_bytes(damage(file.read_bytes()))
+        loader = build_loader(configuration(root), "train", seed=1, batch_size=4, num_workers=0)
+        found.append((ready(loader), loader.replaced))
+    (early, early_count), (late, late_count) = found
+    assert early_count == late_count > 0
+    for left, right in zip(early, late, strict=True):
+        assert torch.equal(left["search"], right["search"]) and torch.equal(left["search_box"], right["search_box"])
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
