@@ -31,7 +31,8 @@ def test_gathered_crops_are_opencvs(turns):
         for box in boxes:
             square = square_around(box, 2.0, width, height)
             left, top, right, bottom = square.inside
-            crop = resize_square(image[top:bottom, left:right], square, 32, mirror=bool(turns & 1), gray=bool(turns & 4))
+            crop = resize_square(image[top:bottom, left:right], square, 32, mirror=bool(turns & 1),
+                                 gray=bool(turns & 4))
             expected.append(cv2.flip(crop, 1) if turns & 2 else crop)
             places.append((begin, width, height))
             rows.append((square.left, square.top, square.side, *square.padding, turns))

@@ -299,7 +299,7 @@ def test_unreadable_image_is_replaced_logged_once_and_counted(tmp_path, caplog, 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_too_many_unreadable_images_end_the_run(tmp_path, num_workers):
     cfg = configuration(half_broken(tmp_path), MAX_UNREADABLE=0.4)
-    with pytest.raises(UserError, match=r"^\d+ of \d+ draws \(\d\d.\d%\).*MAX_UNREADABLE allows 40.0%.*/first/img/.*png"):
+    with pytest.raises(UserError, match=r"^\d+ of \d+ draws \(\d\d.\d%\).*allows 40.0%.*/first/img/.*png"):
         batches(cfg, num_workers=num_workers)
 
 

@@ -82,10 +82,10 @@ class PackedDataset:
         self.folder = folder
         self.name: str = manifest["name"]
         self.is_video: bool = manifest["is_video"]
-        self._lengths = np.load(folder / LENGTHS, mmap_mode="r")
-        self._records = np.load(folder / INDEX, mmap_mode="r")
+        self._lengths, self._records = (_mapped(folder / name) for name in (LENGTHS, INDEX))
         self._first = np.searchsorted(self._records["sequence"], np.arange(len(self._lengths) + 1))
-        self._parts = [np.memmap(folder / part_name(number), np.uint8, "r") for number in range(len(manifest["parts"]))]
+        self._parts = [np.memmap(folder / part_name(number), np.uint8, "r") if size else np.empty(0, np.uint8)
+                       for number, size in enumerate(manifest["parts"])]
         self._last: tuple[int, Annotation] | None = None
 
     def __len__(self) -> int:
@@ -118,6 +118,14 @@ class PackedDataset:
 
     def _of(self, sequence: int) -> np.ndarray:
         return self._records[self._first[sequence] : self._first[sequence + 1]]
+
+
+def _mapped(file: Path) -> np.ndarray:
+    """An array of a file, mapped into memory."""
+    try:
+        return np.load(file, mmap_mode="r")
+    except ValueError as error:
+        raise UserError(f"{file} cannot be read: {error}") from error
 
 
 class PackedFrame(NamedTuple):
@@ -190,26 +198,27 @@ def open_packed(dataset: str, crops_dir: str | Path, views: Sequence[View]) -> P
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT:
-            raise UserError(f"packed crops of {dataset}: {folder / MANIFEST} is of format {manifest['format']}, not "
-                            f"{FORMAT}. {remedy}")
-        stored = {view: View(**manifest["views"][view]) for view in VIEWS}
-        quantile, parts = float(manifest["quantile"]), manifest["parts"]
-        for number, size in enumerate(parts):
+            raise UserError(f"{folder / MANIFEST} is of format {manifest['format']}, not {FORMAT}")
+        for number, size in enumerate(manifest["parts"]):
             found = (folder / part_name(number)).stat().st_size
             if found != size:
-                raise UserError(f"packed crops of {dataset}: {folder / part_name(number)} has {found} bytes instead of "
-                                f"{size}; copy it again, or delete the folder. {remedy}")
+                raise UserError(f"{folder / part_name(number)} has {found} bytes instead of {size}")
+        stored = {view: View(**manifest["views"][view]) for view in VIEWS}
+        quantile = float(manifest["quantile"])
+        packed = PackedDataset(folder, manifest)
     except FileNotFoundError as error:
         raise UserError(f"packed crops of {dataset}: {error.filename} not found. {remedy}") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except UserError as error:
+        raise UserError(f"packed crops of {dataset}: {error}; delete the folder. {remedy}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"packed crops of {dataset}: {folder / MANIFEST} cannot be used ({type(error).__name__}: "
-                        f"{error}). {remedy}") from error
+                        f"{error}); delete the folder. {remedy}") from error
     for name, view in zip(VIEWS, views, strict=True):
         have, want = stored[name], view
         if cover(want, quantile) > cover(have, quantile) + 1e-6 or want.size / want.factor > have.size / have.factor:
             raise UserError(f"packed crops of {dataset}: {folder} was made for DATA.{name.upper()} {_describe(have)}, "
                             f"which does not hold what the configuration asks for: {_describe(want)}. {remedy}")
-    return PackedDataset(folder, manifest)
+    return packed
 
 
 def _describe(view: View) -> str:
