@@ -16,6 +16,8 @@ from lib.utils.crop import (
     has_content,
     normalize,
     padding_mask,
+    sample_square,
+    square_around,
     square_crop,
 )
 from lib.utils.errors import UserError
@@ -79,8 +81,10 @@ def test_boxes_there_and_back():
 
 
 def test_crop_beside_the_image_is_black():
-    crop = square_crop(frame(0), [-500, -500, 20, 20], 2.0, 64)
-    assert not crop.image.any() and padding_mask(crop).all() and not has_content(crop, 16)
+    box = [-500, -500, 20, 20]
+    crop = square_crop(frame(0), box, 2.0, 64)
+    assert not crop.image.any() and padding_mask(crop).all()
+    assert not has_content(square_around(box, 2.0, 320, 240), 64, 16)
 
 
 @pytest.mark.parametrize("box", [[0, 0, 0, 10], [0, 0, 10, -1], [0, 0, np.nan, 10], [np.nan, 0, 10, 10]])
@@ -95,9 +99,42 @@ def test_has_content_follows_the_reduced_mask():
     for _ in range(300):
         box = [*rng.uniform(-60, 370, 2), *rng.uniform(3, 60, 2)]
         crop = square_crop(image, box, 4.0, 128)
-        answers.add(has_content(crop, 16))
-        assert has_content(crop, 16) == (not padding_mask(crop)[::16, ::16].all())
+        found = has_content(square_around(box, 4.0, 320, 240), 128, 16)
+        answers.add(found)
+        assert found == (not padding_mask(crop)[::16, ::16].all())
     assert answers == {True, False}
+
+
+def test_square_in_the_mirrored_image():
+    square = square_around([300, 20, 48, 40], 2.0, 320, 240)
+    assert any(square.padding) and square.mirrored(320).mirrored(320) == square
+    left, top, right, bottom = square.inside
+    assert square.mirrored(320).inside == (320 - right, top, 320 - left, bottom)
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("gray", [False, True])
+def test_sampling_at_the_same_scale_is_resizing(mirror, gray):
+    """From a piece of the picture at its own scale the crop is that of the whole picture."""
+    image, box = frame(2), [100, 70, 50, 40]
+    square = square_around(box, 3.0, 320, 240)
+    left, top, right, bottom = (v + margin for v, margin in zip(square.inside, (-3, -5, 4, 2), strict=True))
+    out = sample_square(image[top:bottom, left:right], (left, top, right - left, bottom - top), square, 64,
+                        mirror=mirror, gray=gray)
+    flipped_box = [320 - square.left - square.side / 2 - 25, *box[1:]] if mirror else box
+    expected = square_crop(image, flipped_box, 3.0, 64, mirror=mirror, gray=gray).image
+    assert np.abs(out.astype(int) - expected).max() <= 3
+
+
+def test_sampling_at_half_scale_keeps_the_place():
+    """A ramp tells every pixel's place: halved and sampled, it is where it was."""
+    image = np.repeat(np.arange(0, 240, 1, np.uint8)[None, :, None], 200, axis=0).repeat(3, axis=2)
+    small = cv2.resize(image, (120, 100), interpolation=cv2.INTER_AREA)
+    box = [83, 61, 40, 40]
+    square = square_around(box, 2.0, 240, 200)
+    out = sample_square(small, (0, 0, 240, 200), square, 40)
+    expected = square_crop(image, box, 2.0, 40).image
+    assert np.abs(out.astype(int) - expected).max() <= 1
 
 
 def test_padding_counts_the_last_row_and_column_as_outside():

@@ -1,6 +1,12 @@
 """Jitter, augmentation and batches."""
 
 import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -10,6 +16,9 @@ import torch
 import trees
 
 from lib.train.data import build_loader
+from lib.train.data.decode import DecodedPicture
+from lib.train.data.device import Normaliser
+from lib.train.data.pixels import FramePixels, Sample, too_many
 from lib.train.data.processing import PairProcessing, View, jitter_box
 from lib.utils.crop import box_to_crop, square_crop
 from lib.utils.errors import UserError
@@ -17,17 +26,35 @@ from lib.utils.errors import UserError
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 TEMPLATE, SEARCH = View(32, 2.0, 0.0, 0.0), View(64, 4.0, 3.0, 0.25)
 BOX = np.float32([40, 22, 20, 16])
+GOLDEN = Path(__file__).parent / "golden" / "training_pairs.npz"
 
 
 def processing(**options):
-    return PairProcessing(TEMPLATE, SEARCH, mean=MEAN, std=STD, **options)
+    return PairProcessing(TEMPLATE, SEARCH, **options)
 
 
 def run(process, seed=0):
-    return process(trees.picture(1), BOX, trees.picture(2), BOX + 2, np.random.default_rng(seed))
+    return sample(process, trees.picture(1), BOX, trees.picture(2), BOX + 2, seed)
 
 
-def configuration(folder, *, train=24, val=10, ratio=(1,), names=None, **data):
+def sample(process, template, template_box, search, search_box, seed):
+    """One finished sample of two frames in memory, without the batch's dimension; None where there is none."""
+    frames = [DecodedPicture(image, "frame") for image in (template, search)]
+    shots = process(frames[0].image.shape[1::-1], template_box, frames[1].image.shape[1::-1], search_box,
+                    np.random.default_rng(seed))
+    if shots is None:
+        return None
+    pixels = FramePixels(process.template.size, process.search.size)
+    batch = pixels.collate([Sample((0, 0), "test", shots, pixels.make(frames, shots), ())])
+    normalise = Normaliser(MEAN, STD)
+    made = {}
+    for name, crop, shot in zip(("template", "search"), pixels.crops(batch, torch.device("cpu")), shots, strict=True):
+        gain = None if shot.light is None else torch.tensor([shot.light / 255.0], dtype=torch.float32)
+        made |= {name: normalise(crop, gain)[0], f"{name}_box": torch.from_numpy(shot.box_xywh)}
+    return made
+
+
+def configuration(folder, *, train=24, val=10, ratio=(1,), names=None, kind="process", **data):
     def view(size, factor, center, scale):
         return SimpleNamespace(SIZE=size, FACTOR=factor, CENTER_JITTER=center, SCALE_JITTER=scale, NUMBER=1)
 
@@ -38,9 +65,10 @@ def configuration(folder, *, train=24, val=10, ratio=(1,), names=None, **data):
     fields = {
         "TRAIN": part(train), "VAL": part(val), "TEMPLATE": view(32, 2.0, 0, 0), "SEARCH": view(64, 4.0, 3, 0.25),
         "MEAN": MEAN, "STD": STD, "GRAYSCALE_PROB": 0.05, "FLIP_PROB": 0.5, "BRIGHTNESS_JITTER": 0.2,
-        "SAMPLER_MODE": "causal", "MAX_SAMPLE_INTERVAL": 200, **data,
+        "SAMPLER_MODE": "causal", "MAX_SAMPLE_INTERVAL": 200, "LOADER": "frames", "DECODER": "auto",
+        "SCALED_DECODE": False, "MAX_UNREADABLE": 1.0, **data,
     }
-    return SimpleNamespace(DATA=SimpleNamespace(**fields), TRAIN=SimpleNamespace(DEVICE="cpu"),
+    return SimpleNamespace(DATA=SimpleNamespace(**fields), TRAIN=SimpleNamespace(DEVICE="cpu", WORKER_KIND=kind),
                            MODEL=SimpleNamespace(BACKBONE=SimpleNamespace(STRIDE=16)))
 
 
@@ -52,7 +80,11 @@ def folder(tmp_path_factory):
 def batches(cfg, split="train", *, epoch=0, seed=1, batch_size=4, num_workers=0, **ranks):
     loader = build_loader(cfg, split, seed=seed, batch_size=batch_size, num_workers=num_workers, **ranks)
     loader.set_epoch(epoch)
-    return list(loader)
+    return ready(loader)
+
+
+def ready(loader):
+    return [loader.to_device(batch, torch.device("cpu")) for batch in loader]
 
 
 def same(left, right):
@@ -77,11 +109,22 @@ def test_without_jitter_the_box_stays():
     assert np.array_equal(jitter_box(box, TEMPLATE, np.random.default_rng(0)), box)
 
 
+def test_samples_are_those_of_the_first_version():
+    """Numbers that the loader made when workers still decoded whole frames with OpenCV and delivered floats."""
+    process = PairProcessing(View(16, 2.0, 0.0, 0.0), View(32, 4.0, 3.0, 0.25), gray_prob=0.3)
+    with np.load(GOLDEN) as golden:
+        for number, seed in enumerate(golden["seeds"]):
+            found = sample(process, trees.picture(seed), np.float32(trees.box(seed)), trees.picture(seed + 3),
+                           np.float32(trees.box(seed + 9)), seed)
+            for name, value in found.items():
+                assert np.array_equal(value.numpy(), golden[name][number]), name
+
+
 @pytest.mark.parametrize("gray", [0.0, 1.0])
 @pytest.mark.parametrize("flip", [0.0, 1.0])
 def test_validation_equals_the_plain_way(gray, flip):
     """Grey and mirror the whole frame, crop, scale to 0..1, normalise."""
-    sample = run(processing(gray_prob=gray, flip_prob=flip, augment=False))
+    made = run(processing(gray_prob=gray, flip_prob=flip, augment=False))
     image, box = trees.picture(1), BOX.astype(float)
     if gray:
         image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
@@ -90,9 +133,9 @@ def test_validation_equals_the_plain_way(gray, flip):
         box[0] = image.shape[1] - 1 - box[0] - box[2]
     crop = square_crop(image, box, 2.0, 32)
     expected = (crop.image / 255 - MEAN) / STD
-    assert np.allclose(sample["template"].permute(1, 2, 0), expected, atol=1e-5)
-    assert np.allclose(sample["template_box"], box_to_crop(box, box, crop.scale, 32), atol=1e-6)
-    assert sample["search"].shape == (3, 64, 64) and sample["search"].dtype == torch.float32
+    assert np.allclose(made["template"].permute(1, 2, 0), expected, atol=1e-5)
+    assert np.allclose(made["template_box"], box_to_crop(box, box, crop.scale, 32), atol=1e-6)
+    assert made["search"].shape == (3, 64, 64) and made["search"].dtype == torch.float32
 
 
 def test_boxes_follow_the_pixels():
@@ -101,10 +144,10 @@ def test_boxes_follow_the_pixels():
     image[50:70, 60:90] = 220
     box, misses = np.float32([60, 50, 30, 20]), 0
     for seed in range(40):
-        sample = processing()(image, box, image, box, np.random.default_rng(seed))
+        made = sample(processing(), image, box, image, box, seed)
         for part in ("template", "search"):
-            pixels = sample[part][1].numpy()
-            x, y, w, h = sample[f"{part}_box"].numpy() * pixels.shape[0]
+            pixels = made[part][1].numpy()
+            x, y, w, h = made[f"{part}_box"].numpy() * pixels.shape[0]
             rows, columns = np.nonzero(pixels > (pixels.max() + pixels.min()) / 2)
             low, high = np.array([columns.min(), rows.min()]), np.array([columns.max() + 1, rows.max() + 1])
             inside = x >= 0 and y >= 0 and x + w <= pixels.shape[0] and y + h <= pixels.shape[0]
@@ -119,13 +162,13 @@ def test_brightness_is_per_image_and_bounded():
     process = processing(gray_prob=0, flip_prob=0)
     factors = []
     for seed in range(300):
-        sample = process(image, BOX, image, BOX, np.random.default_rng(seed))
-        centre = [sample[part][0, 16, 16].item() * STD[0] + MEAN[0] for part in ("template", "search")]
+        made = sample(process, image, BOX, image, BOX, seed)
+        centre = [made[part][0, 16, 16].item() * STD[0] + MEAN[0] for part in ("template", "search")]
         factors.append([v * 255 / 100 for v in centre if v > 0.01])
     template = np.array([f[0] for f in factors])
     assert 0.8 <= template.min() < 0.82 and 1.18 < template.max() <= 1.2001
     assert np.mean([len(set(f)) > 1 for f in factors if len(f) == 2]) > 0.95
-    bright = process(image + 150, BOX, image, BOX, np.random.default_rng(1))["template"]
+    bright = sample(process, image + 150, BOX, image, BOX, 1)["template"]
     assert bright.max() <= (1 - MEAN[2]) / STD[2] + 1e-5
 
 
@@ -134,8 +177,8 @@ def test_probabilities_of_grey_and_mirror():
     image[..., 0] = np.arange(96) * 2
     grey, rising = 0, 0
     for seed in range(600):
-        sample = processing(brightness=0)(image, BOX, image, BOX, np.random.default_rng(seed))["template"]
-        values = sample * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)
+        template = sample(processing(brightness=0), image, BOX, image, BOX, seed)["template"]
+        values = template * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)
         grey += bool((values[0] - values[2]).abs().max() < 1e-4)
         rising += bool(values[0, 16, 24] > values[0, 16, 8])
     assert 12 <= grey <= 50
@@ -144,8 +187,7 @@ def test_probabilities_of_grey_and_mirror():
 
 @pytest.mark.parametrize("box", [[10, 10, 0, 5], [10, 10, np.nan, 5], [-900, -900, 20, 20]])
 def test_no_sample_of_an_impossible_box(box):
-    result = processing()(trees.picture(0), np.float32(box), trees.picture(0), BOX, np.random.default_rng(0))
-    assert result is None
+    assert sample(processing(), trees.picture(0), np.float32(box), trees.picture(0), BOX, 0) is None
 
 
 def test_batch(folder):
@@ -158,11 +200,16 @@ def test_batch(folder):
     assert not torch.equal(found[0]["search"], found[1]["search"])
 
 
-def test_workers_and_ranks_do_not_change_the_samples(folder):
+@pytest.mark.parametrize(("kind", "num_workers"), [("process", 1), ("process", 3), ("thread", 1), ("thread", 2)])
+@pytest.mark.parametrize("loader", ["frames", "gpu"])
+def test_workers_do_not_change_the_samples(folder, kind, num_workers, loader):
+    cfg = configuration(folder, kind=kind, LOADER=loader)
+    assert same(batches(cfg, epoch=3), batches(cfg, epoch=3, num_workers=num_workers))
+
+
+def test_ranks_share_the_samples(folder):
     cfg = configuration(folder)
     alone = batches(cfg, epoch=3)
-    assert same(alone, batches(cfg, epoch=3, num_workers=2))
-    assert same(alone, batches(cfg, epoch=3))
     two = [batches(cfg, epoch=3, batch_size=2, rank=rank, world_size=2) for rank in (0, 1)]
     for whole, *parts in zip(alone, *two, strict=True):
         for rank, part in enumerate(parts):
@@ -171,12 +218,41 @@ def test_workers_and_ranks_do_not_change_the_samples(folder):
     assert not same(alone, batches(cfg, epoch=3, seed=2))
 
 
+@pytest.mark.parametrize(("kind", "num_workers"), [("process", 0), ("process", 2), ("thread", 2)])
+def test_skipped_batches_are_left_out_once(folder, kind, num_workers):
+    cfg = configuration(folder, kind=kind)
+    loader = build_loader(cfg, "train", seed=1, batch_size=4, num_workers=num_workers)
+    loader.skip(4)
+    assert same(ready(loader), batches(cfg)[4:])
+    assert len(ready(loader)) == 6
+
+
+def test_a_thread_that_is_not_waited_for_ends(folder):
+    loader = build_loader(configuration(folder, kind="thread"), "train", seed=1, batch_size=4, num_workers=2)
+    iterator = iter(loader)
+    next(iterator)
+    iterator.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("loader")]
+
+
+def test_a_killed_worker_is_an_error_in_seconds(folder):
+    loader = build_loader(configuration(folder, train=4000), "train", seed=1, batch_size=4, num_workers=2)
+    before, start = set(multiprocessing.active_children()), time.monotonic()
+    iterator = iter(loader)
+    next(iterator)
+    worker = next(child for child in multiprocessing.active_children() if child not in before)
+    os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(UserError, match="process that loads data ended: .*killed by signal: Killed.*TRAIN.NUM_WORKER"):
+        list(iterator)
+    assert time.monotonic() - start < 20
+
+
 def test_persistent_workers_see_the_epoch(folder):
     cfg = configuration(folder, train=8)
     loader = build_loader(cfg, "train", seed=1, batch_size=4, num_workers=1)
     for epoch in (0, 1, 0):
         loader.set_epoch(epoch)
-        assert same(list(loader), batches(cfg, epoch=epoch))
+        assert same(ready(loader), batches(cfg, epoch=epoch))
 
 
 def test_validation_is_complete_and_always_the_same(folder):
@@ -199,19 +275,54 @@ def test_mixture_of_all_formats(tmp_path, monkeypatch):
     assert set(names) == {"lasot", "got10k", "coco", "trackingnet"}
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_unreadable_image_is_replaced_logged_once_and_counted(tmp_path, caplog, num_workers):
+def half_broken(tmp_path):
+    """A folder with one sequence, every second image of which is damaged."""
     root = trees.folder(tmp_path)
     (root / "half.txt").write_text("first\n")
     for number in range(0, 24, 2):
         (root / "first" / "img" / f"{number}.png").write_bytes(b"broken")
-    loader = build_loader(configuration(f"{root}@half.txt"), "train", seed=1, batch_size=4, num_workers=num_workers)
+    return f"{root}@half.txt"
+
+
+@pytest.mark.parametrize(("kind", "num_workers"), [("process", 0), ("process", 2), ("thread", 2)])
+def test_unreadable_image_is_replaced_logged_once_and_counted(tmp_path, caplog, kind, num_workers):
+    cfg = configuration(half_broken(tmp_path), kind=kind)
+    loader = build_loader(cfg, "train", seed=1, batch_size=4, num_workers=num_workers)
     with caplog.at_level(logging.WARNING):
         assert sum(len(batch["dataset"]) for batch in loader) == 24
     assert loader.replaced > 24
-    if num_workers == 0:
-        assert 6 <= len(caplog.messages) == len(set(caplog.messages)) <= 12
-        assert all(".png" in message for message in caplog.messages)
+    assert 6 <= len(caplog.messages) == len(set(caplog.messages)) <= 12
+    assert all(".png" in message for message in caplog.messages)
+    assert same(ready(loader), batches(cfg))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_too_many_unreadable_images_end_the_run(tmp_path, num_workers):
+    cfg = configuration(half_broken(tmp_path), MAX_UNREADABLE=0.4)
+    with pytest.raises(UserError, match=r"^\d+ of \d+ draws \(\d\d.\d%\).*allows 40.0%.*/first/img/.*png"):
+        batches(cfg, num_workers=num_workers)
+
+
+def test_how_many_may_be_unreadable():
+    assert not too_many(1, 10, 0.01) and not too_many(10, 20, 0.01)
+    assert too_many(11, 20, 0.01) and too_many(21, 2000, 0.01) and not too_many(20, 2000, 0.01)
+    assert too_many(1, 10**6, 0.0) and not too_many(0, 10, 0.0)
+    assert not too_many(24, 24, 1.0)
+
+
+def test_a_fault_noticed_late_is_replaced_by_the_same_draw(tmp_path):
+    """A file that shows its size but no pixels, and one that shows nothing, lead to the same pairs."""
+    found = []
+    for name, damage in (("early", lambda data: data[:-2]), ("late", trees.hollow)):
+        root = trees.got10k(tmp_path / name, sequences=2)
+        for file in sorted(root.glob("*/000000*[02468].jpg")):
+            file.write_bytes(damage(file.read_bytes()))
+        loader = build_loader(configuration(root), "train", seed=1, batch_size=4, num_workers=0)
+        found.append((ready(loader), loader.replaced))
+    (early, early_count), (late, late_count) = found
+    assert early_count == late_count > 0
+    for left, right in zip(early, late, strict=True):
+        assert torch.equal(left["search"], right["search"]) and torch.equal(left["search_box"], right["search_box"])
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

@@ -24,6 +24,19 @@ def write_picture(path: Path, number: int, size: tuple[int, int] = SIZE) -> None
     assert cv2.imwrite(str(path), cv2.cvtColor(picture(number, size), cv2.COLOR_RGB2BGR))
 
 
+def jpeg(number: int, size: tuple[int, int] = SIZE) -> bytes:
+    """A picture as a JPEG file's content."""
+    ok, data = cv2.imencode(".jpg", cv2.cvtColor(picture(number, size), cv2.COLOR_RGB2BGR))
+    assert ok
+    return data.tobytes()
+
+
+def hollow(data: bytes) -> bytes:
+    """A JPEG file that shows its size, but not its pixels: it names a Huffman table that is not there."""
+    tables = data.index(b"\xff\xda") + 6
+    return data[:tables] + b"\x33" + data[tables + 1 :]
+
+
 def write_video(path: Path, frames: int, size: tuple[int, int] = SIZE) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     codec = "MJPG" if path.suffix == ".avi" else "mp4v"

@@ -237,8 +237,9 @@ KEYS: dict[str, Key] = {
                         "then zip).", choices=("auto", "directory", "lmdb", "zip")),
     "DATA.LOADER": Key("frames", "str", "Where crops come from: whole frames, packed crops (tracking/make_crops.py), "
                        "or frames decoded and cropped on the GPU.", choices=("frames", "crops", "gpu")),
-    "DATA.DECODER": Key("auto", "str", "JPEG decoder of loader frames: auto is simplejpeg for JPEG files and OpenCV "
-                        "for the rest.", choices=("auto", "simplejpeg", "opencv")),
+    "DATA.DECODER": Key("auto", "str", "JPEG decoder of loader frames, all with the same pixels: auto decodes only "
+                        "what a crop needs where there is a libturbojpeg, else whole frames as simplejpeg does.",
+                        choices=("auto", "simplejpeg", "opencv")),
     "DATA.SCALED_DECODE": Key(False, "bool", "Decode JPEG files at 1/2, 1/4 or 1/8 where the crop is larger than its "
                               "output anyway: faster, other pixels."),
     "DATA.MAX_UNREADABLE": Key(0.01, "float", "Share of the draws whose image may be missing or damaged (each is "

@@ -359,12 +359,7 @@ class _Run:
                               world_size=self._world.size, net=net_state(self._net), frozen=self._checksum,
                               optimizer=self._optimizer.state_dict(), scaler=self._scaler.state_dict(),
                               sums=position.sums, config=cfg.to_dict(),
-<<<<<<< HEAD
-                              average=self._average.state() if self._average is not None else {},
-                              validated=position.validated)
-=======
-                              average=self._averaged_weights())
->>>>>>> step
+                              average=self._averaged_weights(), validated=position.validated)
         save_state(self._paths.checkpoints, state, cfg.TRAIN.KEEP_STATES)
 
     def _averaged_weights(self) -> dict[str, torch.Tensor]:

@@ -176,7 +176,7 @@ class Trainer:
             return True
         scores: dict[str, float] = {}
         with self._average.in_place() if self._average is not None else contextlib.nullcontext():
-            self._world.share_buffers(self._net)
+            self._world.share_tensors(self._net.buffers())  # without SYNC_BN each has statistics of its own
             for due, validate in ((pairs, self._validate), (tracking, self._track)):
                 found = validate(epoch) if due else {}
                 if found is None:
@@ -314,7 +314,6 @@ class Trainer:
         self._log.start_progress(f"validation {epoch}/{self._recipe.epochs}", steps, 0)
         batches, done = self._batches(self._val_loader, 0, steps), 0
         try:
-<<<<<<< HEAD
             for (batch,) in batches:
                 batch = self._val_loader.to_device(batch, self._device)
                 with torch.no_grad(), self._autocast():
@@ -324,17 +323,6 @@ class Trainer:
                 done += 1
                 clock.step()
                 self._log.advance()
-=======
-            with self._average.in_place() if self._average is not None else contextlib.nullcontext():
-                self._world.share_tensors(self._net.buffers())  # without SYNC_BN each has statistics of its own
-                for (batch,) in batches:
-                    batch = self._val_loader.to_device(batch, self._device)
-                    with torch.no_grad(), self._autocast():
-                        sums.add(self._actor.validate(batch, epoch), weight=_pairs(batch))
-                    done += 1
-                    clock.step()
-                    self._log.advance()
->>>>>>> step
         finally:
             batches.close()
             self._log.end_progress()

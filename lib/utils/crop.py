@@ -44,6 +44,107 @@ def crop_side(box_xywh: Box, factor: float) -> int:
     return math.ceil(math.sqrt(area) * factor)
 
 
+class Square(NamedTuple):
+    """The square around a box, on whole pixels of an image, and how far it reaches over the image."""
+
+    left: int
+    top: int
+    side: int
+    padding: tuple[int, int, int, int]
+    """Pixels of the square that lie outside the image: left, top, right, bottom."""
+
+    @property
+    def inside(self) -> tuple[int, int, int, int]:
+        """The part of the square within the image: left, top, and the first column and row behind it."""
+        left, top, right, bottom = self.padding
+        return (self.left + left, self.top + top, self.left + self.side - right, self.top + self.side - bottom)
+
+    def mirrored(self, width: int) -> "Square":
+        """The same square where it lies in the image, `width` wide, turned left-right."""
+        left, top, right, bottom = self.padding
+        return Square(width - self.left - self.side, self.top, self.side, (right, top, left, bottom))
+
+
+def square_around(box_xywh: Box, factor: float, width: int, height: int) -> Square:
+    """The square around a box in an image of `width` x `height` pixels.
+
+    Args:
+        box_xywh: box in pixels, the square's centre.
+        factor: side of the square in units of the box's mean side sqrt(w * h).
+
+    Raises:
+        UserError: the box has no area, or a position that is not a number.
+    """
+    x, y, w, h = (float(v) for v in box_xywh)
+    side = crop_side((x, y, w, h), factor)
+    if side < 1 or not (math.isfinite(x) and math.isfinite(y)):
+        raise UserError(f"cannot crop around the box x={x:g}, y={y:g}, w={w:g}, h={h:g}: width and height must be "
+                        "positive numbers of pixels")
+    left, top = round(x + 0.5 * w - 0.5 * side), round(y + 0.5 * h - 0.5 * side)
+    pad_left, pad_right = _overhang(left, side, width)
+    pad_top, pad_bottom = _overhang(top, side, height)
+    return Square(left, top, side, (pad_left, pad_top, pad_right, pad_bottom))
+
+
+def resize_square(
+    inside: np.ndarray, square: Square, size: int, *, mirror: bool = False, gray: bool = False
+) -> np.ndarray:
+    """The crop of a square from the pixels of its part within the image.
+
+    Args:
+        inside: uint8 (h, w, 3), the pixels of ``square.inside``; they are not changed.
+        square: where they lie.
+        size: side of the result in pixels.
+        mirror: turn the square left-right before it is resized.
+        gray: turn it to grey (three equal channels) before it is resized.
+
+    Returns:
+        (size, size, 3) uint8.
+    """
+    if inside.size == 0:
+        return np.zeros((size, size, 3), np.uint8)
+    left, top, right, bottom = square.padding
+    if gray:
+        inside = cv2.cvtColor(inside, cv2.COLOR_RGB2GRAY)
+    if mirror:
+        inside, left, right = cv2.flip(inside, 1), right, left
+    if any(square.padding):
+        inside = cv2.copyMakeBorder(inside, top, bottom, left, right, cv2.BORDER_CONSTANT)
+    out = cv2.resize(inside, (size, size))
+    return cv2.merge([out, out, out]) if gray else out
+
+
+def sample_square(
+    pixels: np.ndarray, place: tuple[float, float, float, float], square: Square, size: int, *, mirror: bool = False,
+    gray: bool = False,
+) -> np.ndarray:
+    """The crop of a square from a picture in which the image has another scale.
+
+    Differs from :func:`resize_square` by what the other scale does to the pixels, and where padding begins: at the
+    border of `pixels`, not one pixel before it.
+
+    Args:
+        pixels: uint8 (h, w, 3).
+        place: left, top, width, height of `pixels` in the image's own pixels.
+        square: in the image's own pixels.
+        size, mirror, gray: as there.
+
+    Returns:
+        (size, size, 3) uint8.
+    """
+    left, top, width, height = place
+    scale_x, scale_y = pixels.shape[1] / width, pixels.shape[0] / height
+    step = square.side / size  # of the result's pixels in the image
+    to_pixels = np.array([[step * scale_x, 0, (square.left - left + 0.5 * step) * scale_x - 0.5],
+                          [0, step * scale_y, (square.top - top + 0.5 * step) * scale_y - 0.5]])
+    if gray:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    out = cv2.warpAffine(pixels, to_pixels, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    if mirror:
+        out = cv2.flip(out, 1)
+    return cv2.merge([out, out, out]) if gray else out
+
+
 def square_crop(
     image: np.ndarray, box_xywh: Box, factor: float, size: int, *, mirror: bool = False, gray: bool = False
 ) -> Crop:
@@ -61,32 +162,12 @@ def square_crop(
     Raises:
         UserError: the box has no area, or a position that is not a number.
     """
-    x, y, w, h = (float(v) for v in box_xywh)
-    side = crop_side((x, y, w, h), factor)
-    if side < 1 or not (math.isfinite(x) and math.isfinite(y)):
-        raise UserError(f"cannot crop around the box x={x:g}, y={y:g}, w={w:g}, h={h:g}: width and height must be "
-                        "positive numbers of pixels")
     height, width = image.shape[:2]
-    left, top = round(x + 0.5 * w - 0.5 * side), round(y + 0.5 * h - 0.5 * side)
-    pad_left, pad_right = _overhang(left, side, width)
-    pad_top, pad_bottom = _overhang(top, side, height)
-
-    first, last = left + pad_left, left + side - pad_right
-    if mirror:
-        first, last = width - last, width - first
-    inside = image[top + pad_top : top + side - pad_bottom, first:last]
-    if inside.size == 0:
-        return Crop(np.zeros((size, size, 3), np.uint8), size / side, (pad_left, pad_top, pad_right, pad_bottom))
-    if gray:
-        inside = cv2.cvtColor(inside, cv2.COLOR_RGB2GRAY)
-    if mirror:
-        inside = cv2.flip(inside, 1)
-    if pad_left or pad_top or pad_right or pad_bottom:
-        inside = cv2.copyMakeBorder(inside, pad_top, pad_bottom, pad_left, pad_right, cv2.BORDER_CONSTANT)
-    out = cv2.resize(inside, (size, size))
-    if gray:
-        out = cv2.merge([out, out, out])
-    return Crop(out, size / side, (pad_left, pad_top, pad_right, pad_bottom))
+    square = square_around(box_xywh, factor, width, height)
+    place = square.mirrored(width) if mirror else square
+    left, top, right, bottom = place.inside
+    out = resize_square(image[top:bottom, left:right], place, size, mirror=mirror, gray=gray)
+    return Crop(out, size / square.side, square.padding)
 
 
 def _overhang(start: int, side: int, length: int) -> tuple[int, int]:
@@ -105,18 +186,18 @@ def padding_mask(crop: Crop) -> np.ndarray:
     return rows[:, None] | columns[None, :]
 
 
-def has_content(crop: Crop, stride: int) -> bool:
-    """Whether some feature cell, sampled at its first pixel every `stride` pixels, is free of padding.
+def has_content(square: Square, size: int, stride: int) -> bool:
+    """Whether some feature cell of the square's crop, sampled at its first pixel every `stride` of `size` pixels, is
+    free of padding.
 
     OSTrack throws a training sample away when its nearest-neighbour reduced attention mask is all padding.
     """
-    if not any(crop.padding):
+    if not any(square.padding):
         return True
-    left, top, right, bottom = crop.padding
-    size = crop.image.shape[0]
+    left, top, right, bottom = square.padding
     return bool(
-        not _padded_positions(left, right, crop.side, size)[::stride].all()
-        and not _padded_positions(top, bottom, crop.side, size)[::stride].all()
+        not _padded_positions(left, right, square.side, size)[::stride].all()
+        and not _padded_positions(top, bottom, square.side, size)[::stride].all()
     )
 
 

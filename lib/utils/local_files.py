@@ -32,7 +32,7 @@ _TRAIN = {
     "lasot_lmdb_dir": ("data", "lasot_lmdb"), "got10k_lmdb_dir": ("data", "got10k_lmdb"),
     "trackingnet_dir": ("data", "trackingnet"), "trackingnet_lmdb_dir": ("data", "trackingnet_lmdb"),
     "coco_dir": ("data", "coco"), "coco_lmdb_dir": ("data", "coco_lmdb"), "imagenet_dir": ("data", "vid"),
-    "imagenet_lmdb_dir": ("data", "vid_lmdb"),
+    "imagenet_lmdb_dir": ("data", "vid_lmdb"), "crops_dir": ("data", "crops"),
     **dict.fromkeys(("lvis_dir", "sbd_dir", "imagenetdet_dir", "ecssd_dir", "hkuis_dir", "msra10k_dir", "davis_dir",
                      "youtubevos_dir"), ("", "")),
 }

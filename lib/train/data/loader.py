@@ -1,29 +1,32 @@
 """Batches of training pairs.
 
-Sample i of epoch e depends on nothing but (seed, split, e, i): neither on the number of workers and processes nor on
-what was drawn before. What differs from OSTrack's loader, and why:
+Sample i of epoch e depends on nothing but (seed, split, e, i): neither on the number and kind of workers and processes
+nor on what was drawn before. What differs from OSTrack's loader, and why:
 
 - its samples come from global generators, so that a run cannot be repeated; here each sample has its own generator;
 - validation draws the same pairs after every epoch, so that its curve shows the model and not the draw;
 - validation keeps the last, smaller batch; training leaves it out as OSTrack does;
-- an image that cannot be read is replaced by another draw, as there, but it is logged, and the search ends.
+- an image that cannot be read is replaced by another draw, as there, but it is logged, counted, and the search ends.
 """
 
 import logging
-import signal
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor
 
 from lib.train.admin.environment import env_settings
-from lib.train.data.device import to_device
+from lib.train.data.crops import PackedPixels, open_packed
+from lib.train.data.device import Normaliser, Upload, to_device
+from lib.train.data.gpu import DevicePixels, Undecodable
+from lib.train.data.pixels import VIEWS, FramePixels, Key, Pixels, Sample, Unreadable, too_many
 from lib.train.data.processing import PairProcessing
 from lib.train.data.sampler import PairSampler
-from lib.train.dataset import TrackingDataset, build_dataset
+from lib.train.data.workers import batches
+from lib.train.dataset import build_dataset
 from lib.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -32,88 +35,75 @@ SPLITS = ("train", "val")
 MAX_TRIES = 50
 """Draws for one sample before giving up."""
 
-Key = tuple[int, int]
-"""(epoch, index of the sample within it)"""
+_ONE_DRAWS = threading.Lock()  # the data sets keep what they read last; reading and decoding happen outside
 
 
-class Pairs(Dataset):
+class Pairs:
     """Samples by (epoch, index).
 
     Args:
         sampler: draws frames.
-        processing: makes a sample of them.
+        processing: draws how crops are made of them.
+        pixels: makes the crops.
         seed: of the whole run.
         split: "train" or "val".
     """
 
-    def __init__(self, sampler: PairSampler, processing: PairProcessing, *, seed: int, split: str):
+    def __init__(self, sampler: PairSampler, processing: PairProcessing, pixels: Pixels, *, seed: int, split: str):
         self.sampler = sampler
         self.processing = processing
+        self.pixels = pixels
         self.seed = seed
         self.split = split
-        self._unreadable: set[str] = set()
 
-    def __getitem__(self, key: Key) -> dict[str, Any]:
-        """A sample as :class:`PairProcessing` makes it, with "dataset" (name) and "replaced" (draws whose image could
-        not be read).
+    def __getitem__(self, key: Key) -> Sample:
+        """A sample whose frames could be read.
 
         Raises:
             UserError: 50 draws in a row gave no sample, or annotations are missing or wrong.
         """
         rng = np.random.default_rng([self.seed, SPLITS.index(self.split), *key])
-        failures: list[str] = []
+        failures: list[Unreadable] = []
         for _ in range(MAX_TRIES):
-            dataset, sequence, *frames = self.sampler.draw(rng)
-            images = self._read(dataset, sequence, frames, failures)
-            if images is None:
+            with _ONE_DRAWS:
+                dataset, sequence, *frames = self.sampler.draw(rng)
+                boxes = dataset.annotation(sequence).boxes[frames]
+            state = rng.bit_generator.state
+            try:
+                found = self.pixels.open(dataset, sequence, frames)
+                sizes = [(frame.width, frame.height) for frame in found]
+                shots = self.processing(sizes[0], boxes[0], sizes[1], boxes[1], rng)
+                payload = None if shots is None else self.pixels.make(found, shots)
+            except Unreadable as error:
+                rng.bit_generator.state = state  # the next draw is the same wherever the damage is noticed
+                failures.append(error)
                 continue
-            boxes = dataset.annotation(sequence).boxes[frames]
-            sample = self.processing(images[0], boxes[0], images[1], boxes[1], rng)
-            if sample is not None:
-                return {**sample, "dataset": dataset.name, "replaced": len(failures)}
+            if payload is not None:
+                return Sample(key, dataset.name, shots, payload, tuple(failures))
         raise UserError(
             f"{MAX_TRIES} draws in a row gave no training pair: {len(failures)} had an image that cannot be read, the "
             "others a crop without content (box outside the frame, or a jitter too large). "
-            + (f"Unreadable for instance: {'; '.join(sorted(set(failures))[:3])}" if failures else
+            + (f"Unreadable for instance: {_examples(error.file for error in failures)}" if failures else
                f"Last: sequence {sequence} of {dataset.name}, boxes {boxes.tolist()}")
         )
 
-    def _read(
-        self, dataset: TrackingDataset, sequence: int, frames: Sequence[int], failures: list[str]
-    ) -> list[np.ndarray] | None:
-        """The template's and the search region's frame; None, logged once per file, when one cannot be read."""
-        images: dict[int, np.ndarray] = {}
-        for frame in sorted(set(frames)):
-            try:
-                images[frame] = dataset.frame(sequence, frame)
-            except UserError as error:
-                path = dataset.frame_path(sequence, frame)
-                if path not in self._unreadable:
-                    self._unreadable.add(path)
-                    logger.warning("%s; another pair is drawn instead", error)
-                failures.append(path)
-                return None
-        return [images[frame] for frame in frames]
+    def exact(self) -> "Pairs":
+        """The same samples with crops that are made of whole frames in this process."""
+        pixels = FramePixels(self.processing.template.size, self.processing.search.size)
+        return Pairs(self.sampler, self.processing, pixels, seed=self.seed, split=self.split)
 
-
-class Failure:
-    """A `UserError` on its way from a worker to the main process, which raises it with the same message."""
-
-    def __init__(self, message: str):
-        self.message = message
-
-
-class _Fetcher(Dataset):
-    """`Pairs` whose user errors arrive as a `Failure` instead of a worker's traceback."""
-
-    def __init__(self, pairs: Pairs):
-        self.pairs = pairs
-
-    def __getitem__(self, key: Key) -> dict[str, Any] | Failure:
-        try:
-            return self.pairs[key]
-        except UserError as error:
-            return Failure(str(error))
+    def batch(self, keys: Sequence[Key]) -> dict[str, Any]:
+        """The samples of `keys` as a worker delivers them: what `pixels` collates; numbers (B, 8 or 10) float32,
+        template box, search box (xywh divided by the crop's side) and, in training, the gains of their brightness;
+        dataset and failures, lists."""
+        samples = [self[key] for key in keys]
+        numbers = np.stack([np.concatenate([shot.box_xywh for shot in sample.shots]) for sample in samples])
+        if self.processing.augment:
+            gains = [[shot.light / 255.0 for shot in sample.shots] for sample in samples]
+            numbers = np.concatenate([numbers, np.asarray(gains, np.float32)], axis=1)
+        return {**self.pixels.collate(samples), "numbers": torch.from_numpy(numbers),
+                "dataset": [sample.dataset for sample in samples],
+                "failures": [(error.file, str(error)) for sample in samples for error in sample.failures]}
 
 
 class _BatchKeys:
@@ -143,8 +133,7 @@ class _BatchKeys:
 class Loader:
     """Iterates over the batches of an epoch.
 
-    A batch is a dict: template (B, 3, h, w), search (B, 3, H, W) normalised float32; template_box, search_box (B, 4)
-    xywh divided by the crop's side; dataset, a list of B names. See :func:`build_loader`.
+    What it yields is for :meth:`to_device`, which makes of it what the network takes. See :func:`build_loader`.
 
     Attributes:
         pairs: the samples; ``loader.pairs[epoch, index]`` gives one.
@@ -152,14 +141,17 @@ class Loader:
     """
 
     def __init__(self, pairs: Pairs, samples: int, *, batch_size: int, rank: int, world_size: int, num_workers: int,
-                 pin_memory: bool):
+                 worker_kind: str, pin_memory: bool, normaliser: Normaliser, max_unreadable: float):
         self.pairs = pairs
         self.replaced = 0
+        self._draws = 0
+        self._max_unreadable = max_unreadable
+        self._unreadable: set[str] = set()
+        self._normaliser = normaliser
         self._keys = _BatchKeys(samples, batch_size, rank, world_size, drop_last=pairs.split == "train")
-        self._batches = DataLoader(
-            _Fetcher(pairs), batch_sampler=self._keys, num_workers=num_workers, collate_fn=collate,
-            pin_memory=pin_memory, persistent_workers=num_workers > 0, worker_init_fn=_start_worker,
-        )
+        self._batches = batches(pairs.batch, self._keys, workers=num_workers, kind=worker_kind, pin=pin_memory)
+        self._device: torch.device | None = None
+        self._stream: torch.cuda.Stream | None = None
 
     def set_epoch(self, epoch: int) -> None:
         """Which epoch the next iteration draws. Validation pairs are the same in every epoch."""
@@ -171,19 +163,81 @@ class Loader:
         self._keys.skipped = batches
 
     def to_device(self, batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-        """A batch of this loader, ready for the network: tensors on `device`, crops normalised float32."""
-        return to_device(batch, device)
+        """A batch of this loader, ready for the network.
+
+        With DATA.LOADER gpu, a batch with an image that turns out to be damaged only here is made again from frames in
+        this process, where the sample is replaced as every loader replaces it.
+
+        Returns:
+            template (B, 3, h, w), search (B, 3, H, W) normalised float32; template_box, search_box (B, 4) float32
+            xywh divided by the crop's side, all on `device`; dataset, a list of B names.
+        """
+        self._device = device
+        upload = batch.get("upload")
+        if upload is not None:
+            batch = {**batch, **upload.take()}
+        pairs = self.pairs
+        try:
+            crops = pairs.pixels.crops(batch, device)
+        except Undecodable as error:
+            logger.warning("%s; its batch is made from frames on the CPU", error)
+            pairs = pairs.exact()
+            batch = pairs.batch(batch["keys"])
+            self._count(batch)
+            crops = pairs.pixels.crops(batch, device)
+        numbers = to_device(batch["numbers"], device)
+        gains = numbers[:, 8:].unbind(1) or (None, None)
+        ready: dict[str, Any] = {"dataset": batch["dataset"]}
+        for position, view in enumerate(VIEWS):
+            ready[view] = self._normaliser(crops[position], gains[position])
+            ready[f"{view}_box"] = numbers[:, 4 * position : 4 * position + 4]
+        return ready
 
     def __len__(self) -> int:
         """Batches of an epoch on this rank. In training the same on every rank."""
         return len(self._keys)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Raises `UserError` for what :class:`Pairs` raises, for a dead worker, and where more than
+        DATA.MAX_UNREADABLE of the draws had an unreadable image."""
+        return self._ahead(self._received())
+
+    def _received(self) -> Iterator[dict[str, Any]]:
+        """The workers' batches, their failures logged once per file and counted."""
         for batch in self._batches:
-            if isinstance(batch, Failure):
-                raise UserError(batch.message)
-            self.replaced += batch.pop("replaced")
+            self._count(batch)
             yield batch
+
+    def _count(self, batch: dict[str, Any]) -> None:
+        failures = batch.pop("failures")
+        for file, message in failures:
+            if file not in self._unreadable:
+                self._unreadable.add(file)
+                logger.warning("%s; another pair is drawn instead", message)
+        self.replaced += len(failures)
+        self._draws += len(batch["dataset"]) + len(failures)
+        if too_many(self.replaced, self._draws, self._max_unreadable):
+            raise UserError(
+                f"{self.replaced} of {self._draws} draws ({self.replaced / self._draws:.1%}) had an image that cannot "
+                f"be read; DATA.MAX_UNREADABLE allows {self._max_unreadable:.1%}. Copy or extract the files again, or "
+                f"raise the limit. For instance: {_examples(self._unreadable)}")
+
+    def _ahead(self, received: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """The same batches; once a CUDA device is known, the next one's copy to it begins before one is handed out."""
+        waiting: dict[str, Any] | None = None
+        for batch in received:
+            if self._device is not None and self._device.type == "cuda" and self.pairs.pixels.uploads:
+                if self._stream is None:
+                    self._stream = torch.cuda.Stream(self._device)
+                tensors = {key: value for key, value in batch.items() if isinstance(value, Tensor)}
+                batch["upload"] = Upload(tensors, self._device, self._stream)
+                if waiting is not None:
+                    yield waiting
+                waiting = batch
+            else:
+                yield batch
+        if waiting is not None:
+            yield waiting
 
 
 def build_loader(cfg: Any, split: str, *, seed: int, rank: int = 0, world_size: int = 1, batch_size: int,
@@ -197,45 +251,47 @@ def build_loader(cfg: Any, split: str, *, seed: int, rank: int = 0, world_size: 
         rank, world_size: this process takes samples rank, rank + world_size, ...; the ranks' batches k together are
             the batch k of one process with world_size times the batch size.
         batch_size: of this process.
-        num_workers: worker processes; 0 loads in this one.
+        num_workers: workers of the kind TRAIN.WORKER_KIND; 0 loads in this process.
 
     Raises:
-        UserError: a data set is not there or cannot be used, an epoch has less than one batch, or the configuration
-            asks for several templates or search frames.
+        UserError: a data set (or, with DATA.LOADER crops, its packed crops) is not there or cannot be used, an epoch
+            has less than one batch, or the configuration asks for several templates or search frames.
     """
-    part = cfg.DATA.TRAIN if split == "train" else cfg.DATA.VAL
+    data = cfg.DATA
+    part = data.TRAIN if split == "train" else data.VAL
     for key in ("TEMPLATE", "SEARCH"):
-        if getattr(cfg.DATA, key).NUMBER != 1:
-            raise UserError(f"DATA.{key}.NUMBER is {getattr(cfg.DATA, key).NUMBER}, but the tracker takes one")
+        if getattr(data, key).NUMBER != 1:
+            raise UserError(f"DATA.{key}.NUMBER is {getattr(data, key).NUMBER}, but the tracker takes one")
     if split == "train" and part.SAMPLE_PER_EPOCH < batch_size * world_size:
         raise UserError(f"DATA.TRAIN.SAMPLE_PER_EPOCH ({part.SAMPLE_PER_EPOCH}) is less than one batch of "
                         f"{batch_size} on {world_size} process(es); raise it or lower TRAIN.BATCH_SIZE")
     env = env_settings()
-    datasets = [build_dataset(name, env) for name in part.DATASETS_NAME]
-    sampler = PairSampler(datasets, part.DATASETS_RATIO, cfg.DATA.SAMPLER_MODE, cfg.DATA.MAX_SAMPLE_INTERVAL)
-    pairs = Pairs(sampler, PairProcessing.of(cfg, augment=split == "train"), seed=seed, split=split)
+    processing = PairProcessing.of(cfg, augment=split == "train")
+    views = (processing.template, processing.search)
+    if data.LOADER == "crops":
+        datasets = [open_packed(name, env.crops_dir, views) for name in part.DATASETS_NAME]
+    else:
+        datasets = [build_dataset(name, env) for name in part.DATASETS_NAME]
+    sampler = PairSampler(datasets, part.DATASETS_RATIO, data.SAMPLER_MODE, data.MAX_SAMPLE_INTERVAL)
+    pairs = Pairs(sampler, processing, build_pixels(cfg), seed=seed, split=split)
     if rank == 0:
         logger.info("%s data: %s", split, ", ".join(f"{d.name} ({len(d)})" for d in datasets))
     return Loader(pairs, part.SAMPLE_PER_EPOCH, batch_size=batch_size, rank=rank, world_size=world_size,
-                  num_workers=num_workers, pin_memory=torch.cuda.is_available() and cfg.TRAIN.DEVICE != "cpu")
+                  num_workers=num_workers, worker_kind=cfg.TRAIN.WORKER_KIND,
+                  pin_memory=torch.cuda.is_available() and cfg.TRAIN.DEVICE != "cpu",
+                  normaliser=Normaliser(data.MEAN, data.STD), max_unreadable=data.MAX_UNREADABLE)
 
 
-def collate(samples: Sequence[dict[str, Any] | Failure]) -> dict[str, Any] | Failure:
-    """Stack samples to a batch; a failed one fails the batch."""
-    for sample in samples:
-        if isinstance(sample, Failure):
-            return sample
-    batch: dict[str, Any] = {
-        key: torch.stack([sample[key] for sample in samples])
-        for key in ("template", "search", "template_box", "search_box")
-    }
-    batch["dataset"] = [sample["dataset"] for sample in samples]
-    batch["replaced"] = sum(sample["replaced"] for sample in samples)
-    return batch
+def build_pixels(cfg: Any) -> Pixels:
+    """How the crops are made, by DATA.LOADER."""
+    data = cfg.DATA
+    sizes = (data.TEMPLATE.SIZE, data.SEARCH.SIZE)
+    if data.LOADER == "crops":
+        return PackedPixels(*sizes)
+    if data.LOADER == "gpu":
+        return DevicePixels(*sizes, decoder=data.DECODER)
+    return FramePixels(*sizes, decoder=data.DECODER, scaled=data.SCALED_DECODE)
 
 
-def _start_worker(worker: int) -> None:
-    """One thread per worker; Ctrl-C and SIGTERM are the main process's to handle (they may come to the whole group)."""
-    cv2.setNumThreads(0)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+def _examples(files: Iterable[str]) -> str:
+    return "; ".join(sorted(set(files))[:3])

@@ -1,4 +1,5 @@
-"""From two frames with boxes to two normalised crops: jitter and augmentation as OSTrack trains with.
+"""Which squares of two frames make a training pair, and how each is changed: jitter and augmentation as OSTrack
+trains with. Geometry only: the pixels are made by :mod:`lib.train.data.pixels` and its siblings.
 
 The order and the numbers are those of its repository (lib/train/data/processing.py, lib/train/base_functions.py):
 
@@ -9,15 +10,14 @@ The order and the numbers are those of its repository (lib/train/data/processing
 Mirroring and grey are applied to the square instead of the frame; the pixels are the same.
 """
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
-import torch
-from torch import Tensor
 
-from lib.utils.crop import box_to_crop, crop_side, has_content, square_crop
+from lib.utils.crop import Square, box_to_crop, crop_side, has_content, square_around
+
+Size = tuple[int, int]
+"""Width and height in pixels."""
 
 
 class View(NamedTuple):
@@ -38,24 +38,40 @@ class View(NamedTuple):
         return cls(section.SIZE, section.FACTOR, section.CENTER_JITTER, section.SCALE_JITTER)
 
 
+class Shot(NamedTuple):
+    """How one crop is made of a frame."""
+
+    square: Square
+    """What is cut, in the frame as it is."""
+    size: int
+    """Side of the crop in pixels."""
+    mirror: bool
+    """Turn the square left-right before it is resized."""
+    gray: bool
+    """Turn it to grey before it is resized."""
+    flip: bool
+    """Turn the crop left-right."""
+    light: float | None
+    """Factor of the brightness; None leaves it."""
+    box_xywh: np.ndarray
+    """(4,) float32: the target in the finished crop, divided by the crop's side."""
+
+
 class PairProcessing:
-    """Makes a training sample of two frames.
+    """Draws how a training sample is made of two frames.
 
     Args:
         template, search: how to crop.
-        mean, std: of the three channels, for values in 0..1.
         stride: pixels per feature cell; a crop whose cells all lie in padding is no sample.
         gray_prob, flip_prob: probabilities of the joint changes; `flip_prob` also of the second mirroring.
         brightness: largest relative change of brightness.
         augment: False leaves out brightness and the second mirroring (validation).
     """
 
-    def __init__(self, template: View, search: View, *, mean: Sequence[float], std: Sequence[float], stride: int = 16,
-                 gray_prob: float = 0.05, flip_prob: float = 0.5, brightness: float = 0.2, augment: bool = True):
+    def __init__(self, template: View, search: View, *, stride: int = 16, gray_prob: float = 0.05,
+                 flip_prob: float = 0.5, brightness: float = 0.2, augment: bool = True):
         self.template = template
         self.search = search
-        self.mean = np.asarray(mean, np.float32)[:, None]
-        self.std = np.asarray(std, np.float32)[:, None]
         self.stride = stride
         self.gray_prob = gray_prob
         self.flip_prob = flip_prob
@@ -66,69 +82,50 @@ class PairProcessing:
     def of(cls, cfg: Any, augment: bool) -> "PairProcessing":
         """From a configuration."""
         data = cfg.DATA
-        return cls(View.of(data.TEMPLATE), View.of(data.SEARCH), mean=data.MEAN, std=data.STD,
-                   stride=cfg.MODEL.BACKBONE.STRIDE, gray_prob=data.GRAYSCALE_PROB, flip_prob=data.FLIP_PROB,
-                   brightness=data.BRIGHTNESS_JITTER, augment=augment)
+        return cls(View.of(data.TEMPLATE), View.of(data.SEARCH), stride=cfg.MODEL.BACKBONE.STRIDE,
+                   gray_prob=data.GRAYSCALE_PROB, flip_prob=data.FLIP_PROB, brightness=data.BRIGHTNESS_JITTER,
+                   augment=augment)
 
     def __call__(
-        self,
-        template_image: np.ndarray,
-        template_box: np.ndarray,
-        search_image: np.ndarray,
-        search_box: np.ndarray,
+        self, template_frame: Size, template_box: np.ndarray, search_frame: Size, search_box: np.ndarray,
         rng: np.random.Generator,
-    ) -> dict[str, Tensor] | None:
-        """One sample, or None when a jittered box is too small or a crop holds nothing but padding.
+    ) -> tuple[Shot, Shot] | None:
+        """Template and search crop, or None when a jittered box is too small or a crop holds nothing but padding.
 
         Args:
-            template_image, search_image: (H, W, 3) uint8; they are not changed.
+            template_frame, search_frame: their sizes.
             template_box, search_box: (4,) xywh in pixels.
             rng: the only source of randomness.
-
-        Returns:
-            template (3, h, w), search (3, H, W) normalised float32; template_box, search_box (4,) float32 xywh
-            divided by the crop's side.
         """
         gray = rng.random() < self.gray_prob
         mirror = rng.random() < self.flip_prob
-        template = self._make(template_image, template_box, self.template, mirror, gray, rng)
+        template = self._shot(template_frame, template_box, self.template, mirror, gray, rng)
         if template is None:
             return None
-        search = self._make(search_image, search_box, self.search, mirror, gray, rng)
-        if search is None:
-            return None
-        return {"template": template[0], "template_box": template[1], "search": search[0], "search_box": search[1]}
+        search = self._shot(search_frame, search_box, self.search, mirror, gray, rng)
+        return None if search is None else (template, search)
 
-    def _make(
-        self, image: np.ndarray, box: np.ndarray, view: View, mirror: bool, gray: bool, rng: np.random.Generator
-    ) -> tuple[Tensor, Tensor] | None:
+    def _shot(self, frame: Size, box: np.ndarray, view: View, mirror: bool, gray: bool, rng: np.random.Generator
+              ) -> Shot | None:
+        width, height = frame
         box = np.asarray(box, np.float64)
         if mirror:
-            box = np.array([image.shape[1] - 1 - box[0] - box[2], *box[1:]])
+            box = np.array([width - 1 - box[0] - box[2], *box[1:]])
         anchor = jitter_box(box, view, rng)
         if crop_side(anchor, view.factor) < 1:
             return None
-        crop = square_crop(image, anchor, view.factor, view.size, mirror=mirror, gray=gray)
-        if not has_content(crop, self.stride):
+        square = square_around(anchor, view.factor, width, height)
+        if not has_content(square, view.size, self.stride):
             return None
-        position = box_to_crop(box, anchor, crop.scale, view.size)
-        pixels, light = crop.image, None
+        position = box_to_crop(box, anchor, view.size / square.side, view.size)
+        light, flip = None, False
         if self.augment:
             light = rng.uniform(max(0.0, 1.0 - self.brightness), 1.0 + self.brightness)
-            if rng.random() < self.flip_prob:
-                pixels = cv2.flip(pixels, 1)
+            flip = bool(rng.random() < self.flip_prob)
+            if flip:
                 position[0] = 1.0 - position[0] - position[2]
-        return self._normalised(pixels, light), torch.from_numpy(position.astype(np.float32))
-
-    def _normalised(self, pixels: np.ndarray, light: float | None) -> Tensor:
-        """(S, S, 3) uint8 -> (3, S, S) float32, through one table of 256 values per channel."""
-        levels = np.arange(256, dtype=np.float32)
-        values = levels / 255 if light is None else np.clip(levels * np.float32(light / 255.0), 0.0, 1.0)
-        tables = (values - self.mean) / self.std
-        out = np.empty((3, *pixels.shape[:2]), np.float32)
-        for plane, table, target in zip(cv2.split(pixels), tables, out, strict=True):
-            cv2.LUT(plane, table, dst=target)
-        return torch.from_numpy(out)
+        return Shot(square.mirrored(width) if mirror else square, view.size, bool(mirror), bool(gray), flip, light,
+                    position.astype(np.float32))
 
 
 def jitter_box(box_xywh: np.ndarray, view: View, rng: np.random.Generator) -> np.ndarray:

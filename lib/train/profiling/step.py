@@ -222,7 +222,8 @@ def profile_training(cfg: Config, *, data: str = RANDOM, plain: bool = True, dev
     target = pick_device(device)
     default_steps, default_warmup = _DEFAULTS[target.type]
     steps, warmup = default_steps if steps is None else steps, default_warmup if warmup is None else warmup
-    for name, value, low in (("rounds", rounds, 1), ("steps", steps, 1), ("warmup", warmup, 0), ("threads", threads, 1)):
+    for name, value, low in (("rounds", rounds, 1), ("steps", steps, 1), ("warmup", warmup, 0),
+                             ("threads", threads, 1)):
         if value is not None and value < low:
             raise UserError(f"{name} is {value}; it must be at least {low}")
     if data not in (RANDOM, "config"):

@@ -1,0 +1,210 @@
+"""From shots to crops: what a loader's workers deliver, and how it becomes the network's input on the device.
+
+:class:`FramePixels` is the exact way: the part of each frame that is needed is decoded, cropped and resized in the
+worker; the crops travel as bytes and become numbers on the device. Its siblings take the crops from packed files
+(:mod:`lib.train.data.crops`) or make them on the device (:mod:`lib.train.data.gpu`).
+"""
+
+import contextlib
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from lib.train.data.decode import SHRINKS, DecodedPicture, Picture, open_picture
+from lib.train.data.device import to_device
+from lib.train.data.processing import Shot
+from lib.train.dataset import TrackingDataset
+from lib.utils.crop import resize_square, sample_square
+from lib.utils.errors import UserError
+
+VIEWS = ("template", "search")
+Key = tuple[int, int]
+"""(epoch, index of the sample within it)"""
+
+
+FEW_UNREADABLE = 10
+"""So many images may be unreadable whatever their share, unless none may be."""
+
+_ONE_READS_VIDEO = threading.Lock()  # a video's reader goes forward from frame to frame
+
+
+class Unreadable(UserError):
+    """An image that is missing or damaged; `file` is its place."""
+
+    def __init__(self, message: str, file: str):
+        super().__init__(message)
+        self.file = file
+
+
+def too_many(unreadable: int, tried: int, limit: float) -> bool:
+    """Whether more images were unreadable than the share `limit` of those tried allows (DATA.MAX_UNREADABLE)."""
+    return unreadable > (max(limit * tried, FEW_UNREADABLE) if limit > 0 else 0)
+
+
+@contextlib.contextmanager
+def unreadable(file: str) -> Iterator[None]:
+    """A `UserError` inside becomes an :class:`Unreadable` of `file`."""
+    try:
+        yield
+    except UserError as error:
+        raise Unreadable(str(error), file) from error
+
+
+class Sample(NamedTuple):
+    """A training pair on its way into a batch."""
+
+    key: Key
+    dataset: str
+    shots: tuple[Shot, Shot]
+    """Of template and search region."""
+    payload: Any
+    """Their pixels, as the loader's :class:`Pixels` makes them."""
+    failures: tuple[Unreadable, ...]
+    """Images that could not be read before these could."""
+
+
+class Pixels(ABC):
+    """Makes the pixels of samples: `open`, `make` and `collate` in a worker, `crops` in the main process."""
+
+    uploads = True
+    """Whether the tensors of a batch are wanted on the device as they are."""
+
+    @abstractmethod
+    def open(self, dataset: TrackingDataset, sequence: int, frames: Sequence[int]) -> Sequence[Any]:
+        """The template's and the search region's frame, with `width` and `height` of the whole frame in pixels.
+
+        Raises:
+            Unreadable: an image is missing, or damaged as far as can be seen without decoding it.
+        """
+
+    @abstractmethod
+    def make(self, frames: Sequence[Any], shots: Sequence[Shot]) -> Any | None:
+        """The payload of a sample. None where it cannot be made of these frames and another is to be drawn.
+
+        Raises:
+            Unreadable: an image is damaged.
+        """
+
+    @abstractmethod
+    def collate(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """The payloads of a batch in as few tensors as possible."""
+
+    @abstractmethod
+    def crops(self, batch: dict[str, Any], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Template (B, 3, h, w) and search (B, 3, H, W) crops, uint8 on `device`, of a collated batch."""
+
+
+class CropPixels(Pixels):
+    """Pixels whose crops are made in the worker: the payload is two crops, (h, w, 3) and (H, W, 3) uint8."""
+
+    def __init__(self, template_size: int, search_size: int):
+        self.sizes = (template_size, search_size)
+
+    def collate(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        lengths = [3 * size * size for size in self.sizes]
+        pixels = np.empty((len(samples), sum(lengths)), np.uint8)
+        for row, sample in zip(pixels, samples, strict=True):
+            row[: lengths[0]], row[lengths[0] :] = (crop.reshape(-1) for crop in sample.payload)
+        return {"pixels": torch.from_numpy(pixels)}
+
+    def crops(self, batch: dict[str, Any], device: torch.device) -> tuple[Tensor, Tensor]:
+        pixels = to_device(batch["pixels"], device)
+        parts = pixels.split([3 * size * size for size in self.sizes], dim=1)
+        template, search = (part.unflatten(1, (size, size, 3)).permute(0, 3, 1, 2)
+                            for part, size in zip(parts, self.sizes, strict=True))
+        return template, search
+
+
+class FramePixels(CropPixels):
+    """Crops of whole frames.
+
+    Args:
+        template_size, search_size: sides of the crops in pixels.
+        decoder: see :func:`lib.train.data.decode.open_picture`.
+        scaled: decode JPEG files at 1/2, 1/4 or 1/8 where the square has at least 2, 4 or 8 times the crop's side;
+            the pixels differ then.
+    """
+
+    def __init__(self, template_size: int, search_size: int, decoder: str = "auto", scaled: bool = False):
+        super().__init__(template_size, search_size)
+        self.decoder = decoder
+        self.scaled = scaled
+
+    def open(self, dataset: TrackingDataset, sequence: int, frames: Sequence[int]) -> list[Picture]:
+        """The frames as pictures; the same object twice where both are the same frame."""
+        pictures: dict[int, Picture] = {}
+        for frame in sorted(set(frames)):
+            name = dataset.frame_path(sequence, frame)
+            with unreadable(name):
+                pictures[frame] = self._picture(dataset, sequence, frame, name)
+        return [pictures[frame] for frame in frames]
+
+    def _picture(self, dataset: TrackingDataset, sequence: int, frame: int, name: str) -> Picture:
+        data = dataset.encoded(sequence, frame)
+        if data is not None:
+            return open_picture(data, name, self.decoder)
+        with _ONE_READS_VIDEO:
+            return DecodedPicture(dataset.frame(sequence, frame), name)
+
+    def make(self, frames: Sequence[Picture], shots: Sequence[Shot]) -> tuple[np.ndarray, np.ndarray]:
+        if frames[0] is frames[1] and not self.scaled:
+            frames, shots = _decoded_once(frames[0], shots)
+        template, search = (turned(self._cut(picture, shot), shot.flip)
+                            for picture, shot in zip(frames, shots, strict=True))
+        return template, search
+
+    def _cut(self, picture: Picture, shot: Shot) -> np.ndarray:
+        for factor in SHRINKS if self.scaled else ():
+            if shot.square.side >= factor * shot.size:
+                small = picture.shrunk(factor)
+                if small is not None:
+                    return _cut_shrunk(small, factor, shot)
+        return cut(picture, shot)
+
+
+def cut(picture: Picture, shot: Shot) -> np.ndarray:
+    """A shot's crop (size, size, 3) uint8 of a frame, before the last turn."""
+    with unreadable(picture.name):
+        pixels = picture.region(*shot.square.inside)
+    return resize_square(pixels, shot.square, shot.size, mirror=shot.mirror, gray=shot.gray)
+
+
+def turned(crop: np.ndarray, flip: bool) -> np.ndarray:
+    """The crop, turned left-right if `flip`."""
+    return cv2.flip(crop, 1) if flip else crop
+
+
+def inside_of(shots: Sequence[Shot]) -> tuple[int, int, int, int]:
+    """The smallest part of a frame (left, top, right, bottom) that holds what all `shots` need of it."""
+    left, top, right, bottom = zip(*(shot.square.inside for shot in shots), strict=True)
+    return min(left), min(top), max(right), max(bottom)
+
+
+def moved(shot: Shot, left: int, top: int) -> Shot:
+    """The same shot in the part of its frame that begins at column `left` and row `top`."""
+    square = shot.square
+    return shot._replace(square=square._replace(left=square.left - left, top=square.top - top))
+
+
+def _decoded_once(picture: Picture, shots: Sequence[Shot]) -> tuple[list[Picture], list[Shot]]:
+    """The part of a frame that two shots need, and the shots in it."""
+    left, top, right, bottom = inside_of(shots)
+    with unreadable(picture.name):
+        part = DecodedPicture(picture.region(left, top, right, bottom), picture.name)
+    return [part] * len(shots), [moved(shot, left, top) for shot in shots]
+
+
+def _cut_shrunk(small: Picture, factor: int, shot: Shot) -> np.ndarray:
+    left, top, right, bottom = shot.square.inside
+    first, upper = max(0, left // factor - 1), max(0, top // factor - 1)
+    last, lower = min(small.width, right // factor + 2), min(small.height, bottom // factor + 2)
+    place = (first * factor, upper * factor, (last - first) * factor, (lower - upper) * factor)
+    with unreadable(small.name):
+        pixels = small.region(first, upper, last, lower)
+    return sample_square(pixels, place, shot.square, shot.size, mirror=shot.mirror, gray=shot.gray)

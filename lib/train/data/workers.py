@@ -1,0 +1,133 @@
+"""Batches made ahead: in this process, by threads or by processes; always in order, and always the same ones."""
+
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import cv2
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lib.utils.errors import UserError
+
+AHEAD = 2
+"""Batches that each worker makes ahead."""
+
+
+class Failure:
+    """A `UserError` on its way from a worker to the main process, which raises it with the same message."""
+
+    def __init__(self, message: str):
+        self.message = message
+
+
+class Fetcher(Dataset):
+    """Batches by their keys, for the workers of a `DataLoader`; user errors arrive as a `Failure`."""
+
+    def __init__(self, fetch: Callable[[Any], Any]):
+        self._fetch = fetch
+
+    def __getitem__(self, keys: Any) -> Any:
+        try:
+            return self._fetch(keys)
+        except UserError as error:
+            return Failure(str(error))
+
+
+class Processes:
+    """Batches made by processes.
+
+    Args:
+        fetch: makes a batch (a dict with tensors) of its keys.
+        keys: the keys of the batches of an epoch; iterated anew for each.
+        workers: processes, at least 1; they live as long as this object.
+        pin: deliver tensors in pinned memory.
+
+    Raises (when iterated):
+        UserError: `fetch` raised one, or a worker was killed.
+    """
+
+    def __init__(self, fetch: Callable[[Any], dict[str, Any]], keys: Iterable[Any], workers: int, pin: bool):
+        self._batches = DataLoader(
+            Fetcher(fetch), sampler=keys, batch_size=None, collate_fn=_unchanged, num_workers=workers, pin_memory=pin,
+            persistent_workers=True, prefetch_factor=AHEAD, worker_init_fn=_start_worker,
+        )
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        batches = iter(self._batches)
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if not str(error).startswith("DataLoader worker"):
+                    raise
+                raise UserError(f"a process that loads data ended: {str(error).splitlines()[0].strip()} Mostly the "
+                                "system killed it for want of memory: lower TRAIN.NUM_WORKER or the batch, or set "
+                                "TRAIN.WORKER_KIND to thread") from error
+            if isinstance(batch, Failure):
+                raise UserError(batch.message)
+            yield batch
+
+
+class Threads:
+    """Batches made by threads of this process; arguments as for :class:`Processes`.
+
+    Reading, decoding and cropping leave Python's global lock free, the rest does not: a few threads do what as many
+    processes do, many do less. They need no copies between processes and no shared memory.
+    """
+
+    def __init__(self, fetch: Callable[[Any], dict[str, Any]], keys: Iterable[Any], workers: int, pin: bool):
+        self._fetch, self._keys, self._workers, self._pin = fetch, keys, workers, pin
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        cv2.setNumThreads(0)
+        pending: deque[Future] = deque()
+        with ThreadPoolExecutor(self._workers, thread_name_prefix="loader") as pool:
+            try:
+                for keys in self._keys:
+                    pending.append(pool.submit(self._make, keys))
+                    if len(pending) > AHEAD * self._workers:
+                        yield pending.popleft().result()
+                while pending:
+                    yield pending.popleft().result()
+            finally:
+                for future in pending:
+                    future.cancel()
+
+    def _make(self, keys: Any) -> dict[str, Any]:
+        batch = self._fetch(keys)
+        if self._pin:
+            batch = {key: value.pin_memory() if isinstance(value, Tensor) else value for key, value in batch.items()}
+        return batch
+
+
+def batches(fetch: Callable[[Any], dict[str, Any]], keys: Iterable[Any], *, workers: int, kind: str, pin: bool
+            ) -> Iterable[dict[str, Any]]:
+    """The batches of the epochs of `keys`, made by `workers` of a `kind` (process or thread; see TRAIN.WORKER_KIND);
+    0 workers: in this process, when asked for."""
+    if workers == 0:
+        return _Inline(fetch, keys)
+    return (Threads if kind == "thread" else Processes)(fetch, keys, workers, pin)
+
+
+class _Inline:
+    def __init__(self, fetch: Callable[[Any], dict[str, Any]], keys: Iterable[Any]):
+        self._fetch, self._keys = fetch, keys
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return map(self._fetch, self._keys)
+
+
+def _unchanged(batch: Any) -> Any:
+    return batch
+
+
+def _start_worker(worker: int) -> None:
+    """One thread per worker; Ctrl-C and SIGTERM are the main process's to handle (they may come to the whole group)."""
+    cv2.setNumThreads(0)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,320 @@
+"""How many training pairs per second one core makes, by each loader, beside the plain way of the OSTrack family.
+
+Each way runs alone in this process with one thread; all make the same pairs in turn, round after round, so that a slow
+phase of the machine hits all of them. The plain way is written anew here to be compared with: both frames decoded
+whole by OpenCV, colours reordered, grey and mirroring on the whole frame, crop with its mask, augmentation and
+normalisation in float on the CPU (lib/train/data/{image_loader,transforms,processing_utils}.py of the OSTrack
+repository).
+"""
+
+import logging
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from lib.config import FOLDER_PREFIX, Config
+from lib.train.data.crops import PackedPixels, open_packed
+from lib.train.data.decode import Picture, find_turbojpeg
+from lib.train.data.device import Normaliser
+from lib.train.data.gpu import DevicePixels
+from lib.train.data.loader import Pairs
+from lib.train.data.packing import Packing, Recipe
+from lib.train.data.pixels import VIEWS, FramePixels, Pixels, Sample
+from lib.train.data.processing import PairProcessing, Shot
+from lib.train.data.sampler import PairSampler
+from lib.train.dataset import TrackingDataset, build_dataset
+from lib.train.profiling.frames import render_frames
+from lib.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+PLAIN = "plain"
+BATCH = 16
+PARTS = ("read", "decode", "crop", "rest")
+"""Reading files; decoding; what is done with the pixels then; drawing, headers, collating."""
+
+
+class Stopwatch:
+    """Seconds by name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] += time.perf_counter() - start
+
+
+class PlainPixels(Pixels):
+    """Crops as OSTrack's loader makes them: on the CPU, in float, of whole frames."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], watch: Stopwatch):
+        self._mean, self._std = (torch.tensor(v, dtype=torch.float32).view(3, 1, 1) for v in (mean, std))
+        self._watch = watch
+
+    def open(self, dataset: TrackingDataset, sequence: int, frames: Sequence[int]) -> list[Picture]:
+        found = []
+        for frame in frames:
+            data = dataset.encoded(sequence, frame)
+            with self._watch("decode"):
+                image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+                found.append(_Whole(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)))
+        return found
+
+    def make(self, frames: Sequence["_Whole"], shots: Sequence[Shot]) -> list[Tensor]:
+        with self._watch("crop"):
+            return [self._crop(frame.image, shot) for frame, shot in zip(frames, shots, strict=True)]
+
+    def _crop(self, image: np.ndarray, shot: Shot) -> Tensor:
+        square = shot.square
+        if shot.gray:
+            gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+            image = np.stack([gray, gray, gray], axis=2)
+        if shot.mirror:
+            image = np.fliplr(image).copy()
+            square = square.mirrored(image.shape[1])
+        left, top, right, bottom = square.padding
+        first, upper, last, lower = square.inside
+        padded = cv2.copyMakeBorder(image[upper:lower, first:last], top, bottom, left, right, cv2.BORDER_CONSTANT)
+        mask = np.ones((square.side, square.side))
+        mask[top : square.side - bottom, left : square.side - right] = 0
+        crop = cv2.resize(padded, (shot.size, shot.size))
+        mask = cv2.resize(mask, (shot.size, shot.size)).astype(bool)
+        values = torch.from_numpy(crop.transpose(2, 0, 1)).float()
+        values = values / 255 if shot.light is None else values.mul(shot.light / 255.0).clamp(0.0, 1.0)
+        if shot.flip:
+            values = values.flip(2)
+            mask = mask[:, ::-1]
+        return values.sub(self._mean).div(self._std)
+
+    def collate(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        return {view: torch.stack([sample.payload[number] for sample in samples])
+                for number, view in enumerate(VIEWS)}
+
+    def crops(self, batch: dict[str, Any], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Normalised already, float32."""
+        return batch["template"].to(device), batch["search"].to(device)
+
+
+class _Whole:
+    """A decoded frame."""
+
+    def __init__(self, image: np.ndarray):
+        self.image = image
+        self.height, self.width = image.shape[:2]
+
+
+class _TimedDataset:
+    """A data set whose reading is timed."""
+
+    def __init__(self, dataset: Any, watch: Stopwatch):
+        self._dataset, self._watch = dataset, watch
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._dataset, name)
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def encoded(self, *place: Any) -> bytes | None:
+        with self._watch("read"):
+            return self._dataset.encoded(*place)
+
+
+class _TimedPicture(Picture):
+    """A picture whose decoding is timed."""
+
+    def __init__(self, picture: Picture, watch: Stopwatch):
+        self._picture, self._watch = picture, watch
+        self.name, self.width, self.height = picture.name, picture.width, picture.height
+
+    def region(self, left: int, top: int, right: int, bottom: int) -> np.ndarray:
+        with self._watch("decode"):
+            return self._picture.region(left, top, right, bottom)
+
+    def shrunk(self, factor: int) -> "Picture | None":
+        small = self._picture.shrunk(factor)
+        return None if small is None else _TimedPicture(small, self._watch)
+
+
+def _timed(kind: type[Pixels], watch: Stopwatch) -> type[Pixels]:
+    """`kind` with its pictures and its work on them timed."""
+
+    class Timed(kind):
+        def _picture(self, *place: Any) -> Picture:
+            return _TimedPicture(super()._picture(*place), watch)
+
+        def make(self, frames: Sequence[Any], shots: Sequence[Shot]) -> Any:
+            decoded = watch.seconds["decode"]
+            with watch("crop"):
+                payload = super().make(frames, shots)
+            watch.seconds["crop"] -= watch.seconds["decode"] - decoded
+            return payload
+
+    return Timed
+
+
+class Way:
+    """One loader on one core."""
+
+    def __init__(self, pairs: Pairs, cfg: Config, watch: Stopwatch):
+        self._pairs, self._watch = pairs, watch
+        self._normaliser = Normaliser(cfg.DATA.MEAN, cfg.DATA.STD)
+        self.rates: list[float] = []
+
+    def round(self, pairs: int) -> None:
+        """Make `pairs` pairs and note the pairs per second."""
+        start = time.perf_counter()
+        for first in range(0, pairs, BATCH):
+            self._pairs.batch([(0, index) for index in range(first, min(pairs, first + BATCH))])
+        self.rates.append(pairs / (time.perf_counter() - start))
+
+    def milliseconds(self, pairs: int) -> dict[str, float]:
+        """Milliseconds of each of `PARTS` per pair, over all rounds of `pairs` so far."""
+        total = sum(pairs / rate for rate in self.rates)
+        parts = {part: self._watch.seconds[part] for part in PARTS[:-1]}
+        parts["rest"] = total - sum(parts.values())
+        return {part: 1000 * seconds / (pairs * len(self.rates)) for part, seconds in parts.items()}
+
+    def crops(self, keys: Sequence[tuple[int, int]]) -> tuple[list[Tensor], Tensor]:
+        """Template and search crops as the network takes them, and the boxes (B, 8)."""
+        batch = self._pairs.batch(keys)
+        made = self._pairs.pixels.crops(batch, torch.device("cpu"))
+        numbers = batch["numbers"]
+        if isinstance(self._pairs.pixels, PlainPixels):
+            return list(made), numbers[:, :8]
+        return [self._normaliser(crop, numbers[:, 8 + i]) for i, crop in enumerate(made)], numbers[:, :8]
+
+
+def profile_loader(cfg: Config, *, frames: str | None = None, count: int = 100, width: int = 1280, height: int = 720,
+                   kilobytes: int = 370, pairs: int = 64, rounds: int = 5, work_dir: str | Path | None = None
+                   ) -> dict[str, Any]:
+    """Measure every loader on one core.
+
+    Args:
+        cfg: the recipe; its data sets are not used.
+        frames: a folder of sequences (as ``FOLDER:`` in the yaml); None renders some.
+        count, width, height, kilobytes: of the rendered frames.
+        pairs: per round.
+        rounds: of every way, in turn.
+        work_dir: where rendered frames and packed crops go and stay; None uses a folder that is removed.
+
+    Returns:
+        A report that JSON can hold; :func:`report_text` makes it readable.
+
+    Raises:
+        UserError: `frames` is no folder of sequences, or a number is out of range.
+    """
+    for name, value in (("pairs", pairs), ("rounds", rounds), ("count", count)):
+        if value < 1:
+            raise UserError(f"{name} is {value}; it must be at least 1")
+    threads, cv_threads = torch.get_num_threads(), cv2.getNumThreads()
+    with tempfile.TemporaryDirectory() as temporary:
+        work = Path(temporary if work_dir is None else work_dir).absolute()
+        if frames is None:
+            frames = str(render_frames(work / f"frames-{width}x{height}-{kilobytes}kB", count=count, width=width,
+                                       height=height, kilobytes=kilobytes))
+        try:
+            torch.set_num_threads(1)
+            cv2.setNumThreads(0)
+            return _measure(cfg, f"{FOLDER_PREFIX}{frames}", work, pairs, rounds)
+        finally:
+            torch.set_num_threads(threads)
+            cv2.setNumThreads(cv_threads)
+
+
+def _measure(cfg: Config, name: str, work: Path, pairs: int, rounds: int) -> dict[str, Any]:
+    dataset = build_dataset(name, None)
+    processing = PairProcessing.of(cfg, augment=True)
+    recipe = Recipe(name, processing.template, processing.search)
+    packing = Packing(recipe, dataset, work)
+    packing.run(0, 0.0)
+    packed = open_packed(name, work, (processing.template, processing.search))
+    ways = _ways(cfg, dataset, packed, processing)
+    for way in ways.values():
+        way.round(min(pairs, BATCH))  # not counted: caches fill
+        way.rates.clear()
+        way._watch.seconds.clear()
+    for number in range(rounds):
+        for way in list(ways.values())[:: 1 if number % 2 else -1]:
+            way.round(pairs)
+    files = [len(dataset.encoded(sequence, 0) or b"") for sequence in range(len(dataset))]
+    size = dataset.frame(0, 0).shape
+    return {
+        "frames": {"data": name, "width": size[1], "height": size[0], "kilobytes": round(np.mean(files) / 1000, 1)},
+        "recipe": {"template": processing.template._asdict(), "search": processing.search._asdict()},
+        "pairs": pairs, "rounds": rounds,
+        "partial_decode": getattr(find_turbojpeg(), "path", None),
+        "crops": {"kilobytes_per_frame": round(sum(f.stat().st_size for f in packing.folder.glob("*.bin")) / 1000
+                                               / packing.frames, 1)},
+        "ways": {key: _describe(key, ways, pairs) for key in ways},
+    }
+
+
+def _ways(cfg: Config, dataset: TrackingDataset, packed: Any, processing: PairProcessing) -> dict[str, Way]:
+    sizes = (processing.template.size, processing.search.size)
+    data = cfg.DATA
+
+    def way(source: Any, make_pixels: Any) -> Way:
+        watch = Stopwatch()
+        sampler = PairSampler([_TimedDataset(source, watch)], None, data.SAMPLER_MODE, data.MAX_SAMPLE_INTERVAL)
+        return Way(Pairs(sampler, processing, make_pixels(watch), seed=0, split="train"), cfg, watch)
+
+    return {
+        PLAIN: way(dataset, lambda watch: PlainPixels(data.MEAN, data.STD, watch)),
+        "frames": way(dataset, lambda watch: _timed(FramePixels, watch)(*sizes)),
+        "frames, whole decode": way(dataset, lambda watch: _timed(FramePixels, watch)(*sizes, decoder="simplejpeg")),
+        "frames, scaled decode": way(dataset, lambda watch: _timed(FramePixels, watch)(*sizes, scaled=True)),
+        "crops": way(packed, lambda watch: _timed(PackedPixels, watch)(*sizes)),
+        "gpu (the CPU's part)": way(dataset, lambda watch: DevicePixels(*sizes)),
+    }
+
+
+def _describe(name: str, ways: dict[str, Way], pairs: int) -> dict[str, Any]:
+    way = ways[name]
+    ratios = np.array(way.rates) / np.array(ways[PLAIN].rates)
+    report = {"pairs_per_second": float(np.median(way.rates)), "over_plain": float(np.median(ratios)),
+              "over_plain_range": [float(ratios.min()), float(ratios.max())],
+              "milliseconds": way.milliseconds(pairs)}
+    return report | _difference(way, ways[PLAIN])
+
+
+def _difference(way: Way, plain: Way) -> dict[str, Any]:
+    """Grey levels between the crops of a way and those of the plain way, over the pairs that are the same."""
+    keys = [(0, index) for index in range(BATCH * 2)]
+    (ours, boxes), (theirs, their_boxes) = way.crops(keys), plain.crops(keys)
+    same = (boxes - their_boxes).abs().amax(1) < 1e-6
+    std = way._normaliser._constants[1]
+    levels = [(a - b)[same].abs() * std * 255 for a, b in zip(ours, theirs, strict=True)]
+    return {"same_pairs": float(same.float().mean()), "max_difference": max(float(level.max()) for level in levels),
+            "mean_difference": {view: float(level.mean()) for view, level in zip(VIEWS, levels, strict=True)}}
+
+
+def report_text(report: dict[str, Any]) -> str:
+    """A report of `profile_loader` as a table."""
+    frames = report["frames"]
+    partial = report["partial_decode"] or "none: frames are decoded whole"
+    lines = [
+        f"{frames['data']}: {frames['width']} x {frames['height']} pixels, {frames['kilobytes']:.0f} kB per frame",
+        f"one core, {report['pairs']} pairs a round, median of {report['rounds']} rounds in turn; difference in grey "
+        "levels from the plain way",
+        f"partial decode by {partial}; packed crops {report['crops']['kilobytes_per_frame']:.0f} kB per frame", "",
+        f"{'':24}{'pairs/s':>8}{'ratio':>7}" + "".join(f"{part:>8}" for part in PARTS) + f"{'max':>7}{'mean':>7}",
+    ]
+    for name, way in report["ways"].items():
+        mean = np.mean(list(way["mean_difference"].values()))
+        lines.append(f"{name:24}{way['pairs_per_second']:8.1f}{way['over_plain']:7.2f}"
+                     + "".join(f"{way['milliseconds'][part]:8.2f}" for part in PARTS)
+                     + f"{way['max_difference']:7.1f}{mean:7.2f}")
+    return "\n".join([*lines, "", "read, decode, crop and rest are milliseconds per pair"])

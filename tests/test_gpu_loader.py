@@ -1,0 +1,114 @@
+"""Frames that are decoded and cropped on the device, here the CPU, beside the crops of the exact way."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import trees
+from test_processing import batches, configuration, ready
+
+from lib.train.data import build_loader
+from lib.train.data.gpu import DevicePixels, Undecodable, gather_crops
+from lib.utils.crop import resize_square, square_around
+
+CPU = torch.device("cpu")
+
+
+def noise(width, height, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("turns", range(8))
+def test_gathered_crops_are_opencvs(turns):
+    """Frames of different sizes, squares inside and over every border, enlarged, reduced and as they are."""
+    images = [noise(97, 64), noise(40, 80, 1), noise(64, 64, 2)]
+    boxes = [[30, 20, 20, 16], [-5, -8, 20, 30], [50, 50, 16, 16], [8, 8, 4.1, 3.7], [24, 24, 16, 16], [0, 0, 60, 60]]
+    pixels = torch.from_numpy(np.concatenate([image.transpose(2, 0, 1).reshape(-1) for image in images]))
+    begins = np.cumsum([0] + [image.size for image in images])
+    rows, places, expected = [], [], []
+    for begin, image in zip(begins, images, strict=False):
+        height, width = image.shape[:2]
+        for box in boxes:
+            square = square_around(box, 2.0, width, height)
+            left, top, right, bottom = square.inside
+            crop = resize_square(image[top:bottom, left:right], square, 32, mirror=bool(turns & 1),
+                                 gray=bool(turns & 4))
+            expected.append(cv2.flip(crop, 1) if turns & 2 else crop)
+            places.append((begin, width, height))
+            rows.append((square.left, square.top, square.side, *square.padding, turns))
+    found = gather_crops(pixels, torch.tensor(places), torch.tensor(rows), 32)
+    difference = np.abs(found.permute(0, 2, 3, 1).numpy().astype(int) - np.stack(expected))
+    assert difference.max() <= (2 if turns & 4 else 1) and difference.mean() < 0.3
+
+
+def test_many_crops_are_gathered_piece_by_piece(monkeypatch):
+    pixels = torch.from_numpy(noise(64, 48)).permute(2, 0, 1).reshape(-1)
+    squares = torch.tensor([(i, i, 20, 0, 0, 0, 0, i % 8) for i in range(9)])
+    places = torch.tensor([(0, 64, 48)]).expand(9, 3)
+    whole = gather_crops(pixels, places, squares, 16)
+    monkeypatch.setattr("lib.train.data.gpu._CHUNK", 2 * 3 * 16 * 16)
+    assert torch.equal(gather_crops(pixels, places, squares, 16), whole)
+
+
+def levels(left, right):
+    """Largest and mean difference of two normalised batches in grey levels."""
+    std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    differences = torch.cat([((a[view] - b[view]) * std * 255).abs().flatten()
+                             for a, b in zip(left, right, strict=True) for view in ("template", "search")])
+    return float(differences.max()), float(differences.mean())
+
+
+def test_pairs_are_those_of_the_exact_way(tmp_path):
+    """JPEG and PNG files, a video and single images with one frame for both crops."""
+    names = [f"FOLDER:{trees.folder(tmp_path / 'folder')}"]
+    exact = batches(configuration(None, names=names, GRAYSCALE_PROB=0.3))
+    found = batches(configuration(None, names=names, GRAYSCALE_PROB=0.3, LOADER="gpu"))
+    for a, b in zip(exact, found, strict=True):
+        assert torch.equal(a["template_box"], b["template_box"]) and torch.equal(a["search_box"], b["search_box"])
+        assert b["search"].dtype == torch.float32 and b["search"].is_contiguous()
+    largest, mean = levels(exact, found)
+    assert largest <= 2.5 and mean < 0.5
+
+
+def test_one_image_for_both_crops_travels_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("COMPRESSTRACKER_COCO_DIR", str(trees.coco(tmp_path / "coco")))
+    cfg = configuration(None, names=["COCO17"], LOADER="gpu")
+    loader = build_loader(cfg, "val", seed=1, batch_size=5, num_workers=0)
+    batch = next(iter(loader))
+    assert batch["frames"].shape == (5, 4) and batch["squares"].shape == (2, 5, 9)
+    largest, _ = levels(batches(configuration(None, names=["COCO17"]), "val", batch_size=5)[:1],
+                        [loader.to_device(batch, CPU)])
+    assert largest <= 1.5
+
+
+def test_what_torchvision_decodes_otherwise_travels_as_pixels(tmp_path):
+    root = trees.folder(tmp_path)
+    (root / "png.txt").write_text("first\n")
+    cfg = configuration(f"{root}@png.txt", LOADER="gpu")
+    batch = next(iter(build_loader(cfg, "train", seed=1, batch_size=4, num_workers=0)))
+    assert (batch["frames"][:, 0] == 1).all() and len(batch["data"]) < 8 * 96 * 64 * 3
+
+
+def test_an_image_found_damaged_on_the_device_is_replaced_as_elsewhere(tmp_path, caplog):
+    root = trees.got10k(tmp_path, sequences=2)
+    for file in sorted(root.glob("*/000000*[0246].jpg")):
+        file.write_bytes(trees.hollow(file.read_bytes()))
+    exact = batches(configuration(f"{root}"))
+    loader = build_loader(configuration(f"{root}", LOADER="gpu"), "train", seed=1, batch_size=4, num_workers=0)
+    found = ready(loader)
+    assert loader.replaced > 0 and "an image cannot be decoded on cpu" in caplog.text
+    assert levels(exact, found)[0] <= 2.5
+    for a, b in zip(exact, found, strict=True):
+        assert torch.equal(a["search_box"], b["search_box"])
+
+
+def test_damaged_bytes_are_undecodable():
+    data = torch.from_numpy(np.frombuffer(b"\xff\xd8 no picture \xff\xd9", np.uint8).copy())
+    batch = {"data": data, "frames": torch.tensor([[0, 8, 8, len(data)]]),
+             "squares": torch.zeros(2, 1, 9, dtype=torch.int64)}
+    with pytest.raises(Undecodable, match="cannot be decoded on cpu"):
+        DevicePixels(8, 8).crops(batch, CPU)
+    image = torch.from_numpy(np.frombuffer(cv2.imencode(".jpg", noise(16, 8))[1].tobytes(), np.uint8).copy())
+    batch = {"data": image, "frames": torch.tensor([[0, 8, 8, len(image)]]), "squares": batch["squares"]}
+    with pytest.raises(Undecodable, match=r"8 x 8 pixels came out on cpu as \(3, 8, 16\)"):
+        DevicePixels(8, 8).crops(batch, CPU)
