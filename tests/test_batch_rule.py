@@ -4,6 +4,7 @@ import pytest
 import torch
 from training_fakes import STEPS, TinyActor, TinyLoader, TinyNet, tiny_config
 
+import lib.train.learner as learner
 import lib.train.run as run
 from lib.config import list_configs, load_config
 from lib.train.batch import BatchPlan, plan_batch, rate_factor
@@ -86,7 +87,7 @@ def train(monkeypatch, tmp_path):
 
         cfg = tiny_config(tmp_path, **({"TRAIN__EPOCH": 1} | overrides))
         monkeypatch.setattr(run, "build_for_train", lambda cfg: TinyNet())
-        monkeypatch.setattr(run, "build_actor", actor)
+        monkeypatch.setattr(learner, "build_actor", actor)
         monkeypatch.setattr(run, "save_slim", lambda path, model, cfg, extra: None)
         monkeypatch.setattr(run, "build_loader", lambda cfg, split, *, seed, rank, world_size, batch_size, num_workers:
                             TinyLoader(seed, rank, world_size, batch_size,

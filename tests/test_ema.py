@@ -88,17 +88,18 @@ def test_the_result_is_the_average_and_the_training_is_as_without(monkeypatch, t
 def test_the_average_is_validated(monkeypatch, tmp_path):
     seen = []
 
-    def validate(self, epoch):
-        outcome = checked(self, epoch)
-        seen.append(self._net.student.backbone.norm.weight.detach().clone())
+    def validate(self, position):
+        outcome = checked(self, position)
+        if position.epoch:
+            seen.append(self._net.student.backbone.norm.weight.detach().clone())
         return outcome
 
     def predict(self, batch, epoch):
         during[epoch] = self.module.student.backbone.norm.weight.detach().clone()
         return predicted(self, batch, epoch)
 
-    checked, predicted, during = Trainer._validate, CompressActor.predict, {}
-    monkeypatch.setattr(Trainer, "_validate", validate)
+    checked, predicted, during = Trainer._validate_due, CompressActor.predict, {}
+    monkeypatch.setattr(Trainer, "_validate_due", validate)
     monkeypatch.setattr(CompressActor, "predict", predict)
     fit(monkeypatch, tmp_path, noise_config(**EMA))
     states = [load_state(folder(tmp_path) / state_name(epoch)) for epoch in (1, 2)]
@@ -120,8 +121,8 @@ def test_interrupted_and_resumed_is_bit_identical(monkeypatch, tmp_path, step):
             os.kill(os.getpid(), signal.SIGTERM)
         return done(self, *arguments)
 
-    done = Trainer._train_step
-    monkeypatch.setattr(Trainer, "_train_step", stop)
+    done = Trainer.train_step
+    monkeypatch.setattr(Trainer, "train_step", stop)
     with pytest.raises(TrainingInterrupted):
         fit(monkeypatch, tmp_path / "parts", cfg)
     assert newest_state(folder(tmp_path / "parts"))[1].step == (step - 1) % 3 + 1

@@ -74,14 +74,14 @@ def test_a_process_that_cannot_stop_is_ended_after_its_launcher():
 
 
 def test_a_killed_loader_worker_ends_the_run(train_script, train_arguments, monkeypatch):
-    step = Trainer._train_step
+    step = Trainer.train_step
 
     def kill_the_worker(self, *args):
         for worker in multiprocessing.active_children():
             os.kill(worker.pid, signal.SIGKILL)
         return step(self, *args)
 
-    monkeypatch.setattr(Trainer, "_train_step", kill_the_worker)
+    monkeypatch.setattr(Trainer, "train_step", kill_the_worker)
     start = time.monotonic()
     with pytest.raises(RuntimeError, match="(?i)worker"):
         train_script(train_arguments(*LONG, "--set", "TRAIN.NUM_WORKER=1"))

@@ -200,8 +200,8 @@ def test_a_step_reads_nothing_back(kind, more, monkeypatch, tmp_path):
             step(self, *arguments)
         steps.append(1)
 
-    step = Trainer._train_step
-    monkeypatch.setattr(Trainer, "_train_step", watched)
+    step = Trainer.train_step
+    monkeypatch.setattr(Trainer, "train_step", watched)
     fit(monkeypatch, tmp_path, cfg, watch=False)
     assert len(steps) == 3
     with pytest.raises(AssertionError, match="reads a tensor"), Watch():

@@ -8,8 +8,9 @@ import threading
 
 import pytest
 import torch
-from training_fakes import BATCH, STEPS, TinyActor, TinyLoader, TinyNet, TinyPairs, tiny_config
+from training_fakes import BATCH, STEPS, TinyActor, TinyLoader, TinyNet, tiny_config
 
+import lib.train.learner as learner
 import lib.train.run as run
 from lib.train.admin.stats import StatSums, format_duration, format_stats, means
 from lib.train.distributed import World, join_world
@@ -37,7 +38,7 @@ def train(monkeypatch, tmp_path):
             return actors[-1]
 
         monkeypatch.setattr(run, "build_for_train", lambda cfg: TinyNet())
-        monkeypatch.setattr(run, "build_actor", actor)
+        monkeypatch.setattr(learner, "build_actor", actor)
         monkeypatch.setattr(run, "build_loader", lambda cfg, split, *, seed, rank, world_size, batch_size, num_workers:
                             TinyLoader(seed, rank, world_size, batch_size, bad,
                                        parts=cfg.TRAIN.ACCUMULATE if split == "train" else 1))
@@ -208,8 +209,7 @@ def test_the_batch_of_a_nan_loss_is_kept(train, parts):
     content = torch.load(train.folder() / "nan_batch_ep0002_step000004.pt", weights_only=True)
     indices = list(range(3 * BATCH * parts, 4 * BATCH * parts))
     assert (content["epoch"], content["step"], content["rank"], content["indices"]) == (2, 4, 0, indices)
-    pairs = TinyPairs(42)
-    assert all(same(pair, pairs[2, index]) for pair, index in zip(content["pairs"], indices, strict=True))
+    assert same(content["batch"], TinyLoader(42).samples(2, indices))
 
 
 def test_a_batch_that_cannot_be_kept_hides_nothing(train, monkeypatch):

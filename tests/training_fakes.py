@@ -109,6 +109,10 @@ class TinyLoader:
     def to_device(self, batch, device):
         return to_device(batch, device)
 
+    def samples(self, epoch, indices):
+        samples = [self.pairs[epoch, index] for index in indices]
+        return {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
+
     def __len__(self):
         return STEPS * self.parts
 
@@ -118,10 +122,8 @@ class TinyLoader:
             step = number // self.parts
             indices = range(number * self.batch * self.world_size + self.rank,
                             (number + 1) * self.batch * self.world_size, self.world_size)
-            samples = [self.pairs[self.epoch, index] for index in indices]
             scale = math.nan if (self.epoch, step) == self.bad else 1.0
-            yield {"x": torch.stack([sample["x"] for sample in samples]),
-                   "y": torch.stack([sample["y"] for sample in samples]), "scale": scale, "step": step}
+            yield {**self.samples(self.epoch, indices), "scale": scale, "step": step}
 
 
 def tiny_config(folder: Path, **overrides):
@@ -152,18 +154,17 @@ class NoiseLoader(TinyLoader):
 
     def __init__(self, cfg, rank, world_size, batch):
         super().__init__(rank=rank, world_size=world_size, batch=batch)
-        self.samples, self.pairs = cfg.DATA.TRAIN.SAMPLE_PER_EPOCH, NoisePairs(cfg)
+        self.size, self.pairs = cfg.DATA.TRAIN.SAMPLE_PER_EPOCH, NoisePairs(cfg)
 
     def __len__(self):
-        return self.samples // (self.batch * self.world_size)
+        return self.size // (self.batch * self.world_size)
 
     def __iter__(self):
         first, self.skipped = self.skipped, 0
         for number in range(first, len(self)):
             start = number * self.batch * self.world_size
             indices = range(start + self.rank, start + self.batch * self.world_size, self.world_size)
-            samples = [self.pairs[self.epoch, index] for index in indices]
-            yield {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
+            yield self.samples(self.epoch, indices)
 
 
 def noise_config(kind="compresstracker", **overrides):

@@ -11,21 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from lib.config import Config
 from lib.models.build import build_for_train, find_pretrained
 from lib.models.checkpoint import read_checkpoint, save_slim
-from lib.train.actors import build_actor
 from lib.train.admin.logs import RunLog
 from lib.train.admin.pictures import prediction_picture
-from lib.train.average import WeightAverage
-from lib.train.batch import BatchPlan, describe_rule, plan_batch, rate_factor
+from lib.train.batch import BatchPlan, describe_rule, plan_batch
 from lib.train.data import build_loader
 from lib.train.distributed import World, join_world
 from lib.train.failures import TrainingInterrupted
-from lib.train.schedule import build_learning_rate, build_optimizer
-from lib.train.speed import apply_switches, matmul_precision
+from lib.train.learner import build_learner
+from lib.train.speed import matmul_precision
 from lib.train.state import (
     TrainingState,
     frozen_checksum,
@@ -38,8 +35,7 @@ from lib.train.state import (
     set_aside,
     write_tensors,
 )
-from lib.train.sync_norm import synchronise_norms
-from lib.train.trainer import Actor, Loader, Position, Recipe, TrackedSequences, Trainer
+from lib.train.trainer import Loader, Position, Recipe, TrackedSequences, Trainer
 from lib.utils.errors import UserError
 from lib.utils.files import remove_unfinished
 from lib.utils.signals import StopRequest
@@ -187,7 +183,7 @@ def check_inputs(cfg: Config, processes: int = 1) -> None:
 
 def _draw_one(loader: Loader) -> None:
     """Raise `UserError` now, not in the first step, where a loader has nothing to draw from."""
-    loader.pairs[1, 0]
+    loader.samples(1, [0])
 
 
 class _Run:
@@ -201,15 +197,8 @@ class _Run:
         torch.manual_seed(cfg.TRAIN.SEED)  # the same initial weights on every process
         self._train_loader = self._loader("train")
         self._val_loader = self._loader("val") if cfg.DATA.VAL.DATASETS_NAME else None
-        self._net: nn.Module = build_for_train(cfg).to(device)
-        if cfg.TRAIN.SYNC_BN:
-            synchronise_norms(self._net, world)
-        apply_switches(cfg, self._net, device)
-        self._actor: Actor = build_actor(cfg, self._net)
-        self._optimizer = build_optimizer(cfg, self._actor.parameter_groups(), rate_factor(cfg, self._batch.total))
-        self._learning_rate = build_learning_rate(cfg)
-        self._scaler = torch.amp.GradScaler(device.type, enabled=self._recipe.amp is torch.float16)
-        self._average = WeightAverage(self._actor.model_for_saving(), cfg.TRAIN.EMA) if cfg.TRAIN.EMA else None
+        learner = build_learner(cfg, build_for_train(cfg), self._batch, world, device)
+        self._net, self._actor, self._optimizer, self._learning_rate, self._scaler, self._average = learner
         self._checksum = frozen_checksum(self._net)
         self._changes: list[str] = []
         self._best = -math.inf
@@ -375,7 +364,7 @@ class _Run:
         indices = self._batch.samples(rank, step)
         path = self._paths.bad_batch(epoch, step)
         content = {"epoch": epoch, "step": step + 1, "rank": rank, "indices": list(indices),
-                   "pairs": [self._train_loader.pairs[epoch, index] for index in indices]}
+                   "batch": self._train_loader.samples(epoch, indices)}
         write_tensors(path, content)
         return path
 

@@ -136,7 +136,7 @@ class Loader:
     What it yields is for :meth:`to_device`, which makes of it what the network takes. See :func:`build_loader`.
 
     Attributes:
-        pairs: the samples; ``loader.pairs[epoch, index]`` gives one.
+        pairs: the samples.
         replaced: draws so far whose image could not be read.
     """
 
@@ -193,6 +193,11 @@ class Loader:
             ready[f"{view}_box"] = numbers[:, 4 * position : 4 * position + 4]
         return ready
 
+    def samples(self, epoch: int, indices: Sequence[int]) -> dict[str, Any]:
+        """Samples of an epoch by their index, made in this process: a batch as `to_device` gives it, on the CPU."""
+        batch = self.pairs.batch([(epoch, index) for index in indices])
+        return self.to_device(batch, torch.device("cpu"))
+
     def __len__(self) -> int:
         """Batches of an epoch on this rank. In training the same on every rank."""
         return len(self._keys)
@@ -241,7 +246,7 @@ class Loader:
 
 
 def build_loader(cfg: Any, split: str, *, seed: int, rank: int = 0, world_size: int = 1, batch_size: int,
-                 num_workers: int) -> Loader:
+                 num_workers: int, pixels: Pixels | None = None) -> Loader:
     """The loader of DATA.TRAIN or DATA.VAL.
 
     Args:
@@ -252,6 +257,7 @@ def build_loader(cfg: Any, split: str, *, seed: int, rank: int = 0, world_size: 
             the batch k of one process with world_size times the batch size.
         batch_size: of this process.
         num_workers: workers of the kind TRAIN.WORKER_KIND; 0 loads in this process.
+        pixels: makes the crops, of whole frames; None is what DATA.LOADER asks for.
 
     Raises:
         UserError: a data set (or, with DATA.LOADER crops, its packed crops) is not there or cannot be used, an epoch
@@ -273,7 +279,7 @@ def build_loader(cfg: Any, split: str, *, seed: int, rank: int = 0, world_size: 
     else:
         datasets = [build_dataset(name, env) for name in part.DATASETS_NAME]
     sampler = PairSampler(datasets, part.DATASETS_RATIO, data.SAMPLER_MODE, data.MAX_SAMPLE_INTERVAL)
-    pairs = Pairs(sampler, processing, build_pixels(cfg), seed=seed, split=split)
+    pairs = Pairs(sampler, processing, pixels or build_pixels(cfg), seed=seed, split=split)
     if rank == 0:
         logger.info("%s data: %s", split, ", ".join(f"{d.name} ({len(d)})" for d in datasets))
     return Loader(pairs, part.SAMPLE_PER_EPOCH, batch_size=batch_size, rank=rank, world_size=world_size,
