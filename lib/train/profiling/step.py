@@ -7,11 +7,14 @@ family (:class:`lib.train.profiling.loader.PlainPixels`).
 
 import contextlib
 import logging
+import os
+import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -22,30 +25,40 @@ from lib.deploy.profile import describe_environment
 from lib.models.build import build_compressor, build_ostrack
 from lib.models.compress.initialise import initialise_student
 from lib.models.compress.replacement import replacement_probability
+from lib.train.admin.environment import env_settings
 from lib.train.admin.logs import RunLog
 from lib.train.admin.stats import StatSums
 from lib.train.batch import plan_batch
 from lib.train.data import build_loader
+from lib.train.data.packing import Packing, Recipe
+from lib.train.data.processing import PairProcessing
+from lib.train.dataset import build_dataset
 from lib.train.distributed import World
 from lib.train.learner import build_learner
 from lib.train.profiling.floor import matrix_rate, memory_rate, optimizer_bytes, step_work
+from lib.train.profiling.frames import render_frames
 from lib.train.profiling.loader import PlainPixels, Stopwatch
 from lib.train.run import build_recipe, describe_memory
 from lib.train.speed import matmul_precision
 from lib.train.trainer import Trainer
 from lib.utils.device import pick_device, synchronize
 from lib.utils.errors import UserError
+from lib.utils.files import resolve
+from lib.utils.local_files import VARIABLE_PREFIX
 from lib.utils.signals import StopRequest
 
 logger = logging.getLogger(__name__)
 
 PARTS = ("wait", "input", "targets", "forward", "backward", "optimiser")
 """Waiting for the loader; moving and normalising; the teacher's pass; the mixed pass; its gradients; the update."""
-RANDOM = "random"
+RANDOM, RENDERED, CONFIGURED = "random", "rendered", "config"
+"""Where pairs come from: one batch of noise; rendered JPEG frames; the configuration's data sets."""
 _PLAIN = {"TRAIN.AMP": False, "TRAIN.TF32": False, "TRAIN.COMPILE": False, "TRAIN.FUSED_OPTIMIZER": False,
           "TRAIN.CHANNELS_LAST": False, "TRAIN.CHECKPOINT_ACTIVATIONS": False, "COMPRESS.TEACHER_DTYPE": "same",
           "COMPRESS.SHARE_PREFIX": False, "DATA.LOADER": "frames", "DATA.DECODER": "opencv",
           "DATA.SCALED_DECODE": False}
+FRAMES = 200
+"""Frames that are rendered."""
 _DEFAULTS = {"cpu": (3, 1), "cuda": (40, 10)}  # steps of a round, and steps before that are not timed
 
 
@@ -201,17 +214,20 @@ def _loader(cfg: Config, data: str, pairs: int, device: torch.device, plain: boo
 
 
 def profile_training(cfg: Config, *, data: str = RANDOM, plain: bool = True, device: str = "auto", rounds: int = 3,
-                     steps: int | None = None, warmup: int | None = None, threads: int | None = None) -> dict[str, Any]:
+                     steps: int | None = None, warmup: int | None = None, threads: int | None = None,
+                     work_dir: str | Path | None = None) -> dict[str, Any]:
     """Take steps of a configuration's training on one process and say how long they take.
 
     Args:
         cfg: the recipe with its batch; weights are random, so no checkpoint is needed.
-        data: `random` (one batch, no loading), `config` (the configuration's own data sets) or a folder of sequences.
+        data: `random` (one batch, no loading), `rendered` (JPEG frames of 1280 x 720 pixels and 370 kB), `config` (the
+            configuration's own data sets) or a folder of sequences.
         plain: take steps of the plain way too, in turn.
         device: auto, cpu, cuda or cuda:N.
         rounds: of every way, in turn.
         steps, warmup: timed and other steps of a round; None: 3 and 1 on a CPU, 40 and 10 on CUDA.
         threads: CPU threads of PyTorch; None leaves them as they are.
+        work_dir: keeps rendered frames and crops packed of them; None uses a folder that is removed.
 
     Returns:
         A report that JSON can hold; :func:`report_text` makes it readable.
@@ -226,30 +242,60 @@ def profile_training(cfg: Config, *, data: str = RANDOM, plain: bool = True, dev
                              ("threads", threads, 1)):
         if value is not None and value < low:
             raise UserError(f"{name} is {value}; it must be at least {low}")
-    if data not in (RANDOM, "config"):
-        cfg = cfg.with_overrides({"DATA.TRAIN.DATASETS_NAME": [f"{FOLDER_PREFIX}{data}"],
-                                  "DATA.TRAIN.DATASETS_RATIO": [1]})
-    ways = {"configured": (cfg, False)}
-    if plain:
-        ways["plain"] = cfg.with_overrides(_PLAIN), True
-    with _threads(threads):
-        contestants = {}
-        try:
-            for name, (config, is_plain) in ways.items():
-                contestants[name] = Contestant(config, data, target, is_plain)
-            for number in range(rounds):
-                for name in list(contestants)[:: -1 if number % 2 else 1]:
-                    contestants[name].round(steps, warmup)
-        except torch.OutOfMemoryError as error:
-            raise UserError(describe_memory(cfg, plan_batch(cfg), target)) from error
+    with tempfile.TemporaryDirectory() as temporary, _threads(threads):
+        cfg, stored = _stored(cfg, data, Path(temporary if work_dir is None else work_dir).absolute())
+        ways = {"configured": (cfg, False)}
+        if plain:
+            ways["plain"] = cfg.with_overrides(_PLAIN), True
+        with stored:
+            contestants = _compete(ways, data, target, rounds, steps, warmup)
         rates = {str(dtype).removeprefix("torch."): matrix_rate(target, dtype)
                  for dtype in (torch.float32, torch.bfloat16)}
         floor = _floor(cfg, contestants["configured"], rates, memory_rate(target))
         return {"script": cfg.script, "config": cfg.name, "data": data, "rounds": rounds, "steps": steps,
                 "environment": describe_environment(target), "batch": str(contestants["configured"].batch),
-                "rates": rates, "floor": floor,
+                "loader": "none" if data == RANDOM else cfg.DATA.LOADER, "rates": rates, "floor": floor,
                 "ways": {name: _describe(contestant, contestants.get("plain"), floor, rates)
                          for name, contestant in contestants.items()}}
+
+
+def _compete(ways: Mapping[str, tuple[Config, bool]], data: str, device: torch.device, rounds: int, steps: int,
+             warmup: int) -> dict[str, "Contestant"]:
+    """Let all ways take their steps, in turn."""
+    contestants: dict[str, Contestant] = {}
+    try:
+        for name, (config, plain) in ways.items():
+            contestants[name] = Contestant(config, data, device, plain)
+        for number in range(rounds):
+            for name in list(contestants)[:: -1 if number % 2 else 1]:
+                contestants[name].round(steps, warmup)
+    except torch.OutOfMemoryError as error:
+        cfg = ways["configured"][0]
+        raise UserError(describe_memory(cfg, plan_batch(cfg), device)) from error
+    return contestants
+
+
+def _stored(cfg: Config, data: str, work: Path) -> tuple[Config, contextlib.AbstractContextManager]:
+    """The configuration with the data sets that `data` names, and what must be open while they are used."""
+    if data in (RANDOM, CONFIGURED):
+        return cfg, contextlib.nullcontext()
+    folder = render_frames(work / "frames", count=FRAMES, width=1280, height=720, kilobytes=370) \
+        if data == RENDERED else resolve(data, Path.cwd())
+    name = f"{FOLDER_PREFIX}{folder}"
+    cfg = cfg.with_overrides({"DATA.TRAIN.DATASETS_NAME": [name], "DATA.TRAIN.DATASETS_RATIO": [1]})
+    if cfg.DATA.LOADER != "crops":
+        return cfg, contextlib.nullcontext()
+    processing = PairProcessing.of(cfg, augment=True)
+    Packing(Recipe(name, processing.template, processing.search), build_dataset(name, env_settings()),
+            work / "crops").run(cfg.TRAIN.NUM_WORKER, 0.0)
+    return cfg, _crops_in(work / "crops")
+
+
+@contextlib.contextmanager
+def _crops_in(folder: Path) -> Iterator[None]:
+    """Packed crops are looked for in `folder` inside."""
+    with mock.patch.dict(os.environ, {VARIABLE_PREFIX + "CROPS_DIR": str(folder)}):
+        yield
 
 
 def _floor(cfg: Config, contestant: Contestant, rates: dict[str, float], memory: float) -> dict[str, float]:
@@ -304,7 +350,7 @@ def report_text(report: dict[str, Any]) -> str:
     facts, floor, rates = report["environment"], report["floor"], report["rates"]
     best = max(rates, key=rates.get)
     lines = [
-        f"{report['script']}/{report['config']}, data: {report['data']}, {report['batch']}",
+        f"{report['script']}/{report['config']}, data: {report['data']}, loader: {report['loader']}, {report['batch']}",
         f"{facts['device_name']} ({facts['device']}), {facts['threads']} CPU threads, torch "
         f"{facts['libraries']['torch']}; {report['rounds']} rounds of {report['steps']} steps, median",
         "", f"{'':12}{'pairs/s':>9}{'ratio':>7}{'step ms':>10}" + "".join(f"{part:>10}" for part in PARTS)
