@@ -1,4 +1,4 @@
-"""Training data sets in their directory formats."""
+"""Training data sets: which sequences, boxes, visible frames and pictures they give."""
 
 import logging
 from types import SimpleNamespace
@@ -10,11 +10,13 @@ import trees
 from lib.train.dataset import build_dataset
 from lib.train.dataset.base import read_ranges, read_spec
 from lib.utils.errors import UserError
+from lib.utils.local_files import train_fields
 
 
 def environment(tmp_path, **fields):
-    names = ("lasot_dir", "got10k_dir", "got10k_val_dir", "coco_dir", "trackingnet_dir")
-    return SimpleNamespace(**{name: str(fields.get(name, tmp_path / "missing")) for name in names})
+    """Folders that are not there but for `fields`; indices in a folder of the test."""
+    missing = {name: str(tmp_path / "missing" / name) for name in train_fields() if name.endswith("_dir")}
+    return SimpleNamespace(**{**missing, "index_dir": str(tmp_path / "index"), **fields})
 
 
 def check_frames(dataset, sequence, count):
@@ -60,8 +62,8 @@ def test_got10k_splits(tmp_path):
         build_dataset("GOT10K_vottrain", env)
     names = [f"GOT-10k_Train_{i + 1:06d}" for i in range(9335)]
     (root / "list.txt").write_text("\n".join(names))
-    assert build_dataset("GOT10K_vottrain", env).sequences == ["GOT-10k_Train_000001"]
-    assert build_dataset("GOT10K_votval", env).sequences == ["GOT-10k_Train_000002"]
+    assert list(build_dataset("GOT10K_vottrain", env).sequences) == ["GOT-10k_Train_000001"]
+    assert list(build_dataset("GOT10K_votval", env).sequences) == ["GOT-10k_Train_000002"]
 
 
 def test_lasot(tmp_path, caplog):
@@ -70,7 +72,7 @@ def test_lasot(tmp_path, caplog):
     root = trees.lasot(tmp_path / "lasot", names=("airplane-2", "airplane-1", "zebra-4"), hidden=(1, 4, 6))
     with caplog.at_level(logging.WARNING):
         dataset = build_dataset("LASOT", environment(tmp_path, lasot_dir=root))
-    assert dataset.sequences == ["airplane/airplane-2", "zebra/zebra-4"]
+    assert list(dataset.sequences) == ["airplane/airplane-2", "zebra/zebra-4"]
     assert "1118 of 1120 sequences are missing" in caplog.text
     annotation = check_frames(dataset, 1, 24)
     assert np.flatnonzero(~annotation.visible).tolist() == [1, 4, 6] and annotation.valid.all()
@@ -138,18 +140,10 @@ def test_unknown_name(tmp_path):
 def test_broken_annotation_names_the_file(tmp_path):
     root = trees.lasot(tmp_path / "lasot", names=("zebra-4",))
     (root / "zebra" / "zebra-4" / "groundtruth.txt").write_text("1,2,3\n")
-    dataset = build_dataset("LASOT", environment(tmp_path, lasot_dir=root))
+    env = environment(tmp_path, lasot_dir=root)
     with pytest.raises(UserError, match="zebra-4/groundtruth.txt, line 1"):
-        dataset.annotation(0)
+        build_dataset("LASOT", env)
     (root / "zebra" / "zebra-4" / "groundtruth.txt").unlink()
     with pytest.raises(UserError, match="cannot read .*zebra-4/groundtruth.txt"):
-        dataset.annotation(0)
-
-
-def test_annotations_are_kept_up_to_a_number(tmp_path, monkeypatch):
-    monkeypatch.setattr("lib.train.dataset.base.CACHED_ANNOTATIONS", 2)
-    dataset = build_dataset("GOT10K_train_full", environment(tmp_path, got10k_dir=trees.got10k(tmp_path / "got")))
-    first = dataset.annotation(0)
-    assert dataset.annotation(0) is first
-    dataset.annotation(1), dataset.annotation(2)
-    assert dataset.annotation(0) is not first
+        build_dataset("LASOT", env)
+    assert not list((tmp_path / "index").glob("*/*"))

@@ -211,7 +211,7 @@ def build_loader(cfg: Any, split: str, *, seed: int, rank: int = 0, world_size: 
         raise UserError(f"DATA.TRAIN.SAMPLE_PER_EPOCH ({part.SAMPLE_PER_EPOCH}) is less than one batch of "
                         f"{batch_size} on {world_size} process(es); raise it or lower TRAIN.BATCH_SIZE")
     env = env_settings()
-    datasets = [build_dataset(name, env) for name in part.DATASETS_NAME]
+    datasets = [build_dataset(name, env, cfg.DATA.STORAGE) for name in part.DATASETS_NAME]
     sampler = PairSampler(datasets, part.DATASETS_RATIO, cfg.DATA.SAMPLER_MODE, cfg.DATA.MAX_SAMPLE_INTERVAL)
     pairs = Pairs(sampler, PairProcessing.of(cfg, augment=split == "train"), seed=seed, split=split)
     if rank == 0:

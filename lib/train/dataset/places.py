@@ -21,7 +21,7 @@ class Place:
 
     Attributes:
         dataset: name in the yaml.
-        field: the setting of lib/train/admin/local.py that holds the folder.
+        field: the setting of lib/train/admin/local.py that holds the folder; '' where the yaml names it.
         root: its value.
         lmdb_field, lmdb: the same for the LMDB.
         layout: what is expected in the folder.
@@ -43,15 +43,17 @@ class Place:
     @classmethod
     def of(cls, env: Any, dataset: str, field: str, lmdb_field: str, layout: str, **more: Any) -> "Place":
         """With the values that the environment `env` has for the two fields."""
-        return cls(dataset, field, getattr(env, field, "") or "", lmdb_field, getattr(env, lmdb_field, "") or "", layout,
-                   **more)
+        root, lmdb = (getattr(env, name, "") or "" for name in (field, lmdb_field))
+        return cls(dataset, field, root, lmdb_field, lmdb, layout, **more)
 
     def nothing_found(self, storage: Storage) -> UserError:
         """The error for a storage without a single sequence."""
         return UserError(f"data set {self.dataset}: no sequence in {storage.root}. {self.how_to_set()}")
 
     def how_to_set(self) -> str:
-        """How a user tells where the data set is."""
+        """How a user tells where the data set is, and what should be there."""
+        if not self.field:
+            return f"Expected {self.layout}"
         return (f"Set {self.field} (for LMDB: {self.lmdb_field}) in lib/train/admin/local.py (written by "
                 f"tracking/create_default_local_file.py) or the environment variable "
                 f"COMPRESSTRACKER_{self.field.upper()}, or leave the data set out of DATASETS_NAME. Expected layout: "
