@@ -38,16 +38,16 @@ class LmdbArchive(Archive):
     def first_from(self, key: str) -> str | None:
         with self._environment().begin() as transaction:
             cursor = transaction.cursor()
-            return cursor.key().decode("utf-8", "surrogateescape") if cursor.set_range(_encoded(key)) else None
+            return cursor.key().decode("utf-8", "surrogateescape") if cursor.set_range(encoded_key(key)) else None
 
     def get(self, key: str, limit: int | None = None) -> bytes | None:
         with self._environment().begin(buffers=limit is not None) as transaction:
-            value = transaction.get(_encoded(key))
+            value = transaction.get(encoded_key(key))
             return value if value is None or limit is None else bytes(value[:limit])
 
     def size(self, key: str) -> int | None:
         with self._environment().begin(buffers=True) as transaction:
-            value = transaction.get(_encoded(key))
+            value = transaction.get(encoded_key(key))
             return None if value is None else len(value)
 
     def state_file(self) -> str:
@@ -105,6 +105,6 @@ def open_lmdb(path: str | Path) -> Any:
     return environment
 
 
-def _encoded(key: str) -> bytes:
+def encoded_key(key: str) -> bytes:
     """A key as bytes. LMDB knows no empty key, and none starts with a zero byte."""
     return key.encode("utf-8", "surrogateescape") or b"\0"

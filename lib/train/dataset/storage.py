@@ -330,7 +330,7 @@ class ArchiveStorage(Storage):
             head, slash, _ = name[len(prefix):].partition("/")
             (folders if slash else files).append(head)
             at = f"{prefix}{head}0" if slash else f"{name}\0"  # "0" is the character behind "/"
-        return files, folders
+        return files, sorted(folders)  # "a-b/" comes before "a/"
 
     def _first_from(self, name: str) -> str | None:
         return min((found for mount in self.mounts if (found := mount.first_from(name)) is not None), default=None)
