@@ -102,8 +102,8 @@ def coco(root: Path) -> Path:
 
 
 def vid(root: Path, frames: int = 24) -> Path:
-    """ImageNet VID's layout, one video: object 0 from the first frame on, missing in frame 21; object 1 from frame 3 on,
-    occluded in frames 5 and 6; object 2 as large as the image."""
+    """ImageNet VID's layout, one video: object 0 from the first frame on, missing in frame 21; object 1 from frame 3
+    on, occluded in frames 5 and 6; object 2 as large as the image."""
     video = "ILSVRC2015_VID_train_0000/ILSVRC2015_train_00000007"
 
     def entry(identity: int, xyxy: list[int], occluded: bool = False) -> str:

@@ -53,6 +53,13 @@ class LmdbArchive(Archive):
     def state_file(self) -> str:
         return os.path.join(self.path, DATA_FILE)
 
+    def close(self) -> None:
+        """Close the LMDB in this process, for whoever uses it; reading opens it again."""
+        with _lock:
+            found = _open_environments.pop(self.path, None)
+            if found is not None:
+                found[1].close()
+
     def _environment(self) -> Any:
         found = _open_environments.get(self.path)
         if found is None or found[0] != os.getpid():

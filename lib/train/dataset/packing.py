@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.train.dataset.base import StoredDataset
-from lib.train.dataset.lmdb_archive import DATA_FILE, encoded_key, import_lmdb, is_lmdb, open_lmdb
+from lib.train.dataset.lmdb_archive import DATA_FILE, LmdbArchive, encoded_key, import_lmdb, is_lmdb
 from lib.train.dataset.places import LMDB_SUFFIX
 from lib.train.dataset.storage import Storage
 from lib.utils.errors import UserError
@@ -140,19 +140,19 @@ def verify(storage: Storage, target: Target, *, sample: int = 1000, folder: Path
     folder = folder or target.folder
     step = max(1, len(target) // sample) if sample else 1
     problems = []
-    with contextlib.closing(open_lmdb(folder)) as environment, environment.begin(buffers=True) as transaction:
-        keys = [*target.files, *target.made]
+    keys = [*target.files, *target.made]
+    with contextlib.closing(LmdbArchive(folder)) as archive:
         for place, key in enumerate(progress(keys, len(keys), f"verify {target.folder.name}", "files")):
-            found = transaction.get(encoded_key(key))
+            found = archive.size(key)
             if found is None:
                 problems.append(f"{key} is missing")
                 continue
             name = target.files.get(key)
             content = storage.read(name) if name is not None and place % step == 0 else target.made.get(key)
             size = len(content) if content is not None else storage.size(name)
-            if len(found) != size:
-                problems.append(f"{key} has {len(found)} bytes instead of {size}")
-            elif content is not None and zlib.crc32(found) != zlib.crc32(content):
+            if found != size:
+                problems.append(f"{key} has {found} bytes instead of {size}")
+            elif content is not None and zlib.crc32(archive.get(key)) != zlib.crc32(content):
                 problems.append(f"{key} has another content than {storage.locate(name) if name else 'it should'}")
     return problems
 
