@@ -191,7 +191,7 @@ def test_stopped_by_sigterm_and_continued_is_bit_identical(script, arguments, tm
     (("--set", "DATA.TRAIN.DATASETS_NAME=['FOLDER:/no/such/folder']"), "/no/such/folder"),
     (("--set", "TRAIN.BATCHSIZE=3"), "TRAIN.BATCHSIZE"),
     (("--set", "TRAIN.BATCH_SIZE=300"), "SAMPLE_PER_EPOCH"),
-    (("--use_lmdb", "1"), "LMDB"),
+    (("--use_lmdb", "1", "--set", "DATA.TRAIN.DATASETS_NAME=['LASOT']"), "no LMDB at .*lasot_lmdb"),
 ])
 @pytest.mark.parametrize("mode", [("--mode", "single"), TWO])
 def test_wrong_input_fails_before_anything_is_started_or_written(script, arguments, tmp_path, mode, more, message):

@@ -145,12 +145,19 @@ class StoredDataset(IndexedDataset):
     Args:
         storage: the files.
         place: where they may lie, for messages.
+
+    Attributes:
+        missing: sequences (or parts of the data set) that should be there and are not, known once the sequences are.
+        own_folders: whether each sequence has a folder of pictures of its own.
     """
+
+    own_folders = True
 
     def __init__(self, storage: Storage, place: Place):
         self.storage = storage
         self.place = place
         self.dataset = place.dataset
+        self.missing: list[str] = []
         self._sequences: Sequence[str] | None = None
 
     @property
@@ -177,9 +184,17 @@ class StoredDataset(IndexedDataset):
     def annotation_files(self, name: str) -> list[str]:
         """What the annotation of a sequence is read from: files, and folders whose list of names matters."""
 
+    def label_files(self, name: str) -> list[str]:
+        """Those of them that hold one label of visibility per frame."""
+        return []
+
     @abstractmethod
     def frame_file(self, sequence: int, index: int) -> str:
         """Name of a frame's file in the storage."""
+
+    def frame_files(self, sequence: int, count: int) -> list[str]:
+        """Names of the files of a sequence's first `count` frames."""
+        return [self.frame_file(sequence, index) for index in range(count)]
 
     def packed_files(self) -> Iterator[str]:
         """Names of the files that an LMDB of the data set holds."""
@@ -232,19 +247,25 @@ class StoredDataset(IndexedDataset):
         """Boxes of a box file: see :func:`lib.utils.sequences.parse_boxes`."""
         return parse_boxes(self.storage.read_text(file), self.storage.locate(file))
 
-    def _labelled_boxes(self, folder: str) -> Annotation:
-        """From groundtruth.txt and the label files of a sequence folder (GOT-10k, LaSOT)."""
-        boxes = self.boxes_in(f"{folder}/groundtruth.txt")
+    def labels(self, folder: str, count: int) -> np.ndarray | None:
+        """(count,) bool from the label files of a sequence: the target can be seen; None without such files."""
+        if not self.label_files(folder):
+            return None
 
-        def label_text(name: str) -> str | None:
+        def text(name: str) -> str | None:
             path = f"{folder}/{name}"
             return self.storage.read_text(path) if self.storage.has_file(path) else None
 
-        return Annotation.of(boxes, visibility(label_text, self.storage.locate(folder), len(boxes)))
+        return visibility(text, self.storage.locate(folder), count)
+
+    def _labelled_boxes(self, folder: str) -> Annotation:
+        """From groundtruth.txt and the label files of a sequence folder (GOT-10k, LaSOT)."""
+        boxes = self.boxes_in(f"{folder}/groundtruth.txt")
+        return Annotation.of(boxes, self.labels(folder, len(boxes)))
 
     def _present(self, names: Sequence[str], present: Collection[str]) -> list[str]:
         """Those of `names` that are `present`; the note says how many are missing."""
-        missing = [name for name in names if name not in present]
+        self.missing = missing = [name for name in names if name not in present]
         if missing and len(missing) < len(names):
             self.note = (f"{len(missing)} of {len(names)} sequences are missing and left out "
                          f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''})")

@@ -34,6 +34,7 @@ class Coco(StoredDataset):
     """
 
     is_video = False
+    own_folders = False
 
     def __init__(self, storage: Storage, place: Place, annotations: str = ANNOTATIONS, images: Sequence[str] = IMAGES,
                  name: str = "coco"):

@@ -52,7 +52,10 @@ class Got10k(StoredDataset):
         return [name for name in self.storage.folders() if name.startswith("GOT-10k_")]
 
     def annotation_files(self, name: str) -> list[str]:
-        return [f"{name}/{file}" for file in ("groundtruth.txt", "absence.label", "cover.label")]
+        return [f"{name}/groundtruth.txt", *self.label_files(name)]
+
+    def label_files(self, name: str) -> list[str]:
+        return [f"{name}/{file}" for file in ("absence.label", "cover.label")]
 
     def frame_file(self, sequence: int, index: int) -> str:
         return f"{self.sequences[sequence]}/{index + 1:08d}.jpg"

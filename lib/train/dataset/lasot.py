@@ -36,7 +36,10 @@ class Lasot(StoredDataset):
         return self._present(wanted, present)
 
     def annotation_files(self, name: str) -> list[str]:
-        return [f"{name}/{file}" for file in ("groundtruth.txt", "full_occlusion.txt", "out_of_view.txt")]
+        return [f"{name}/groundtruth.txt", *self.label_files(name)]
+
+    def label_files(self, name: str) -> list[str]:
+        return [f"{name}/{file}" for file in ("full_occlusion.txt", "out_of_view.txt")]
 
     def frame_file(self, sequence: int, index: int) -> str:
         return f"{self.sequences[sequence]}/img/{index + 1:08d}.jpg"

@@ -33,10 +33,14 @@ class Tnl2k(StoredDataset):
         return [f"{name}/groundtruth.txt", f"{name}/imgs"]
 
     def frame_file(self, sequence: int, index: int) -> str:
-        folder = f"{self.sequences[sequence]}/imgs"
         if self._index is None:
-            return f"{folder}/{self._pictures(sequence)[index]}"
-        return f"{folder}/{self._index.texts('frames')[self._index.first(sequence) + index]}"
+            return self.frame_files(sequence, index + 1)[index]
+        frames = self._index.texts("frames")
+        return f"{self.sequences[sequence]}/imgs/{frames[self._index.first(sequence) + index]}"
+
+    def frame_files(self, sequence: int, count: int) -> list[str]:
+        """See the base class; fewer where there are fewer pictures."""
+        return [f"{self.sequences[sequence]}/imgs/{name}" for name in self._pictures(sequence)[:count]]
 
     def read_annotation(self, sequence: int) -> Annotation:
         return Annotation.of(self.boxes_in(f"{self.sequences[sequence]}/groundtruth.txt"))

@@ -18,15 +18,15 @@ class TrackingNet(StoredDataset):
     name = "trackingnet"
 
     def _find(self) -> list[str]:
-        sequences, missing = [], []
+        sequences, self.missing = [], []
         for chunk in CHUNKS:
             names = [name.removesuffix(".txt") for name in self.storage.files(f"{chunk}/anno") if name.endswith(".txt")]
             sequences += [f"{chunk}/{name}" for name in names]
             if not names:
-                missing.append(chunk)
-        if missing:
-            self.note = (f"{', '.join(missing)} not in {self.storage.root}; training goes on with {len(sequences)} "
-                         "sequences")
+                self.missing.append(chunk)
+        if self.missing:
+            self.note = (f"{', '.join(self.missing)} not in {self.storage.root}; training goes on with "
+                         f"{len(sequences)} sequences")
         return sequences
 
     def annotation_files(self, name: str) -> list[str]:

@@ -34,6 +34,7 @@ class ImagenetVid(StoredDataset):
     """
 
     name = "imagenetvid"
+    own_folders = False
 
     def _find(self) -> Sequence[str]:
         return self.index.texts("names")
