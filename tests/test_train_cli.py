@@ -207,7 +207,8 @@ def test_official_command_lines_are_understood(root, script, arguments, capsys):
     with pytest.raises(SystemExit) as ended:
         script(arguments("--mode", "multi_node", "--rank", "2", "--world-size", "2"))
     assert ended.value.code == 2 and "--rank" in capsys.readouterr().err
-    with pytest.raises(UserError, match="LMDB"):  # every option before it was taken
+    with pytest.raises(UserError, match="no LMDB at"):  # every option was taken
         script(arguments("--mode", "multi_node", "--rank", "1", "--world-size", "2", "--ip", "10.0.0.1", "--port",
                          "20000", "--nproc_per_node", "8", "--use_wandb", "0", "--distill", "0", "--script_prv", "x",
-                         "--config_prv", "y", "--script_teacher", "z", "--config_teacher", "z", "--use_lmdb", "1"))
+                         "--config_prv", "y", "--script_teacher", "z", "--config_teacher", "z", "--use_lmdb", "1",
+                         "--set", "DATA.TRAIN.DATASETS_NAME=['LASOT']"))

@@ -268,3 +268,40 @@ def test_threads_may_share_the_videos_of_a_folder(tmp_path):
     with ThreadPoolExecutor(4) as pool:
         for a, b in zip(alone, pool.map(lambda frame: dataset.frame(*frame), wanted), strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+# ---------------------------------------------------------------- which frames count: OSTrack's rules, computed apart
+
+def official_boxes(rng, count=30):
+    boxes = rng.integers(-3, 40, (count, 4)).astype(float)
+    return boxes, (boxes[:, 2] > 0) & (boxes[:, 3] > 0)
+
+
+def write_rows(path, rows):
+    path.write_text("\n".join(",".join(f"{v:g}" for v in np.atleast_1d(row)) for row in rows) + "\n")
+
+
+def test_valid_and_visible_frames_are_the_official_ones(tmp_path):
+    rng = np.random.default_rng(0)
+    got = trees.got10k(tmp_path / "got", sequences=1, frames=2) / "GOT-10k_Train_000001"
+    lasot = trees.lasot(tmp_path / "lasot", names=("zebra-4",), frames=2) / "zebra" / "zebra-4"
+    net = trees.trackingnet(tmp_path / "tn", chunks=(0,), frames=2) / "TRAIN_0" / "anno" / "video0_0.txt"
+    env = environment(tmp_path, got10k_dir=str(tmp_path / "got"), lasot_dir=str(tmp_path / "lasot"),
+                      trackingnet_dir=str(tmp_path / "tn"))
+    for _ in range(5):
+        boxes, valid = official_boxes(rng)
+        absence, cover = rng.integers(0, 2, 30), rng.integers(0, 9, 30)
+        occluded, outside = rng.integers(0, 2, (2, 30))
+        for file in (got / "groundtruth.txt", lasot / "groundtruth.txt", net):
+            write_rows(file, boxes)
+        write_rows(got / "absence.label", absence)
+        write_rows(got / "cover.label", cover)
+        write_rows(lasot / "full_occlusion.txt", [occluded])
+        write_rows(lasot / "out_of_view.txt", [outside])
+        expected = {"GOT10K_train_full": valid & (absence == 0) & (cover > 0),
+                    "LASOT": valid & (occluded == 0) & (outside == 0), "TRACKINGNET": valid}
+        for name, visible in expected.items():
+            annotation = build_dataset(name, env).annotation(0)
+            np.testing.assert_array_equal(annotation.valid, valid)
+            np.testing.assert_array_equal(annotation.visible, visible)
+            np.testing.assert_array_equal(annotation.boxes[valid], boxes[valid].astype(np.float32))
