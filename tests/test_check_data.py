@@ -255,16 +255,18 @@ def test_all_data_sets_of_an_experiment(tmp_path, script, capsys):
     mine = trees.folder(tmp_path / "mine")
     options = [f"DATA.TRAIN.DATASETS_NAME=[LASOT, 'FOLDER:{mine}']", "DATA.TRAIN.DATASETS_RATIO=[1, 1]",
                f"DATA.VAL.DATASETS_NAME=['FOLDER:{mine}']"]
+    config = ("--script", "compresstracker", "--config")
     arguments = [word for option in options for word in ("--set", option)]
-    assert script("--config", "compresstracker/compresstracker_vitb_256_4", *arguments) == 1
+    assert script(*config, "compresstracker_vitb_256_4", *arguments) == 1
     shown = capsys.readouterr().out
     assert shown.count("FOLDER:") == 1 and "LASOT (directory" in shown
     with pytest.raises(UserError, match="no configuration"):
-        script("--config", "compresstracker/no_such")
+        script(*config, "no_such")
 
 
 @pytest.mark.parametrize("arguments", [(), ("LASOT", "--sample", "-1"), ("LASOT", "--threads", "0"),
-                                       ("LASOT", "--set", "A=1"), ("--benchmark", "0")])
+                                       ("LASOT", "--set", "A=1"), ("--benchmark", "0"),
+                                       ("--config", "x"), ("LASOT", "--script", "ostrack")])
 def test_wrong_options(script, arguments):
     with pytest.raises(SystemExit) as ended:
         script(*arguments)

@@ -1,7 +1,7 @@
 """Look through data sets for missing and broken files, lengths and boxes that do not fit.
 
 python tracking/check_data.py LASOT GOT10K_vottrain FOLDER:data/my_videos
-python tracking/check_data.py --config compresstracker/compresstracker_vitb_256_4 --sample 5 --json report.json
+python tracking/check_data.py --script compresstracker --config compresstracker_vitb_256_4 --sample 5
 
 Names are those of the yaml's DATASETS_NAME. The exit status is 0 when nothing was found, 1 when something was, 2 when a
 data set is not there at all.
@@ -29,8 +29,10 @@ logger = logging.getLogger(__name__)
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="LASOT, COCO17, FOLDER:<path>, ...")
-    parser.add_argument("--config", metavar="SCRIPT/NAME", help="all data sets of an experiment, for example "
-                        "compresstracker/compresstracker_vitb_256_4")
+    parser.add_argument("--script", choices=("ostrack", "compresstracker"),
+                        help="with --config: whose experiment it is")
+    parser.add_argument("--config", help="check all data sets of an experiment: name below experiments/<script>/, or "
+                        "the path of a yaml file")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
                         help="override a key of the --config")
     parser.add_argument("--storage", choices=("auto", "directory", "lmdb", "zip"),
@@ -46,9 +48,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
                              "of TrackingNet's length, and the memory that it needs")
     args = parser.parse_args(arguments)
     if args.benchmark is None and not args.names and not args.config:
-        parser.error("name data sets, or an experiment with --config")
-    if args.overrides and not args.config:
-        parser.error("--set goes with --config")
+        parser.error("name data sets, or an experiment with --script and --config")
+    if bool(args.script) != bool(args.config) or (args.overrides and not args.config):
+        parser.error("--script and --config go together, and --set goes with them")
     if args.sample < 0 or args.threads < 1 or (args.benchmark is not None and args.benchmark < 1):
         parser.error("--sample must not be negative; --threads and --benchmark must be at least 1")
     return args
@@ -58,8 +60,7 @@ def chosen(args: argparse.Namespace) -> tuple[list[str], str]:
     """Names of the data sets and the form that they are read in."""
     names, storage = list(args.names), args.storage or "auto"
     if args.config:
-        script, _, name = args.config.partition("/")
-        cfg = load_config(script, name, args.overrides)
+        cfg = load_config(args.script, args.config, args.overrides)
         names += [*cfg.DATA.TRAIN.DATASETS_NAME, *cfg.DATA.VAL.DATASETS_NAME]
         storage = args.storage or cfg.DATA.STORAGE
     return list(dict.fromkeys(names)), storage

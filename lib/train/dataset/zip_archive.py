@@ -16,10 +16,9 @@ from lib.utils.errors import UserError
 
 MEMBER = np.dtype([("offset", np.int64), ("packed", np.int64), ("size", np.int64), ("deflated", np.bool_)])
 """A file in an archive: where its header starts, its bytes in the archive and unpacked."""
-HEADER = struct.Struct("<4s22xHH")
-"""Of a file within an archive: signature, then the lengths of its name and of the extra field behind it."""
-HEADER_GUESS = 512
-"""Bytes of header that are read together with the content."""
+HEADER = struct.Struct("<26xHH")
+"""Of a file within an archive; at its end the lengths of the name and the extra field that follow it."""
+SIGNATURE = b"PK\x03\x04"
 
 
 class ZipArchive(Archive):
@@ -119,14 +118,11 @@ class ZipArchive(Archive):
 
     def _content(self, key: str, offset: int, packed: int) -> bytes:
         """`packed` bytes of a file's content as they are in the archive."""
-        data = self._bytes(offset, HEADER_GUESS + packed)
-        if len(data) < HEADER.size or not data.startswith(b"PK\x03\x04"):
+        header = self._bytes(offset, HEADER.size)
+        if len(header) < HEADER.size or not header.startswith(SIGNATURE):
             raise self._damaged(f"no file starts at byte {offset}, where {key} should be")
-        _, name, extra = HEADER.unpack_from(data)
-        start = HEADER.size + name + extra
-        if start > HEADER_GUESS:
-            data, start = self._bytes(offset + start, packed), 0
-        content = data[start : start + packed]
+        name, extra = HEADER.unpack(header)
+        content = self._bytes(offset + HEADER.size + name + extra, packed)
         if len(content) != packed:
             raise self._damaged(f"it ends within {key}")
         return content
