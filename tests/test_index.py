@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def test_arrays_are_mapped_and_pickled_by_path(tmp_path):
     while base.base is not None and not isinstance(base, np.memmap):
         base = base.base
     assert isinstance(base, np.memmap) and not boxes.flags.writeable
-    assert len(pickle.dumps(dataset)) < 3000
+    assert b"zebra-4" not in pickle.dumps(dataset)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         np.testing.assert_array_equal(pool.apply(_boxes, [dataset]), boxes)
 
@@ -113,6 +114,17 @@ def test_archives_are_checked_by_their_own_state(tmp_path, caplog):
     caplog.clear()
     build_dataset("LASOT", env)  # found in the index, not by looking into the archive
     assert "1119 of 1120 sequences are missing" in caplog.text and "building" not in caplog.text
+
+
+def test_a_pickled_data_set_takes_the_list_of_an_archives_files_from_the_index(tmp_path, monkeypatch):
+    root = trees.lasot(tmp_path / "unpacked" / "lasot")
+    trees.zipped(root, tmp_path / "lasot.zip", "lasot")
+    dataset = build_dataset("LASOT", environment(tmp_path, lasot_dir=str(tmp_path / "lasot")))
+    data = pickle.dumps(dataset)
+    assert b"00000024.jpg" not in data
+    monkeypatch.setattr(zipfile, "ZipFile", None)  # nothing is left to read the archive's directory with
+    again = pickle.loads(data)
+    assert again.encoded(1, 23) == (root / "zebra" / "zebra-4" / "img" / "00000024.jpg").read_bytes()
 
 
 def test_the_same_name_at_another_place_has_its_own_index(tmp_path):

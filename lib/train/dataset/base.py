@@ -160,6 +160,15 @@ class StoredDataset(IndexedDataset):
         self.missing: list[str] = []
         self._sequences: Sequence[str] | None = None
 
+    def __getstate__(self) -> dict:
+        """Without what the index brings along."""
+        return {**vars(self), "_sequences": None, "missing": []} if self._index is not None else vars(self)
+
+    def __setstate__(self, state: dict) -> None:
+        vars(self).update(state)
+        if self._index is not None:
+            self._use(self._index)
+
     @property
     def sequences(self) -> Sequence[str]:
         """Names of the sequences: their folders, mostly.

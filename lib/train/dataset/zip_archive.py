@@ -38,18 +38,11 @@ class ZipArchive(Archive):
         self.part = part
         self._names: TextColumn | None = None
         self._members: np.ndarray | None = None
-        self._start()
-
-    def _start(self) -> None:
         self._file: int | None = None
         self._lock = threading.Lock()
 
-    def __getstate__(self) -> dict:
-        return {key: value for key, value in vars(self).items() if key not in ("_file", "_lock")}
-
-    def __setstate__(self, state: dict) -> None:
-        vars(self).update(state)
-        self._start()
+    def __reduce__(self):
+        return ZipArchive, (self.path, self.own_folder, self.part)
 
     def __del__(self) -> None:
         if self._file is not None:
