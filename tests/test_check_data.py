@@ -190,6 +190,7 @@ def test_folders_of_ones_own(tmp_path):
     env = environment(tmp_path)
     report = check_dataset(open_dataset(f"FOLDER:{root}", env))
     assert report.clean and report.frames == 72 and report.images == 48
+    trees.write_picture(root / "first" / "img" / "24.png", 1)
     (root / "second" / "frame5.jpg").write_bytes(b"no picture")
     (root / "first" / "full_occlusion.txt").write_text("0\n" * 24)
     edit(root / "first" / "groundtruth_rect.txt", lambda lines: ["NaN NaN NaN NaN", "200 3 4 5", *lines[2:]])
@@ -198,7 +199,7 @@ def test_folders_of_ones_own(tmp_path):
     report = check_dataset(open_dataset(f"FOLDER:{root}", env))
     found = {problem.where: problem.kind for problem in report.problems}
     assert found["second"] == UNREADABLE and found["third"] in (UNREADABLE, ANNOTATION)
-    assert {p.kind for p in report.problems if p.where == "first"} == {NO_SIZE, OUTSIDE}
+    assert {p.kind for p in report.problems if p.where == "first"} == {NO_SIZE, OUTSIDE, LENGTH}
 
 
 def test_headers_of_pictures(tmp_path):

@@ -194,6 +194,10 @@ def test_a_broken_annotation_of_imagenet_vid_is_named(tmp_path):
     next((root / "Annotations").rglob("000004.xml")).write_text("<annotation><object/></annotation>")
     with pytest.raises(UserError, match="000004.xml is no annotation"):
         build_dataset("VID", environment(tmp_path, imagenet_dir=str(root)))
+    shutil.rmtree(root / "Annotations" / "VID" / "train" / "ILSVRC2015_VID_train_0000")
+    (root / "Annotations" / "VID" / "train" / "mine" / "video").mkdir(parents=True)
+    with pytest.raises(UserError, match="mine/video: expected folders that end in _<number>"):
+        build_dataset("VID", environment(tmp_path, imagenet_dir=str(root)))
 
 
 def test_vasttrack(tmp_path):

@@ -3,7 +3,6 @@
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from lib.train.dataset.storage import State, Storage
 from lib.utils.images import decode_rgb
 from lib.utils.progress import progress
 from lib.utils.sequences import parse_boxes, visibility
+from lib.utils.threads import map_in_threads
 
 logger = logging.getLogger(__name__)
 
@@ -234,11 +234,11 @@ class StoredDataset(IndexedDataset):
             yield from self.annotation_files(name)
 
     def _build(self) -> Index:
-        total, label = len(self), f"index of {self.dataset}"
-        with ThreadPoolExecutor(BUILD_THREADS) as pool:
-            annotations = list(progress(pool.map(self.read_annotation, range(total)), total, label, "sequences"))
-            return Index.of_annotations(annotations, {"names": self.sequences} | self._texts(annotations),
-                                        self._storage_columns(), self.note)
+        total = len(self)
+        read = map_in_threads(self.read_annotation, range(total), BUILD_THREADS)
+        annotations = list(progress(read, total, f"index of {self.dataset}", "sequences"))
+        return Index.of_annotations(annotations, {"names": self.sequences} | self._texts(annotations),
+                                    self._storage_columns(), self.note)
 
     def _texts(self, annotations: Sequence[Annotation]) -> dict[str, Sequence[str]]:
         """More columns of texts for the index."""

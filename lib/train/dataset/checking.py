@@ -4,7 +4,6 @@ import contextlib
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,7 +16,8 @@ from lib.train.dataset.storage import DirectoryStorage
 from lib.utils.errors import UserError
 from lib.utils.images import decode_rgb
 from lib.utils.progress import progress
-from lib.utils.sequences import IMAGE_SUFFIXES, ImageFrames
+from lib.utils.sequences import IMAGE_SUFFIXES, ImageFrames, open_frames
+from lib.utils.threads import map_in_threads
 
 HEADER_BYTES = 65536
 """Bytes of a picture in which its size is looked for first."""
@@ -113,12 +113,11 @@ def check_dataset(dataset: IndexedDataset, *, decode: bool = False, sample: int 
         except UserError as error:
             return [Problem(ANNOTATION, names[sequence], str(error))], 0, 0
 
-    with ThreadPoolExecutor(threads) as pool:
-        parts = progress(pool.map(look, range(len(names))), len(names), f"check {dataset.dataset}", "sequences")
-        for problems, frames, images in parts:
-            report.problems += problems
-            report.frames += frames
-            report.images += images
+    looked = map_in_threads(look, range(len(names)), threads)
+    for problems, frames, images in progress(looked, len(names), f"check {dataset.dataset}", "sequences"):
+        report.problems += problems
+        report.frames += frames
+        report.images += images
     report.note = "" if stored and dataset.missing else dataset.note
     return report
 
@@ -175,6 +174,9 @@ def _folder_parts(dataset: Folder, sequence: int) -> _Parts:
     problems = list(_hidden_problems(files.name, files.boxes, files.visible))
     if isinstance(files.frames, ImageFrames):
         pictures = {frame: files.frames.path(frame) for frame in range(len(files.boxes))}
+        found = len(open_frames(files.box_file.parent))
+        if found > len(files.boxes):
+            problems.append(Problem(LENGTH, files.name, f"{found} pictures for {len(files.boxes)} boxes"))
     else:
         pictures = {}
         last = len(files.frames) - 1

@@ -2,7 +2,6 @@
 
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from lib.utils.sequences import (
     open_sequence,
     sequence_parts,
 )
+from lib.utils.threads import map_in_threads
 
 
 class Folder(IndexedDataset):
@@ -40,7 +40,7 @@ class Folder(IndexedDataset):
         self.spec = spec
         self.dataset = dataset
         self.name = f"folder:{spec}"
-        self._paths = locate_in_spec(spec)
+        self._folders = list(locate_in_spec(spec).items())
         self._start()
 
     def _start(self) -> None:
@@ -55,12 +55,12 @@ class Folder(IndexedDataset):
         self._start()
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self._folders)
 
     @property
     def sequences(self) -> list[str]:
         """Names of the sequences."""
-        return list(self._paths)
+        return [name for name, _ in self._folders]
 
     def open(self, sequence: int) -> SequenceFiles:
         """A sequence as it is on the disk now.
@@ -68,7 +68,7 @@ class Folder(IndexedDataset):
         Raises:
             UserError: its frames and boxes do not match, or cannot be read.
         """
-        return open_sequence(*list(self._paths.items())[sequence])
+        return open_sequence(*self._folders[sequence])
 
     def frame(self, sequence: int, index: int) -> np.ndarray:
         if self._is_video(sequence):
@@ -103,16 +103,15 @@ class Folder(IndexedDataset):
             return self._video[1][index]
 
     def _root(self) -> str:
-        return "\0".join(map(str, (os.path.commonpath(self._paths.values()), self.spec)))
+        return f"{os.path.commonpath([path for _, path in self._folders])}\0{self.spec}"
 
     def _state(self) -> State:
-        return file_state("", [part for path in self._paths.values() for part in sequence_parts(path)])
+        return file_state("", [part for _, path in self._folders for part in sequence_parts(path)])
 
     def _build(self) -> Index:
         total = len(self)
-        with ThreadPoolExecutor(BUILD_THREADS) as pool:
-            opened = pool.map(lambda item: open_sequence(*item), self._paths.items())
-            found = list(progress(opened, total, f"index of {self.dataset}", "sequences"))
+        opened = map_in_threads(lambda item: open_sequence(*item), self._folders, BUILD_THREADS)
+        found = list(progress(opened, total, f"index of {self.dataset}", "sequences"))
         sources, frames, video = [], [], []
         for files in found:
             pictures = isinstance(files.frames, ImageFrames)

@@ -8,7 +8,6 @@ import os
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from lib.train.dataset.storage import Storage
 from lib.utils.errors import UserError
 from lib.utils.files import write_text
 from lib.utils.progress import progress
+from lib.utils.threads import map_in_threads
 
 logger = logging.getLogger(__name__)
 
@@ -161,13 +161,12 @@ def _write(environment: Any, storage: Storage, target: Target) -> None:
     """Put everything that is not there yet into an open LMDB."""
     files = list(target.files.items())
     chunks = [files[i : i + CHUNK] for i in range(0, len(files), CHUNK)]
-    with ThreadPoolExecutor(READ_THREADS) as pool:
-        for chunk in progress(chunks, len(chunks), f"pack {target.folder.name}", f"x {CHUNK} files"):
-            with environment.begin(buffers=True) as transaction:
-                missing = [(key, name) for key, name in chunk
-                           if (found := transaction.get(encoded_key(key))) is None or len(found) != storage.size(name)]
-            contents = pool.map(storage.read, [name for _, name in missing])
-            _put(environment, {key: content for (key, _), content in zip(missing, contents, strict=True)})
+    for chunk in progress(chunks, len(chunks), f"pack {target.folder.name}", f"x {CHUNK} files"):
+        with environment.begin(buffers=True) as transaction:
+            missing = [(key, name) for key, name in chunk
+                       if (found := transaction.get(encoded_key(key))) is None or len(found) != storage.size(name)]
+        contents = map_in_threads(storage.read, [name for _, name in missing], READ_THREADS)
+        _put(environment, {key: content for (key, _), content in zip(missing, contents, strict=True)})
     _put(environment, target.made)
     environment.sync(True)
 

@@ -1,9 +1,7 @@
 """ImageNet VID (Russakovsky et al., IJCV 2015) as OSTrack reads it: one sequence per object and stretch of frames."""
 
 import json
-import re
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from xml.etree import ElementTree
 
@@ -15,6 +13,7 @@ from lib.train.dataset.index import Index
 from lib.train.dataset.storage import State
 from lib.utils.errors import UserError
 from lib.utils.progress import progress
+from lib.utils.threads import map_in_threads
 
 ANNOTATIONS = "Annotations/VID/train"
 FRAMES = "Data/VID/train"
@@ -103,16 +102,19 @@ class ImagenetVid(StoredDataset):
     def _tracklets(self) -> list[dict[str, Any]]:
         """The tracklets of the annotation files, in the form of OSTrack's cache file."""
         videos = self._videos()
-        with ThreadPoolExecutor(BUILD_THREADS) as pool:
-            found = progress(pool.map(self._tracklets_of, videos), len(videos), f"annotations of {self.dataset}",
-                             "videos")
-            return [tracklet for tracklets in found for tracklet in tracklets]
+        found = progress(map_in_threads(self._tracklets_of, videos, BUILD_THREADS), len(videos),
+                         f"annotations of {self.dataset}", "videos")
+        return [tracklet for tracklets in found for tracklet in tracklets]
 
     def _tracklets_of(self, video: str) -> list[dict[str, Any]]:
         folder = f"{ANNOTATIONS}/{video}"
         files = [f"{folder}/{name}" for name in self.storage.files(folder) if name.endswith(".xml")]
         tracklets: dict[str, dict[str, Any]] = {}
-        group, number = (int(re.split(r"_", part)[-1]) for part in video.split("/"))
+        try:
+            group, number = (int(part.rpartition("_")[2]) for part in video.split("/"))
+        except ValueError as error:
+            raise UserError(f"{self.storage.locate(folder)}: expected folders that end in _<number>, as ImageNet VID "
+                            "names them; move others away") from error
         image_size: list[int] = []
         for place, file in enumerate(files):
             size, objects = self._read_frame(file)

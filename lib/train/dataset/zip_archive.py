@@ -53,8 +53,7 @@ class ZipArchive(Archive):
         return {"text": names.text, "ends": names.ends, "members": members}
 
     def use(self, columns: dict[str, np.ndarray]) -> None:
-        self._names = TextColumn(columns["text"], columns["ends"])
-        self._members = columns["members"]
+        self._take(TextColumn(columns["text"], columns["ends"]), columns["members"])
 
     def first_from(self, key: str) -> str | None:
         names = self._table()[0]
@@ -88,6 +87,8 @@ class ZipArchive(Archive):
 
     def _find(self, key: str) -> np.void | None:
         names, members = self._table()
+        if not self._first <= key <= self._last:  # most often the case where a data set has many archives
+            return None
         place = bisect_left(names, key)
         return members[place] if place < len(names) and names[place] == key else None
 
@@ -99,8 +100,14 @@ class ZipArchive(Archive):
                                  info.compress_type == zipfile.ZIP_DEFLATED) for info in files], MEMBER)
             names = self._mounted([info.filename for info in files])
             order = sorted(range(len(names)), key=names.__getitem__)
-            self._members, self._names = members[order], TextColumn.of(names[i] for i in order)
+            self._take(TextColumn.of(names[i] for i in order), members[order])
         return self._names, self._members
+
+    def _take(self, names: TextColumn, members: np.ndarray) -> None:
+        """Use a list of files. The names come last, so that another thread finds all or nothing."""
+        self._first, self._last = (names[0], names[-1]) if len(names) else ("\0", "")
+        self._members = members
+        self._names = names
 
     def _mounted(self, names: list[str]) -> list[str]:
         """Names in the archive as names in the data set."""
