@@ -7,8 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import trees
-from test_index import MAKERS
-from test_train_datasets import environment
+from train_sets import MAKERS, environment
 
 from lib.train.dataset import open_dataset
 from lib.train.dataset.checking import (

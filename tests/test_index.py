@@ -11,7 +11,7 @@ import zipfile
 import numpy as np
 import pytest
 import trees
-from test_train_datasets import environment
+from train_sets import MAKERS, environment, same
 
 from lib.train.dataset import build_dataset, open_dataset
 from lib.train.dataset.annotation import Annotation
@@ -19,17 +19,6 @@ from lib.train.dataset.columns import TextColumn
 from lib.train.dataset.index import DamagedIndexError, Index, load_or_build
 from lib.train.dataset.storage import State
 from lib.utils.errors import UserError
-
-MAKERS = {
-    "LASOT": ("lasot_dir", lambda root: trees.lasot(root, hidden=(1, 4))),
-    "GOT10K_train_full": ("got10k_dir", lambda root: trees.got10k(root, hidden=(2,))),
-    "TRACKINGNET": ("trackingnet_dir", trees.trackingnet),
-    "COCO17": ("coco_dir", trees.coco),
-    "VID": ("imagenet_dir", trees.vid),
-    "VASTTRACK": ("vasttrack_dir", trees.vasttrack),
-    "TNL2K": ("tnl2k_dir", trees.tnl2k),
-    "LASOT_EXT": ("lasot_extension_subset_dir", lambda root: trees.lasot(root, names=("atv-1", "rhino-10"))),
-}
 
 
 def made(tmp_path, name="LASOT"):
@@ -43,16 +32,6 @@ def folders(tmp_path):
     return sorted((tmp_path / "index").glob("*/*"))
 
 
-def same(one, other):
-    assert len(one) == len(other)
-    for sequence in range(len(one)):
-        a, b = one.annotation(sequence), other.annotation(sequence)
-        np.testing.assert_array_equal(a.boxes, b.boxes)
-        np.testing.assert_array_equal(a.visible, b.visible)
-    for a, b in zip(one.counts(), other.counts(), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
 @pytest.mark.parametrize("name", MAKERS)
 def test_the_index_holds_what_the_files_say(tmp_path, name, caplog):
     _, env = made(tmp_path, name)
@@ -63,7 +42,6 @@ def test_the_index_holds_what_the_files_say(tmp_path, name, caplog):
     assert caplog.text.count("building the index") == 1 and len(folders(tmp_path)) == 1
     for dataset in (first, second, pickle.loads(pickle.dumps(second))):
         same(dataset, plain)
-        assert list(dataset.sequences) == list(plain.sequences)
         last = len(plain) - 1
         assert dataset.frame_path(last, 0) == plain.frame_path(last, 0)
         assert dataset.encoded(last, 0) == plain.encoded(last, 0)
@@ -125,6 +103,15 @@ def test_a_pickled_data_set_takes_the_list_of_an_archives_files_from_the_index(t
     monkeypatch.setattr(zipfile, "ZipFile", None)  # nothing is left to read the archive's directory with
     again = pickle.loads(data)
     assert again.encoded(1, 23) == (root / "zebra" / "zebra-4" / "img" / "00000024.jpg").read_bytes()
+
+
+def test_a_folder_of_videos_has_no_names_of_frames(tmp_path):
+    trees.write_video(tmp_path / "mine" / "one" / "clip.avi", 22)
+    trees.write_boxes(tmp_path / "mine" / "one" / "groundtruth.txt", 22)
+    for _ in range(2):
+        dataset = build_dataset(f"FOLDER:{tmp_path / 'mine'}", environment(tmp_path))
+        assert dataset.frame(0, 21).shape == (64, 96, 3) and dataset.encoded(0, 3) is None
+        assert dataset.frame_path(0, 21).endswith("one/clip.avi")
 
 
 def test_the_same_name_at_another_place_has_its_own_index(tmp_path):

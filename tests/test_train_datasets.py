@@ -4,23 +4,16 @@ import json
 import logging
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import trees
+from train_sets import environment
 
-from lib.config import load_config
-from lib.train.dataset import build_dataset
+from lib.config import DATASETS, load_config
+from lib.train.dataset import build_dataset, place_of
 from lib.train.dataset.base import read_ranges, read_spec, spec_lines
 from lib.utils.errors import UserError
-from lib.utils.local_files import train_fields
-
-
-def environment(tmp_path, **fields):
-    """Folders that are not there but for `fields`; indices in a folder of the test."""
-    missing = {name: str(tmp_path / "missing" / name) for name in train_fields() if name.endswith("_dir")}
-    return SimpleNamespace(**{**missing, "index_dir": str(tmp_path / "index"), **fields})
 
 
 def check_frames(dataset, sequence, count):
@@ -136,6 +129,12 @@ def test_missing_or_empty_root_says_what_to_set(tmp_path, name, field):
             build_dataset(name, environment(tmp_path, **{field: root}))
         for part in (name, str(root), field, f"COMPRESSTRACKER_{field.upper()}", "Expected layout"):
             assert part in str(caught.value)
+
+
+def test_every_name_of_the_schema_has_a_place(tmp_path):
+    env = environment(tmp_path)
+    assert {place_of(name, env).dataset for name in DATASETS} == set(DATASETS)
+    assert all(place_of(name, env).root and place_of(name, env).lmdb for name in DATASETS)
 
 
 def test_unknown_name(tmp_path):

@@ -16,7 +16,7 @@ from lib.train.dataset.storage import DirectoryStorage
 from lib.utils.errors import UserError
 from lib.utils.images import decode_rgb
 from lib.utils.progress import progress
-from lib.utils.sequences import IMAGE_SUFFIXES, ImageFrames, open_frames
+from lib.utils.sequences import IMAGE_SUFFIXES, ImageFrames, VideoFrames, open_frames
 from lib.utils.threads import map_in_threads
 
 HEADER_BYTES = 65536
@@ -171,20 +171,19 @@ def _stored_parts(dataset: StoredDataset, sequence: int) -> _Parts:
 
 def _folder_parts(dataset: Folder, sequence: int) -> _Parts:
     files = dataset.open(sequence)
-    problems = list(_hidden_problems(files.name, files.boxes, files.visible))
+    boxes, count = files.boxes, len(files.boxes)
+    problems = list(_hidden_problems(files.name, boxes, files.visible))
     if isinstance(files.frames, ImageFrames):
-        pictures = {frame: files.frames.path(frame) for frame in range(len(files.boxes))}
-        found = len(open_frames(files.box_file.parent))
-        if found > len(files.boxes):
-            problems.append(Problem(LENGTH, files.name, f"{found} pictures for {len(files.boxes)} boxes"))
+        what, found = "pictures", len(open_frames(files.box_file.parent))
+        pictures = {frame: files.frames.path(frame) for frame in range(count)}
     else:
+        what, found = "frames in the video", VideoFrames(files.frames.path(0)).count_exactly()
         pictures = {}
-        last = len(files.frames) - 1
-        try:
-            files.frames[last]  # decodes the whole video
-        except UserError as error:
-            problems.append(Problem(UNREADABLE, files.name, str(error)))
-    return _Parts(files.name, files.boxes, pictures, DirectoryStorage("").read, problems)
+    if found < count:
+        problems.append(Problem(UNREADABLE, files.name, f"only {found} of {count} {what} can be read", count - found))
+    elif found > count:
+        problems.append(Problem(LENGTH, files.name, f"{found} {what} for {count} boxes"))
+    return _Parts(files.name, boxes, pictures, DirectoryStorage("").read, problems)
 
 
 def _label_problems(dataset: StoredDataset, name: str, boxes: np.ndarray) -> Iterator[Problem]:
