@@ -79,6 +79,19 @@ def test_a_changed_data_set_is_indexed_again(tmp_path, caplog):
     assert "3 gone" in caplog.text and len(folders(tmp_path)) == 1
 
 
+@pytest.mark.parametrize(("name", "file"), [
+    ("LASOT", "zebra/zebra-4/full_occlusion.txt"), ("LASOT", "zebra/zebra-4/out_of_view.txt"),
+    ("GOT10K_train_full", "GOT-10k_Train_000002/absence.label"),
+    ("GOT10K_train_full", "GOT-10k_Train_000002/cover.label"),
+])
+def test_changed_labels_count(tmp_path, name, file):
+    root, env = made(tmp_path, name)
+    before = build_dataset(name, env).annotation(1).visible.copy()
+    shown = "0" if file.endswith("cover.label") else "1"
+    (root / file).write_text("\n".join([shown] * 24) + "\n")
+    assert before.any() and not build_dataset(name, env).annotation(1).visible.any()
+
+
 def test_archives_are_checked_by_their_own_state(tmp_path, caplog):
     root = trees.lasot(tmp_path / "unpacked" / "lasot")
     archive = trees.zipped(root, tmp_path / "lasot.zip", "lasot")
@@ -127,6 +140,11 @@ def cut(folder):
     path.write_bytes(path.read_bytes()[:-20])
 
 
+def longer(folder):
+    with open(folder / "boxes.npy", "ab") as file:
+        file.write(bytes(16))
+
+
 def garble(folder):
     size = (folder / "offsets.npy").stat().st_size
     (folder / "offsets.npy").write_bytes(bytes(size))
@@ -140,7 +158,7 @@ def wrong_length(folder):
 
 
 @pytest.mark.parametrize("damage", [
-    cut, garble, wrong_length, lambda folder: (folder / "visible.npy").unlink(),
+    cut, longer, garble, wrong_length, lambda folder: (folder / "visible.npy").unlink(),
     lambda folder: (folder / "index.json").unlink(), lambda folder: (folder / "index.json").write_text("{"),
     lambda folder: (folder / "index.json").write_text("{}"),
 ])

@@ -135,6 +135,14 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
     assert verify(storage, target, sample=0) == [] and not pack(storage, target)
 
 
+def test_what_was_written_of_another_version_is_written_again(tmp_path):
+    storage, target = lasot_target(tmp_path)
+    (tmp_path / "out.part").mkdir()
+    with lmdb.open(str(tmp_path / "out.part"), map_size=1 << 24) as part, part.begin(write=True) as transaction:
+        transaction.put(b"zebra/zebra-4/img/00000003.jpg", b"older")
+    assert pack(storage, target) and verify(storage, target, sample=0) == []
+
+
 def test_the_map_grows(tmp_path, monkeypatch):
     storage, target = lasot_target(tmp_path)
     monkeypatch.setattr(packing, "FIRST_MAP", 1 << 15)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import trees
 
+from lib.train.dataset import lmdb_archive
 from lib.train.dataset.lmdb_archive import LmdbArchive
 from lib.train.dataset.places import Place, open_storage
 from lib.train.dataset.storage import ArchiveStorage, DirectoryStorage, Mount
@@ -105,10 +106,18 @@ def test_archives_serve_other_processes_and_many_threads(kind, tmp_path):
     assert storage.read("list.txt") == FILES["list.txt"]  # open before the fork
     with multiprocessing.get_context("fork").Pool(2) as pool:
         assert pool.map(storage.read, names, chunksize=20) == [FILES[name] for name in names]
+        if kind == "lmdb":
+            assert os.getpid() not in pool.map(_owner, [storage] * 4)
     with ThreadPoolExecutor(4) as threads:
         assert list(threads.map(storage.read, names)) == [FILES[name] for name in names]
     again = pickle.loads(pickle.dumps(storage))
     assert again.read("a/groundtruth.txt") == FILES["a/groundtruth.txt"]
+
+
+def _owner(storage):
+    """The process that has opened the LMDB, as seen after reading from it."""
+    storage.read("list.txt")
+    return lmdb_archive._open_environments[storage.mounts[0].archive.path][0]
 
 
 def test_a_spawned_process_opens_its_own(tmp_path):
