@@ -32,11 +32,12 @@ def shared_dir() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def no_environment_overrides(monkeypatch):
-    """A test never sees the paths that the user's shell overrides."""
+def no_environment_overrides(monkeypatch, tmp_path_factory):
+    """A test never sees the paths that the user's shell overrides, and leaves no index in the data folder."""
     for name in list(os.environ):
         if name.startswith("COMPRESSTRACKER_"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("COMPRESSTRACKER_INDEX_DIR", str(tmp_path_factory.getbasetemp() / "index"))
 
 
 @pytest.fixture

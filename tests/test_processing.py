@@ -65,8 +65,8 @@ def configuration(folder, *, train=24, val=10, ratio=(1,), names=None, kind="pro
     fields = {
         "TRAIN": part(train), "VAL": part(val), "TEMPLATE": view(32, 2.0, 0, 0), "SEARCH": view(64, 4.0, 3, 0.25),
         "MEAN": MEAN, "STD": STD, "GRAYSCALE_PROB": 0.05, "FLIP_PROB": 0.5, "BRIGHTNESS_JITTER": 0.2,
-        "SAMPLER_MODE": "causal", "MAX_SAMPLE_INTERVAL": 200, "LOADER": "frames", "DECODER": "auto",
-        "SCALED_DECODE": False, "MAX_UNREADABLE": 1.0, **data,
+        "SAMPLER_MODE": "causal", "MAX_SAMPLE_INTERVAL": 200, "STORAGE": "auto", "LOADER": "frames",
+        "DECODER": "auto", "SCALED_DECODE": False, "MAX_UNREADABLE": 1.0, **data,
     }
     return SimpleNamespace(DATA=SimpleNamespace(**fields), TRAIN=SimpleNamespace(DEVICE="cpu", WORKER_KIND=kind),
                            MODEL=SimpleNamespace(BACKBONE=SimpleNamespace(STRIDE=16)))

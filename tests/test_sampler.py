@@ -1,13 +1,15 @@
 """Which frames are drawn, compared with the official sampler's rules."""
 
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import trees
 
 from lib.config import SAMPLER_MODES
 from lib.train.data.sampler import PairSampler, draw_frames, usable
-from lib.train.dataset import Annotation, TrackingDataset
+from lib.train.dataset import Annotation, TrackingDataset, build_dataset
 from lib.utils.errors import UserError
 
 
@@ -15,7 +17,6 @@ class Fake(TrackingDataset):
     """Sequences given by their visibility."""
 
     def __init__(self, name, visible, is_video=True):
-        super().__init__()
         self.name = name
         self.visible = [np.asarray(v, bool) for v in visible]
         self.is_video = is_video
@@ -29,7 +30,7 @@ class Fake(TrackingDataset):
     def frame_path(self, sequence, index):
         return f"{sequence}/{index}"
 
-    def _read_annotation(self, sequence):
+    def annotation(self, sequence):
         return annotation(self.visible[sequence])
 
 
@@ -53,12 +54,8 @@ def agrees(found, expected, number):
     return all(abs(found[k] / number - p) < 5 * np.sqrt(p * (1 - p) / number) + 1e-12 for k, p in expected.items())
 
 
-def test_causal_follows_the_official_distribution():
-    """Template uniform over the visible frames but the last; search uniform over visible ones 1 to gap - 1 later."""
-    visible = np.ones(30, bool)
-    visible[[3, 4, 5, 6, 7, 12, 20, 29]] = False
-    number, gap = 20000, 6
-    found = Counter(map(tuple, draws(number, visible, "causal", gap).tolist()))
+def causal_distribution(visible, gap):
+    """(template, search) -> probability by OSTrack's rule, computed without drawing."""
     seen = np.flatnonzero(visible)
 
     def partners(template, reach):
@@ -80,7 +77,28 @@ def test_causal_follows_the_official_distribution():
                 result[pair] += again * p
         return result
 
-    assert agrees(found, distribution(gap), number)
+    return distribution(gap)
+
+
+def test_causal_follows_the_official_distribution():
+    """Template uniform over the visible frames but the last; search uniform over visible ones 1 to gap - 1 later."""
+    visible = np.ones(30, bool)
+    visible[[3, 4, 5, 6, 7, 12, 20, 29]] = False
+    number, gap = 20000, 6
+    found = Counter(map(tuple, draws(number, visible, "causal", gap).tolist()))
+    assert agrees(found, causal_distribution(visible, gap), number)
+
+
+def test_histogram_of_the_gaps_in_a_long_sequence():
+    """All visible: every template but the last is as likely, and so is every gap that the sequence's end allows."""
+    frames, reach, number = 700, 200, 20000
+    found = Counter((draws(number, np.ones(frames, bool), "causal", reach) @ [-1, 1]).tolist())
+    expected = Counter()
+    for template in range(frames - 1):
+        gaps = range(1, min(reach, frames - template))
+        for gap in gaps:
+            expected[gap] += 1 / (frames - 1) / len(gaps)
+    assert agrees(found, expected, number) and max(found) == reach - 1
 
 
 def test_interval_looks_both_ways():
@@ -133,10 +151,8 @@ def test_gap_grows_until_a_partner_is_found():
 
 
 def test_which_sequences_are_usable():
-    assert not usable(annotation(np.ones(19)))
-    assert usable(annotation(np.ones(20)))
-    assert not usable(annotation(np.arange(40) < 4))
-    assert usable(annotation(np.arange(40) < 5))
+    fake = Fake("a", [np.ones(19), np.ones(20), np.arange(40) < 4, np.arange(40) < 5])
+    assert usable(*fake.counts()).tolist() == [False, True, False, True]
 
 
 def test_ratio_and_uniform_sequences():
@@ -153,6 +169,23 @@ def test_ratio_and_uniform_sequences():
     names = Counter(by_size.draw(rng)[0].name for _ in range(number))
     assert agrees(names, {"a": 4 / 44, "b": 40 / 44}, number)
     assert {PairSampler(datasets, [0, 0, 1], "causal", 9).draw(rng)[0].name for _ in range(50)} == {"c"}
+
+
+def test_draws_from_files_follow_the_official_rules(tmp_path):
+    """A mixture of a video and an image data set from their files, with labels that hide frames."""
+    hidden, number = (3, 4, 5, 20), 4000
+    env = SimpleNamespace(lasot_dir=str(trees.lasot(tmp_path / "lasot", hidden=hidden)), index_dir=str(tmp_path / "i"),
+                          coco_dir=str(trees.coco(tmp_path / "coco")))
+    sampler = PairSampler([build_dataset("LASOT", env), build_dataset("COCO17", env)], [3, 1], "causal", 4)
+    rng = np.random.default_rng(5)
+    found = [sampler.draw(rng) for _ in range(number)]
+    assert agrees(Counter(d.name for d, *_ in found), {"lasot": 0.75, "coco": 0.25}, number)
+    videos = [frames for d, *frames in found if d.name == "lasot"]
+    assert agrees(Counter(sequence for sequence, *_ in videos), {0: 0.5, 1: 0.5}, len(videos))
+    visible = np.ones(24, bool)
+    visible[list(hidden)] = False
+    assert agrees(Counter((t, s) for _, t, s in videos), causal_distribution(visible, 4), len(videos))
+    assert {tuple(frames) for d, _, *frames in found if d.name == "coco"} == {(0, 0)}
 
 
 def test_rare_usable_sequences_are_found_and_do_not_depend_on_history():

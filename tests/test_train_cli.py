@@ -100,7 +100,7 @@ def test_stopped_by_sigterm_and_continued_is_bit_identical(train_script, train_a
     (("--set", "DATA.TRAIN.DATASETS_NAME=['FOLDER:/no/such/folder']"), "/no/such/folder"),
     (("--set", "TRAIN.BATCHSIZE=3"), "TRAIN.BATCHSIZE"),
     (("--set", "TRAIN.BATCH_SIZE=300"), "SAMPLE_PER_EPOCH"),
-    (("--use_lmdb", "1"), "LMDB"),
+    (("--use_lmdb", "1", "--set", "DATA.TRAIN.DATASETS_NAME=['LASOT']"), "no LMDB at .*lasot_lmdb"),
 ])
 @pytest.mark.parametrize("mode", [("--mode", "single"), TWO])
 def test_wrong_input_fails_before_anything_is_started(train_script, train_arguments, tmp_path, mode, more, message):
@@ -116,8 +116,9 @@ def test_official_command_lines_are_understood(root, train_script, train_argumen
     with pytest.raises(SystemExit) as ended:
         train_script(train_arguments("--mode", "multi_node", "--rank", "2", "--world-size", "2"))
     assert ended.value.code == 2 and "--rank" in capsys.readouterr().err
-    with pytest.raises(UserError, match="LMDB"):  # every option before it was taken
+    with pytest.raises(UserError, match="no LMDB at"):  # every option was taken
         train_script(train_arguments(
             "--mode", "multi_node", "--rank", "1", "--world-size", "2", "--ip", "10.0.0.1", "--port", "20000",
             "--nproc_per_node", "8", "--use_wandb", "0", "--distill", "0", "--script_prv", "x", "--config_prv", "y",
-            "--script_teacher", "z", "--config_teacher", "z", "--use_lmdb", "1"))
+            "--script_teacher", "z", "--config_teacher", "z", "--use_lmdb", "1",
+            "--set", "DATA.TRAIN.DATASETS_NAME=['LASOT']"))

@@ -1,20 +1,19 @@
-"""Training data sets in their directory formats."""
+"""Training data sets: which sequences, boxes, visible frames and pictures they give."""
 
+import json
 import logging
-from types import SimpleNamespace
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import trees
+from train_sets import environment
 
-from lib.train.dataset import build_dataset
-from lib.train.dataset.base import read_ranges, read_spec
+from lib.config import DATASETS, load_config
+from lib.train.dataset import build_dataset, place_of
+from lib.train.dataset.base import read_ranges, read_spec, spec_lines
 from lib.utils.errors import UserError
-
-
-def environment(tmp_path, **fields):
-    names = ("lasot_dir", "got10k_dir", "got10k_val_dir", "coco_dir", "trackingnet_dir")
-    return SimpleNamespace(**{name: str(fields.get(name, tmp_path / "missing")) for name in names})
 
 
 def check_frames(dataset, sequence, count):
@@ -60,8 +59,8 @@ def test_got10k_splits(tmp_path):
         build_dataset("GOT10K_vottrain", env)
     names = [f"GOT-10k_Train_{i + 1:06d}" for i in range(9335)]
     (root / "list.txt").write_text("\n".join(names))
-    assert build_dataset("GOT10K_vottrain", env).sequences == ["GOT-10k_Train_000001"]
-    assert build_dataset("GOT10K_votval", env).sequences == ["GOT-10k_Train_000002"]
+    assert list(build_dataset("GOT10K_vottrain", env).sequences) == ["GOT-10k_Train_000001"]
+    assert list(build_dataset("GOT10K_votval", env).sequences) == ["GOT-10k_Train_000002"]
 
 
 def test_lasot(tmp_path, caplog):
@@ -70,7 +69,7 @@ def test_lasot(tmp_path, caplog):
     root = trees.lasot(tmp_path / "lasot", names=("airplane-2", "airplane-1", "zebra-4"), hidden=(1, 4, 6))
     with caplog.at_level(logging.WARNING):
         dataset = build_dataset("LASOT", environment(tmp_path, lasot_dir=root))
-    assert dataset.sequences == ["airplane/airplane-2", "zebra/zebra-4"]
+    assert list(dataset.sequences) == ["airplane/airplane-2", "zebra/zebra-4"]
     assert "1118 of 1120 sequences are missing" in caplog.text
     annotation = check_frames(dataset, 1, 24)
     assert np.flatnonzero(~annotation.visible).tolist() == [1, 4, 6] and annotation.valid.all()
@@ -119,15 +118,23 @@ def test_folder(tmp_path):
 
 @pytest.mark.parametrize(("name", "field"), [
     ("LASOT", "lasot_dir"), ("GOT10K_train_full", "got10k_dir"), ("GOT10K_official_val", "got10k_val_dir"),
-    ("COCO17", "coco_dir"), ("TRACKINGNET", "trackingnet_dir"),
+    ("COCO17", "coco_dir"), ("TRACKINGNET", "trackingnet_dir"), ("VID", "imagenet_dir"), ("TNL2K", "tnl2k_dir"),
+    ("VASTTRACK", "vasttrack_dir"), ("LASOT_EXT", "lasot_extension_subset_dir"),
 ])
 def test_missing_or_empty_root_says_what_to_set(tmp_path, name, field):
     (tmp_path / "empty").mkdir()
-    for root in (tmp_path / "missing", tmp_path / "empty"):
+    (tmp_path / "other" / "things").mkdir(parents=True)
+    for root in (tmp_path / "missing", tmp_path / "empty", tmp_path / "other"):
         with pytest.raises(UserError) as caught:
             build_dataset(name, environment(tmp_path, **{field: root}))
         for part in (name, str(root), field, f"COMPRESSTRACKER_{field.upper()}", "Expected layout"):
             assert part in str(caught.value)
+
+
+def test_every_name_of_the_schema_has_a_place(tmp_path):
+    env = environment(tmp_path)
+    assert {place_of(name, env).dataset for name in DATASETS} == set(DATASETS)
+    assert all(place_of(name, env).root and place_of(name, env).lmdb for name in DATASETS)
 
 
 def test_unknown_name(tmp_path):
@@ -138,18 +145,166 @@ def test_unknown_name(tmp_path):
 def test_broken_annotation_names_the_file(tmp_path):
     root = trees.lasot(tmp_path / "lasot", names=("zebra-4",))
     (root / "zebra" / "zebra-4" / "groundtruth.txt").write_text("1,2,3\n")
-    dataset = build_dataset("LASOT", environment(tmp_path, lasot_dir=root))
+    env = environment(tmp_path, lasot_dir=root)
     with pytest.raises(UserError, match="zebra-4/groundtruth.txt, line 1"):
-        dataset.annotation(0)
+        build_dataset("LASOT", env)
     (root / "zebra" / "zebra-4" / "groundtruth.txt").unlink()
     with pytest.raises(UserError, match="cannot read .*zebra-4/groundtruth.txt"):
-        dataset.annotation(0)
+        build_dataset("LASOT", env)
+    assert not list((tmp_path / "index").glob("*/*"))
 
 
-def test_annotations_are_kept_up_to_a_number(tmp_path, monkeypatch):
-    monkeypatch.setattr("lib.train.dataset.base.CACHED_ANNOTATIONS", 2)
-    dataset = build_dataset("GOT10K_train_full", environment(tmp_path, got10k_dir=trees.got10k(tmp_path / "got")))
-    first = dataset.annotation(0)
-    assert dataset.annotation(0) is first
-    dataset.annotation(1), dataset.annotation(2)
-    assert dataset.annotation(0) is not first
+# ---------------------------------------------------------------- the data sets beyond OSTrack's default four
+
+def test_imagenet_vid(tmp_path):
+    root = trees.vid(tmp_path / "vid")
+    env = environment(tmp_path, imagenet_dir=str(root))
+    dataset = build_dataset("VID", env)
+    assert len(dataset) == 2 and dataset.name == "imagenetvid" and dataset.is_video
+    first, second = dataset.annotation(0), dataset.annotation(1)
+    assert len(first.visible) == 21 and first.visible.all()  # what comes after the gap is left out
+    assert first.boxes[2] == pytest.approx(trees.box(2))
+    assert len(second.visible) == 21 and np.flatnonzero(~second.visible).tolist() == [2, 3]
+    video = "Data/VID/train/ILSVRC2015_VID_train_0000/ILSVRC2015_train_00000007"
+    assert dataset.frame_path(1, 2) == str(root / video / "000005.JPEG")  # it starts in frame 3
+    assert dataset.frame(1, 2).shape == (64, 96, 3)
+
+
+def test_the_official_cache_of_imagenet_vid_is_read(tmp_path):
+    root = trees.vid(tmp_path / "vid")
+    env = environment(tmp_path, imagenet_dir=str(root))
+    plain = build_dataset("VID", env)
+    (root / "cache.json").write_bytes(plain.made_files()["cache.json"])
+    entries = json.loads((root / "cache.json").read_text())
+    assert len(entries) == 3 and set(entries[0]) == {"set_id", "vid_id", "class_name", "start_frame", "anno",
+                                                     "target_visible", "image_size"}
+    shutil.rmtree(root / "Annotations")
+    cached = build_dataset("VID", env)
+    assert list(cached.sequences) == list(plain.sequences) and cached.frame_path(1, 0) == plain.frame_path(1, 0)
+    np.testing.assert_array_equal(cached.annotation(1).boxes, plain.annotation(1).boxes)
+    for content in ("[{}]", "no json", '[{"anno": [], "target_visible": [], "vid_id": 7}]'):
+        (root / "cache.json").write_text(content)
+        with pytest.raises(UserError, match="cache.json is not OSTrack's cache file"):
+            build_dataset("VID", env)
+
+
+def test_a_broken_annotation_of_imagenet_vid_is_named(tmp_path):
+    root = trees.vid(tmp_path / "vid")
+    next((root / "Annotations").rglob("000004.xml")).write_text("<annotation><object/></annotation>")
+    with pytest.raises(UserError, match="000004.xml is no annotation"):
+        build_dataset("VID", environment(tmp_path, imagenet_dir=str(root)))
+    shutil.rmtree(root / "Annotations" / "VID" / "train" / "ILSVRC2015_VID_train_0000")
+    (root / "Annotations" / "VID" / "train" / "mine" / "video").mkdir(parents=True)
+    with pytest.raises(UserError, match="mine/video: expected folders that end in _<number>"):
+        build_dataset("VID", environment(tmp_path, imagenet_dir=str(root)))
+
+
+def test_vasttrack(tmp_path):
+    listed = [line.rpartition(":") for line in spec_lines("vasttrack_test.txt")]
+    assert sum(len(read_ranges(numbers.split())) for _, _, numbers in listed) == 3500
+    root = trees.vasttrack(tmp_path / "vast", names=("Air Hockey-500", "Air Hockey-4", "Aardwolf-3"))  # 4 is a test one
+    (root / "Aardwolf" / "Aardwolf-3" / "Groundtruth.txt").rename(root / "Aardwolf" / "Aardwolf-3" / "groundtruth.txt")
+    boxes = root / "Air Hockey" / "Air Hockey-500" / "Groundtruth.txt"
+    boxes.write_text("0,0,0,0\n" + boxes.read_text().split("\n", 1)[1])
+    dataset = build_dataset("VASTTRACK", environment(tmp_path, vasttrack_dir=str(root)))
+    assert list(dataset.sequences) == ["Aardwolf/Aardwolf-3", "Air Hockey/Air Hockey-500"]
+    assert check_frames(dataset, 0, 24).visible.all()
+    assert np.flatnonzero(~dataset.annotation(1).visible).tolist() == [0]
+    assert dataset.frame_path(1, 0).endswith("Air Hockey-500/imgs/00001.jpg")
+
+
+def test_tnl2k(tmp_path):
+    test = spec_lines("tnl2k_test.txt")
+    assert len(set(test)) == len(test) == 700
+    root = trees.tnl2k(tmp_path / "tnl", names=("Bird_27-Done", "train_p1/Boat_video1-Done", test[0]))
+    dataset = build_dataset("TNL2K", environment(tmp_path, tnl2k_dir=str(root)))
+    assert list(dataset.sequences) == ["Bird_27-Done", "train_p1/Boat_video1-Done"]
+    assert check_frames(dataset, 1, 24).visible.all()
+    assert dataset.frame_path(0, 2).endswith("Bird_27-Done/imgs/img100.png")  # natural order
+    (root / "Bird_27-Done" / "imgs" / "img98.png").unlink()
+    with pytest.raises(UserError, match="Bird_27-Done: groundtruth.txt holds 24 boxes, .* only 23 pictures"):
+        build_dataset("TNL2K", environment(tmp_path, tnl2k_dir=str(root)))
+
+
+def test_lasots_extension(tmp_path, caplog):
+    root = trees.lasot(tmp_path / "ext", names=("atv-1", "rhino-10", "zebra-4"), hidden=(3,))
+    dataset = build_dataset("LASOT_EXT", environment(tmp_path, lasot_extension_subset_dir=str(root)))
+    assert list(dataset.sequences) == ["atv/atv-1", "rhino/rhino-10"] and dataset.name == "lasot_ext"
+    assert "148 of 150 sequences are missing" in caplog.text
+    assert np.flatnonzero(~dataset.annotation(0).visible).tolist() == [3]
+
+
+def test_any_coco_file(tmp_path):
+    root = trees.coco(tmp_path / "coco")
+    file = shutil.copy(root / "annotations" / "instances_train2017.json", tmp_path / "mine.json")
+    env = environment(tmp_path)
+    dataset = build_dataset(f"COCO:{file}@{root}/images/train2017", env)
+    assert len(dataset) == 2 and dataset.name == "coco:mine" and not dataset.is_video
+    assert dataset.frame(0, 0).shape == (64, 96, 3)
+    shutil.copy(file, root / "images" / "train2017" / "mine.json")
+    beside = build_dataset(f"COCO:{root}/images/train2017/mine.json", env)
+    assert beside.frame_path(1, 0) == dataset.frame_path(1, 0)
+    for spec, message in ((f"{tmp_path}/no.json", "annotation file not found: .*no.json"),
+                          (f"{file}@{tmp_path}/none", "image folder not found: .*none")):
+        with pytest.raises(UserError, match=message):
+            build_dataset(f"COCO:{spec}", env)
+    (tmp_path / "mine.json").write_text('{"images": [], "annotations": []}')
+    with pytest.raises(UserError, match="no sequence in .*Expected a COCO instances file"):
+        build_dataset(f"COCO:{file}@{root}", env)
+
+
+def test_a_single_data_set_or_any_mixture_is_a_configuration():
+    names = ["COCO:a.json@b", "VID", "VASTTRACK", "TNL2K", "LASOT_EXT", "FOLDER:c@d.txt"]
+    for chosen in (names, ["VID"]):
+        cfg = load_config("ostrack", "vitb_256_mae_32x4_ep300", [f"DATA.TRAIN.DATASETS_NAME={chosen}",
+                                                                 f"DATA.TRAIN.DATASETS_RATIO={[1] * len(chosen)}"])
+        assert list(cfg.DATA.TRAIN.DATASETS_NAME) == chosen
+    for wrong in ("COCO:", "COCO18", "FOLDER:"):
+        with pytest.raises(UserError, match="VASTTRACK.*FOLDER:<path>.*COCO:<annotation json>"):
+            load_config("ostrack", "vitb_256_mae_32x4_ep300", [f"DATA.TRAIN.DATASETS_NAME=['{wrong}', 'LASOT']"])
+
+
+def test_threads_may_share_the_videos_of_a_folder(tmp_path):
+    dataset = build_dataset(f"FOLDER:{trees.folder(tmp_path / 'mine')}", environment(tmp_path))
+    wanted = [(2, i) for i in (20, 3, 11, 7, 20, 0)] + [(0, 5)]
+    alone = [dataset.frame(*frame) for frame in wanted]
+    with ThreadPoolExecutor(4) as pool:
+        for a, b in zip(alone, pool.map(lambda frame: dataset.frame(*frame), wanted), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+# ---------------------------------------------------------------- which frames count: OSTrack's rules, computed apart
+
+def official_boxes(rng, count=30):
+    boxes = rng.integers(-3, 40, (count, 4)).astype(float)
+    return boxes, (boxes[:, 2] > 0) & (boxes[:, 3] > 0)
+
+
+def write_rows(path, rows):
+    path.write_text("\n".join(",".join(f"{v:g}" for v in np.atleast_1d(row)) for row in rows) + "\n")
+
+
+def test_valid_and_visible_frames_are_the_official_ones(tmp_path):
+    rng = np.random.default_rng(0)
+    got = trees.got10k(tmp_path / "got", sequences=1, frames=2) / "GOT-10k_Train_000001"
+    lasot = trees.lasot(tmp_path / "lasot", names=("zebra-4",), frames=2) / "zebra" / "zebra-4"
+    net = trees.trackingnet(tmp_path / "tn", chunks=(0,), frames=2) / "TRAIN_0" / "anno" / "video0_0.txt"
+    env = environment(tmp_path, got10k_dir=str(tmp_path / "got"), lasot_dir=str(tmp_path / "lasot"),
+                      trackingnet_dir=str(tmp_path / "tn"))
+    for _ in range(5):
+        boxes, valid = official_boxes(rng)
+        absence, cover = rng.integers(0, 2, 30), rng.integers(0, 9, 30)
+        occluded, outside = rng.integers(0, 2, (2, 30))
+        for file in (got / "groundtruth.txt", lasot / "groundtruth.txt", net):
+            write_rows(file, boxes)
+        write_rows(got / "absence.label", absence)
+        write_rows(got / "cover.label", cover)
+        write_rows(lasot / "full_occlusion.txt", [occluded])
+        write_rows(lasot / "out_of_view.txt", [outside])
+        expected = {"GOT10K_train_full": valid & (absence == 0) & (cover > 0),
+                    "LASOT": valid & (occluded == 0) & (outside == 0), "TRACKINGNET": valid}
+        for name, visible in expected.items():
+            annotation = build_dataset(name, env).annotation(0)
+            np.testing.assert_array_equal(annotation.valid, valid)
+            np.testing.assert_array_equal(annotation.visible, visible)
+            np.testing.assert_array_equal(annotation.boxes[valid], boxes[valid].astype(np.float32))

@@ -1,6 +1,7 @@
 """Tiny data sets in every format that the project reads, for the tests."""
 
 import json
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -111,6 +112,55 @@ def coco(root: Path) -> Path:
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(content))
     return root
+
+
+def vid(root: Path, frames: int = 24) -> Path:
+    """ImageNet VID's layout, one video: object 0 from the first frame on, missing in frame 21; object 1 from frame 3
+    on, occluded in frames 5 and 6; object 2 as large as the image."""
+    video = "ILSVRC2015_VID_train_0000/ILSVRC2015_train_00000007"
+
+    def entry(identity: int, xyxy: list[int], occluded: bool = False) -> str:
+        sides = "".join(f"<{n}>{v}</{n}>" for n, v in zip(("xmin", "ymin", "xmax", "ymax"), xyxy, strict=True))
+        return (f"<object><trackid>{identity}</trackid><name>n0</name><bndbox>{sides}</bndbox>"
+                f"<occluded>{int(occluded)}</occluded></object>")
+
+    for i in range(frames):
+        write_picture(root / "Data" / "VID" / "train" / video / f"{i:06d}.JPEG", i)
+        x, y, width, height = (int(v) for v in box(i))
+        objects = [] if i == 21 else [entry(0, [x, y, x + width, y + height])]
+        if i >= 3:
+            objects += [entry(1, [i, 5, i + 20, 25], i in (5, 6)), entry(2, [0, 0, *SIZE])]
+        path = root / "Annotations" / "VID" / "train" / video / f"{i:06d}.xml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"<annotation><size><width>{SIZE[0]}</width><height>{SIZE[1]}</height></size>"
+                        f"{''.join(objects)}</annotation>")
+    return root
+
+
+def vasttrack(root: Path, names: tuple[str, ...] = ("Air Hockey-500", "Aardwolf-3"), frames: int = 24) -> Path:
+    for name in names:
+        folder = root / name.rpartition("-")[0] / name
+        for i in range(frames):
+            write_picture(folder / "imgs" / f"{i + 1:05d}.jpg", i)
+        write_boxes(folder / "Groundtruth.txt", frames)
+    return root
+
+
+def tnl2k(root: Path, names: tuple[str, ...] = ("Bird_27-Done", "train_p1/Boat_video1-Done"), frames: int = 24) -> Path:
+    for name in names:
+        for i in range(frames):
+            write_picture(root / name / "imgs" / f"img{i + 98}.png", i)
+        write_boxes(root / name / "groundtruth.txt", frames)
+    return root
+
+
+def zipped(folder: Path, archive: Path, top: str = "", deflated: bool = False) -> Path:
+    """A zip archive of a folder's content, in a folder `top` within it."""
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED if deflated else zipfile.ZIP_STORED) as target:
+        for path in sorted(folder.rglob("*")):
+            target.write(path, Path(top) / path.relative_to(folder))
+    return archive
 
 
 def folder(root: Path, frames: int = 24) -> Path:

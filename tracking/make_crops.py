@@ -73,7 +73,7 @@ def main() -> None:
     for name in datasets:
         recipe = Recipe(name, View.of(cfg.DATA.TEMPLATE), View.of(cfg.DATA.SEARCH), quantile=args.quantile,
                         stride=stride[name], quality=args.quality, max_side=args.max_side)
-        packing = Packing(recipe, build_dataset(name, env), env.crops_dir)
+        packing = Packing(recipe, build_dataset(name, env, cfg.DATA.STORAGE), env.crops_dir)
         if args.estimate:
             logger.info("%s: %d frames, about %.1f GB in %s", name, packing.frames, packing.estimate() / 1e9,
                         packing.folder)

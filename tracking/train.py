@@ -53,7 +53,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="short for --set TRAIN.SEED=...")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     parser.add_argument("--use_wandb", type=int, choices=(0, 1), default=0, help="report to Weights & Biases too")
-    parser.add_argument("--use_lmdb", type=int, choices=(0, 1), default=0, help="read the data sets' LMDB forms")
+    parser.add_argument("--use_lmdb", type=int, choices=(0, 1), default=0,
+                        help="short for --set DATA.STORAGE=lmdb: read the data sets' LMDB forms")
     parser.add_argument("--max_restarts", type=int, default=0, metavar="N",
                         help="start the processes again after a failure, from the newest state, at most so often "
                              "(default: %(default)s)")
@@ -82,6 +83,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     _check_machines(parser, args)
     if args.seed is not None:
         args.overrides.append(f"TRAIN.SEED={args.seed}")
+    if args.use_lmdb:
+        args.overrides.append("DATA.STORAGE=lmdb")
     return args
 
 
@@ -133,9 +136,6 @@ def worker_command(args: argparse.Namespace) -> list[str]:
 
 def train(args: argparse.Namespace) -> int:
     """Run in this process, or start the processes. Returns the exit status."""
-    if args.use_lmdb:
-        raise UserError("--use_lmdb 1: LMDB storage is not available in this version; the data sets are read from "
-                        "their folders (leave the option away)")
     if args.distill not in (None, "0"):
         logger.warning("--distill has no effect: --script compresstracker compresses a teacher, which "
                        "MODEL.PRETRAIN_FILE names")

@@ -2,7 +2,7 @@
 
 from lib.config.checks import BackboneShape, backbone_shape
 from lib.config.config import Config, Section, list_configs, load_config
-from lib.config.schema import FOLDER_PREFIX, KEYS, SAMPLER_MODES
+from lib.config.schema import COCO_PREFIX, DATASETS, FOLDER_PREFIX, KEYS, SAMPLER_MODES
 
-__all__ = ["FOLDER_PREFIX", "KEYS", "SAMPLER_MODES", "BackboneShape", "Config", "Section", "backbone_shape",
-           "list_configs", "load_config"]
+__all__ = ["COCO_PREFIX", "DATASETS", "FOLDER_PREFIX", "KEYS", "SAMPLER_MODES", "BackboneShape", "Config", "Section",
+           "backbone_shape", "list_configs", "load_config"]

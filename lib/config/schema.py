@@ -4,7 +4,8 @@ The names and defaults of the official OSTrack and CompressTracker repositories 
 unchanged. Keys that select things that are not built here are kept too and accept only the official default.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 ADAMW_ONLY = "other optimisers are not built"
@@ -16,8 +17,11 @@ BACKBONES = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12),
 BACKBONE_TYPES = tuple(f"vit_{size}_patch16_224{suffix}" for size in BACKBONES for suffix in ("", "_ce", "_compress"))
 
 DATASETS = ("LASOT", "GOT10K_vottrain", "GOT10K_votval", "GOT10K_train_full", "GOT10K_official_val", "COCO17",
-            "TRACKINGNET")
+            "TRACKINGNET", "VID", "VASTTRACK", "TNL2K", "LASOT_EXT")
 FOLDER_PREFIX = "FOLDER:"
+COCO_PREFIX = "COCO:"
+DATA_PREFIXES = {FOLDER_PREFIX: "<path>[@<list file>]", COCO_PREFIX: "<annotation json>[@<image folder>]"}
+"""What may stand beside `DATASETS`: the start of a text, and what follows in words."""
 
 SAMPLER_MODES = ("causal", "interval", "trident", "trident_pro", "stark")
 
@@ -38,7 +42,8 @@ class Key:
         low, high: inclusive range of the number, or of each number of a list; None is unbounded.
         above: exclusive lower bound.
         choices: the allowed texts (of each entry, for "strs").
-        prefix: a text that starts with this is allowed beside the choices (its rest is free).
+        prefixes: a text that starts with one of these is allowed beside the choices (its rest is free); what follows,
+            in words.
         pattern: regular expression that the whole text must match.
         length: (smallest, largest or None) number of entries of a list.
         fixed: when set, only the default is accepted; the text says why.
@@ -51,7 +56,7 @@ class Key:
     high: float | None = None
     above: float | None = None
     choices: tuple[str, ...] | None = None
-    prefix: str | None = None
+    prefixes: Mapping[str, str] = field(default_factory=dict)
     pattern: str | None = None
     length: tuple[int, int | None] | None = None
     fixed: str | None = None
@@ -66,7 +71,7 @@ class Key:
             entries = f"{low}" if low == high else f"at least {low}" if high is None else f"{low} to {high}"
             text += f" with {entries} entries" if entries != "at least 1" else " with at least 1 entry"
         if self.choices is not None:
-            free = f", or {self.prefix}<path>[@<list file>]" if self.prefix else ""
+            free = "".join(f", or {prefix}{rest}" for prefix, rest in self.prefixes.items())
             text = f"{'each' if self.kind == 'strs' else 'one'} of {', '.join(self.choices)}{free}"
         elif self.pattern is not None:
             text = "one of " + self.pattern.replace("|", ", ").replace(r"\d+", "N")
@@ -96,7 +101,7 @@ def _jitter(default: float, doc: str) -> Key:
 
 
 def _names(default: tuple[str, ...], doc: str, length: tuple[int, None] | None = None) -> Key:
-    return Key(default, "strs", doc, choices=DATASETS, prefix=FOLDER_PREFIX, length=length)
+    return Key(default, "strs", doc, choices=DATASETS, prefixes=DATA_PREFIXES, length=length)
 
 
 KEYS: dict[str, Key] = {

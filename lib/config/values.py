@@ -94,7 +94,7 @@ def _in_range(key: Key, value: Any) -> bool:
 
 def _entry_in_range(key: Key, entry: Any) -> bool:
     if key.choices is not None:
-        free = key.prefix is not None and entry.startswith(key.prefix) and len(entry) > len(key.prefix)
+        free = any(entry.startswith(prefix) and len(entry) > len(prefix) for prefix in key.prefixes)
         return entry in key.choices or free
     if key.pattern is not None:
         return re.fullmatch(key.pattern, entry) is not None

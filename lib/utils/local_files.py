@@ -32,7 +32,12 @@ _TRAIN = {
     "lasot_lmdb_dir": ("data", "lasot_lmdb"), "got10k_lmdb_dir": ("data", "got10k_lmdb"),
     "trackingnet_dir": ("data", "trackingnet"), "trackingnet_lmdb_dir": ("data", "trackingnet_lmdb"),
     "coco_dir": ("data", "coco"), "coco_lmdb_dir": ("data", "coco_lmdb"), "imagenet_dir": ("data", "vid"),
-    "imagenet_lmdb_dir": ("data", "vid_lmdb"), "crops_dir": ("data", "crops"),
+    "imagenet_lmdb_dir": ("data", "vid_lmdb"), "got10k_val_lmdb_dir": ("data", "got10k_val_lmdb"),
+    "vasttrack_dir": ("data", "vasttrack"), "vasttrack_lmdb_dir": ("data", "vasttrack_lmdb"),
+    "tnl2k_dir": ("data", "tnl2k"), "tnl2k_lmdb_dir": ("data", "tnl2k_lmdb"),
+    "lasot_extension_subset_dir": ("data", "lasot_extension_subset"),
+    "lasot_extension_subset_lmdb_dir": ("data", "lasot_extension_subset_lmdb"), "index_dir": ("data", "index"),
+    "crops_dir": ("data", "crops"),
     **dict.fromkeys(("lvis_dir", "sbd_dir", "imagenetdet_dir", "ecssd_dir", "hkuis_dir", "msra10k_dir", "davis_dir",
                      "youtubevos_dir"), ("", "")),
 }

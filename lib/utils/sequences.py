@@ -301,13 +301,18 @@ def find_in_spec(spec: str, base: Path = ROOT) -> list[SequenceFiles]:
             in the folder.
         base: what a relative folder starts from.
     """
+    return [open_sequence(name, path) for name, path in locate_in_spec(spec, base).items()]
+
+
+def locate_in_spec(spec: str, base: Path = ROOT) -> dict[str, Path]:
+    """Name -> folder of the sequences that :func:`find_in_spec` opens."""
     folder, mark, list_file = spec.rpartition("@")
     if not mark or resolve(spec, base).is_dir():
-        return find_sequences(resolve(spec, base))
+        return locate_sequences(resolve(spec, base))
     path = resolve(list_file, base)
     if not path.is_file() and (resolve(folder, base) / list_file).is_file():
         path = resolve(folder, base) / list_file
-    return find_sequences(resolve(folder, base), read_names(path))
+    return locate_sequences(resolve(folder, base), read_names(path))
 
 
 def find_sequences(folder: str | Path, names: Iterable[str] | None = None) -> list[SequenceFiles]:
@@ -320,6 +325,15 @@ def find_sequences(folder: str | Path, names: Iterable[str] | None = None) -> li
         UserError: the folder is missing or holds no sequence, a name is not there, or frames and boxes do not match:
             fewer frames than boxes. (With more frames than boxes the rest is left out with a warning, unless there is
             only the first box as in GOT-10k's test set.)
+    """
+    return [open_sequence(name, path) for name, path in locate_sequences(folder, names).items()]
+
+
+def locate_sequences(folder: str | Path, names: Iterable[str] | None = None) -> dict[str, Path]:
+    """Name -> folder of the sequences that :func:`find_sequences` opens.
+
+    Raises:
+        UserError: the folder is missing or holds no sequence, or a name is not there.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -335,10 +349,9 @@ def find_sequences(folder: str | Path, names: Iterable[str] | None = None) -> li
         chosen = {name: found[name] for name in names}
     else:
         chosen = _named(folder)
-    sequences = [_open_sequence(name, path) for name, path in chosen.items()]
-    if not sequences:
+    if not chosen:
         raise UserError(f"no sequence in {folder}; {LAYOUT}")
-    return sequences
+    return chosen
 
 
 def _named(folder: Path) -> dict[str, Path]:
@@ -363,7 +376,22 @@ def _box_file(folder: Path) -> Path | None:
     return next((folder / n for n in (*BOX_FILES, f"{folder.name}.txt") if (folder / n).is_file()), None)
 
 
-def _open_sequence(name: str, folder: Path) -> SequenceFiles:
+def sequence_parts(folder: Path) -> list[str]:
+    """The files and folders in a sequence folder, itself included, on whose state its frames and boxes depend."""
+    boxes = {*BOX_FILES, f"{folder.name}.txt", *_LABEL_FILES}
+    with os.scandir(folder) as entries:
+        inner = sorted(entry.path for entry in entries
+                       if entry.name in boxes or entry.name in IMAGE_FOLDERS
+                       or entry.name.lower().endswith(VIDEO_SUFFIXES))
+    return [str(folder), *inner]
+
+
+def open_sequence(name: str, folder: Path) -> SequenceFiles:
+    """The sequence in a folder.
+
+    Raises:
+        UserError: it has no box file or no frames, or they do not match.
+    """
     box_file = _box_file(folder)
     if box_file is None:
         raise UserError(f"no box file in {folder}; {LAYOUT}")

@@ -277,7 +277,7 @@ def build_loader(cfg: Any, split: str, *, seed: int, rank: int = 0, world_size: 
     if data.LOADER == "crops":
         datasets = [open_packed(name, env.crops_dir, views) for name in part.DATASETS_NAME]
     else:
-        datasets = [build_dataset(name, env) for name in part.DATASETS_NAME]
+        datasets = [build_dataset(name, env, data.STORAGE) for name in part.DATASETS_NAME]
     sampler = PairSampler(datasets, part.DATASETS_RATIO, data.SAMPLER_MODE, data.MAX_SAMPLE_INTERVAL)
     pairs = Pairs(sampler, processing, pixels or build_pixels(cfg), seed=seed, split=split)
     if rank == 0:

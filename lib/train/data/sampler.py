@@ -75,26 +75,26 @@ class PairSampler:
                         f"DATA.MAX_SAMPLE_INTERVAL {self.max_gap} in {QUICK_DRAWS} draws; raise the interval")
 
     def _draw_sequence(self, number: int, rng: np.random.Generator) -> int:
-        """A usable sequence: by drawing until one is, or, where those are rare, from the list of all."""
-        dataset = self.datasets[number]
-        for _ in range(QUICK_DRAWS):
-            sequence = int(rng.integers(len(dataset)))
-            if usable(dataset.annotation(sequence)):
-                return sequence
-        usable_ones = self._usable.get(number)
-        if usable_ones is None:
-            usable_ones = np.flatnonzero([usable(dataset.annotation(i)) for i in range(len(dataset))])
-            if not len(usable_ones):
+        """A usable sequence; each is as likely as the others."""
+        found = self._usable.get(number)
+        if found is None:
+            dataset = self.datasets[number]
+            found = self._usable[number] = np.flatnonzero(usable(*dataset.counts()))
+            if not len(found):
                 raise UserError(f"data set {dataset.name}: none of its {len(dataset)} sequences can be trained on; a "
                                 f"sequence needs at least {MIN_FRAMES} frames, {MIN_VISIBLE} of them with a visible "
                                 "target")
-            self._usable[number] = usable_ones
-        return int(usable_ones[rng.integers(len(usable_ones))])
+        return int(found[rng.integers(len(found))])
 
 
-def usable(annotation: Annotation) -> bool:
-    """Whether a video sequence is long enough and has enough visible frames."""
-    return len(annotation.visible) >= MIN_FRAMES and int(annotation.visible.sum()) >= MIN_VISIBLE
+def usable(frames: np.ndarray, visible: np.ndarray) -> np.ndarray:
+    """Which video sequences are long enough and have enough visible frames.
+
+    Args:
+        frames: (S,) frames of each.
+        visible: (S,) visible frames of each.
+    """
+    return (frames >= MIN_FRAMES) & (visible >= MIN_VISIBLE)
 
 
 def draw_frames(annotation: Annotation, mode: str, max_gap: int, rng: np.random.Generator) -> tuple[int, int] | None:

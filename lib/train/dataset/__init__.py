@@ -1,45 +1,123 @@
 """Training data sets by their name in the yaml."""
 
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from lib.config import FOLDER_PREFIX
-from lib.train.dataset.base import Annotation, TrackingDataset
+from lib.config import COCO_PREFIX, FOLDER_PREFIX
+from lib.train.dataset import coco, got10k, lasot, tnl2k, trackingnet, vasttrack, vid
+from lib.train.dataset.annotation import Annotation
+from lib.train.dataset.base import IndexedDataset, StoredDataset, TrackingDataset
 from lib.train.dataset.coco import Coco
 from lib.train.dataset.folder import Folder
 from lib.train.dataset.got10k import Got10k
 from lib.train.dataset.lasot import Lasot
+from lib.train.dataset.places import Place, open_storage
+from lib.train.dataset.storage import DirectoryStorage, Storage
+from lib.train.dataset.tnl2k import Tnl2k
 from lib.train.dataset.trackingnet import TrackingNet
+from lib.train.dataset.vasttrack import VastTrack
+from lib.train.dataset.vid import ImagenetVid
 from lib.utils.errors import UserError
+from lib.utils.files import resolve
 
-__all__ = ["Annotation", "Coco", "Folder", "Got10k", "Lasot", "TrackingDataset", "TrackingNet", "build_dataset"]
+__all__ = ["Annotation", "Coco", "Folder", "Got10k", "ImagenetVid", "Lasot", "StoredDataset", "Tnl2k",
+           "TrackingDataset", "TrackingNet", "VastTrack", "build_dataset", "open_dataset", "place_of"]
 
-_BUILDERS: dict[str, Callable[[Any], TrackingDataset]] = {
-    "LASOT": lambda env: Lasot(env.lasot_dir),
-    "GOT10K_vottrain": lambda env: Got10k(env.got10k_dir, "vottrain", dataset="GOT10K_vottrain"),
-    "GOT10K_votval": lambda env: Got10k(env.got10k_dir, "votval", dataset="GOT10K_votval"),
-    "GOT10K_train_full": lambda env: Got10k(env.got10k_dir),
-    "GOT10K_official_val": lambda env: Got10k(env.got10k_val_dir, dataset="GOT10K_official_val",
-                                              field="got10k_val_dir"),
-    "COCO17": lambda env: Coco(env.coco_dir),
-    "TRACKINGNET": lambda env: TrackingNet(env.trackingnet_dir),
+
+class _Known(NamedTuple):
+    """A data set that is known by name."""
+
+    place: Callable[[Any, str], Place]
+    """Makes, from the environment and the name, the places where it may lie."""
+    open: Callable[[Storage, Place], StoredDataset]
+
+
+def _lasot(name: str, field: str, spec: str) -> _Known:
+    return _Known(lambda env, dataset: Place.of(env, dataset, f"{field}_dir", f"{field}_lmdb_dir", lasot.LAYOUT,
+                                                parts=lasot.categories(spec)),
+                  lambda storage, place: Lasot(storage, place, spec, name))
+
+
+def _got10k(field: str, inner: str, split: str | None = None) -> _Known:
+    return _Known(lambda env, dataset: Place.of(env, dataset, f"{field}_dir", f"{field}_lmdb_dir", got10k.LAYOUT,
+                                                inner=inner),
+                  lambda storage, place: Got10k(storage, place, split))
+
+
+def _other(cls: Callable[[Storage, Place], StoredDataset], field: str, layout: str, **more: Any) -> _Known:
+    return _Known(lambda env, dataset: Place.of(env, dataset, f"{field}_dir", f"{field}_lmdb_dir", layout, **more), cls)
+
+
+_KNOWN: dict[str, _Known] = {
+    "LASOT": _lasot("lasot", "lasot", lasot.TRAIN_SPEC),
+    "GOT10K_vottrain": _got10k("got10k", "train/", "vottrain"),
+    "GOT10K_votval": _got10k("got10k", "train/", "votval"),
+    "GOT10K_train_full": _got10k("got10k", "train/"),
+    "GOT10K_official_val": _got10k("got10k_val", "val/"),
+    "COCO17": _other(Coco, "coco", coco.LAYOUT),
+    "TRACKINGNET": _other(TrackingNet, "trackingnet", trackingnet.LAYOUT, parts=trackingnet.CHUNKS, parted=True),
+    "VID": _other(ImagenetVid, "imagenet", vid.LAYOUT),
+    "VASTTRACK": _other(VastTrack, "vasttrack", vasttrack.LAYOUT),
+    "TNL2K": _other(Tnl2k, "tnl2k", tnl2k.LAYOUT),
+    "LASOT_EXT": _lasot("lasot_ext", "lasot_extension_subset", lasot.EXTENSION_SPEC),
 }
 
 
-def build_dataset(name: str, env: Any) -> TrackingDataset:
-    """The data set called `name` in DATA.TRAIN.DATASETS_NAME or DATA.VAL.DATASETS_NAME.
+def build_dataset(name: str, env: Any, storage: str = "auto") -> TrackingDataset:
+    """The data set called `name` in DATA.TRAIN.DATASETS_NAME or DATA.VAL.DATASETS_NAME, ready to train with.
 
     Args:
-        name: LASOT, GOT10K_vottrain, GOT10K_votval, GOT10K_train_full, GOT10K_official_val, COCO17, TRACKINGNET, or
-            ``FOLDER:<path>[@<list file>]``.
-        env: object with the folders (lasot_dir, got10k_dir, got10k_val_dir, coco_dir, trackingnet_dir).
+        name: one of `lib.config.DATASETS`, ``FOLDER:<path>[@<list file>]`` or
+            ``COCO:<annotation json>[@<image folder>]``.
+        env: object with the folders (lasot_dir, got10k_dir, ..., their LMDB forms, index_dir).
+        storage: DATA.STORAGE; folders and COCO files of one's own are read as they are.
 
     Raises:
-        UserError: the name is unknown, or the data is not there.
+        UserError: the name is unknown, or the data is not there or wrong.
+    """
+    dataset = open_dataset(name, env, storage)
+    dataset.prepare(getattr(env, "index_dir", ""))
+    return dataset
+
+
+def open_dataset(name: str, env: Any, storage: str = "auto") -> IndexedDataset:
+    """As `build_dataset`, without the index: annotations are read from their files each time.
+
+    Raises:
+        UserError: the name is unknown, or nothing is there.
     """
     if name.startswith(FOLDER_PREFIX):
-        return Folder(name.removeprefix(FOLDER_PREFIX))
-    if name not in _BUILDERS:
-        raise UserError(f"unknown data set {name!r} in DATASETS_NAME; choose from {', '.join(_BUILDERS)}, "
-                        f"{FOLDER_PREFIX}<path>[@<list file>]")
-    return _BUILDERS[name](env)
+        return Folder(name.removeprefix(FOLDER_PREFIX), name)
+    if name.startswith(COCO_PREFIX):
+        return _coco_file(name)
+    place = place_of(name, env)
+    return _KNOWN[name].open(open_storage(place, storage), place)
+
+
+def place_of(name: str, env: Any) -> Place:
+    """Where a data set that is known by name may lie.
+
+    Raises:
+        UserError: the name is unknown.
+    """
+    if name not in _KNOWN:
+        raise UserError(f"unknown data set {name!r} in DATASETS_NAME; choose from {', '.join(_KNOWN)}, "
+                        f"{FOLDER_PREFIX}<path>[@<list file>], {COCO_PREFIX}<annotation json>[@<image folder>]")
+    return _KNOWN[name].place(env, name)
+
+
+def _coco_file(name: str) -> Coco:
+    """The data set of ``COCO:<annotation json>[@<image folder>]``; without a folder the images lie beside the file."""
+    spec = name.removeprefix(COCO_PREFIX)
+    file, mark, folder = spec.rpartition("@")
+    if not mark or resolve(spec).is_file():
+        file, folder = spec, str(Path(spec).parent)
+    annotations, images = resolve(file), resolve(folder)
+    for path, what in ((annotations, "annotation file"), (images, "image folder")):
+        if not path.exists():
+            raise UserError(f"data set {name}: {what} not found: {path}; expected "
+                            f"{COCO_PREFIX}<annotation json>[@<image folder>], relative to the repository's root")
+    layout = "a COCO instances file with images, annotations and, for each annotation, image_id and bbox"
+    place = Place(name, "", str(images), "", "", layout)
+    return Coco(DirectoryStorage(images), place, str(annotations), [""], f"coco:{annotations.stem}")

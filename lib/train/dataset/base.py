@@ -2,42 +2,27 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from lib.train.dataset.storage import DirectoryStorage
-from lib.utils.errors import UserError
+from lib.train.dataset.annotation import Annotation
+from lib.train.dataset.index import Index, load_or_build
+from lib.train.dataset.places import Place
+from lib.train.dataset.storage import State, Storage
 from lib.utils.images import decode_rgb
+from lib.utils.progress import progress
 from lib.utils.sequences import parse_boxes, visibility
+from lib.utils.threads import map_in_threads
 
 logger = logging.getLogger(__name__)
 
 SPECS = Path(__file__).resolve().parents[1] / "data_specs"
-CACHED_ANNOTATIONS = 2048
-
-
-@dataclass(frozen=True)
-class Annotation:
-    """Boxes of one sequence."""
-
-    boxes: np.ndarray
-    """(N, 4) float32 xywh in pixels, NaN where there is none."""
-    visible: np.ndarray
-    """(N,) bool: there is a box and the target can be seen."""
-
-    @property
-    def valid(self) -> np.ndarray:
-        """(N,) bool: there is a box of positive size."""
-        return np.isfinite(self.boxes[:, 0])
-
-    @classmethod
-    def of(cls, boxes: np.ndarray, visible: np.ndarray | None = None) -> "Annotation":
-        """From (N, 4) boxes with NaN where absent and (N,) labels, None where every box is visible."""
-        valid = np.isfinite(boxes[:, 0])
-        return cls(boxes.astype(np.float32), valid if visible is None else visible & valid)
+BUILD_THREADS = 8
+"""Threads that read annotation files; they mostly wait for the disk."""
+ARCHIVE = "archive."
+"""Start of the names of the index's columns that belong to the storage."""
 
 
 class TrackingDataset(ABC):
@@ -51,26 +36,26 @@ class TrackingDataset(ABC):
     name: str
     is_video = True
 
-    def __init__(self) -> None:
-        self._annotations: dict[int, Annotation] = {}
-
     @abstractmethod
     def __len__(self) -> int:
         """Number of sequences."""
 
+    @abstractmethod
     def annotation(self, sequence: int) -> Annotation:
-        """Boxes of a sequence; read when first asked for, the latest 2048 are kept.
+        """Boxes of a sequence.
 
         Raises:
             UserError: an annotation file is missing or wrong.
         """
-        found = self._annotations.get(sequence)
-        if found is None:
-            found = self._read_annotation(sequence)
-            if len(self._annotations) >= CACHED_ANNOTATIONS:
-                self._annotations.pop(next(iter(self._annotations)))
-            self._annotations[sequence] = found
-        return found
+
+    def counts(self) -> tuple[np.ndarray, np.ndarray]:
+        """(S,) frames and (S,) visible frames of each sequence.
+
+        Raises:
+            UserError: an annotation file is missing or wrong.
+        """
+        visible = [self.annotation(sequence).visible for sequence in range(len(self))]
+        return np.array([len(v) for v in visible]), np.array([v.sum() for v in visible])
 
     @abstractmethod
     def frame(self, sequence: int, index: int) -> np.ndarray:
@@ -92,25 +77,142 @@ class TrackingDataset(ABC):
     def frame_path(self, sequence: int, index: int) -> str:
         """Where a frame lies, for messages."""
 
+
+class IndexedDataset(TrackingDataset):
+    """A data set whose annotations are in an :class:`Index` once :meth:`prepare` was called.
+
+    Attributes:
+        dataset: name in the yaml.
+        note: what to tell the user about the sequences ('' for nothing), known once they are.
+    """
+
+    dataset: str
+    note = ""
+    _index: Index | None = None
+
+    def prepare(self, index_dir: str) -> None:
+        """Load the index, or build it: from then on annotations are read from memory that all processes share.
+
+        Args:
+            index_dir: where indices are kept; '' for nowhere.
+
+        Raises:
+            UserError: nothing there, or an annotation file is missing or wrong.
+        """
+        index = load_or_build(index_dir, self.dataset, self._root(), self._state(), self._build)
+        self._use(index)
+        if index.note or self.note:
+            logger.warning("data set %s: %s", self.dataset, self.note or index.note)
+
+    def annotation(self, sequence: int) -> Annotation:
+        if self._index is not None:
+            return self._index.annotation(sequence)
+        return self.read_annotation(sequence)
+
+    def counts(self) -> tuple[np.ndarray, np.ndarray]:
+        return super().counts() if self._index is None else self._index.counts()
+
     @abstractmethod
-    def _read_annotation(self, sequence: int) -> Annotation:
-        """See `annotation`."""
+    def read_annotation(self, sequence: int) -> Annotation:
+        """Boxes of a sequence from its files, whatever the index says; see `annotation`."""
+
+    @abstractmethod
+    def _root(self) -> str:
+        """What tells this data set from others of the same name."""
+
+    @abstractmethod
+    def _state(self) -> State:
+        """What lies there now."""
+
+    @abstractmethod
+    def _build(self) -> Index:
+        """A new index, in memory."""
+
+    def _use(self, index: Index) -> None:
+        self._index = index
+
+    @property
+    def index(self) -> Index:
+        """The index; made in memory where there is none yet."""
+        if self._index is None:
+            self._use(self._build())
+        return self._index
 
 
-class StoredDataset(TrackingDataset):
-    """A data set of files in a storage. Subclasses say where the files are called what."""
+class StoredDataset(IndexedDataset):
+    """A data set of files in a storage. Subclasses say which sequences there are and what their files are called.
 
-    def __init__(self, storage: DirectoryStorage, sequences: Sequence[str]):
-        super().__init__()
+    Args:
+        storage: the files.
+        place: where they may lie, for messages.
+
+    Attributes:
+        missing: sequences (or parts of the data set) that should be there and are not, known once the sequences are.
+        own_folders: whether each sequence has a folder of pictures of its own.
+    """
+
+    own_folders = True
+
+    def __init__(self, storage: Storage, place: Place):
         self.storage = storage
-        self.sequences = list(sequences)
+        self.place = place
+        self.dataset = place.dataset
+        self.missing: list[str] = []
+        self._sequences: Sequence[str] | None = None
+
+    def __getstate__(self) -> dict:
+        """Without what the index brings along."""
+        return {**vars(self), "_sequences": None, "missing": []} if self._index is not None else vars(self)
+
+    def __setstate__(self, state: dict) -> None:
+        vars(self).update(state)
+        if self._index is not None:
+            self._use(self._index)
+
+    @property
+    def sequences(self) -> Sequence[str]:
+        """Names of the sequences: their folders, mostly.
+
+        Raises:
+            UserError: there is none, or they are not those that they should be.
+        """
+        if self._sequences is None:
+            self._sequences = self._find()
+            if not self._sequences:
+                raise self.place.nothing_found(self.storage)
+        return self._sequences
 
     def __len__(self) -> int:
         return len(self.sequences)
 
     @abstractmethod
+    def _find(self) -> list[str]:
+        """The sequences that are there; sets `note` where some are missing."""
+
+    @abstractmethod
+    def annotation_files(self, name: str) -> list[str]:
+        """What the annotation of a sequence is read from: files, and folders whose list of names matters."""
+
+    def label_files(self, name: str) -> list[str]:
+        """Those of them that hold one label of visibility per frame."""
+        return []
+
+    @abstractmethod
     def frame_file(self, sequence: int, index: int) -> str:
         """Name of a frame's file in the storage."""
+
+    def frame_files(self, sequence: int, count: int) -> list[str]:
+        """Names of the files of a sequence's first `count` frames."""
+        return [self.frame_file(sequence, index) for index in range(count)]
+
+    def packed_files(self) -> Iterator[str]:
+        """Names of the files that an LMDB of the data set holds."""
+        for name in self.sequences:
+            yield from self.storage.walk(name)
+
+    def made_files(self) -> dict[str, bytes]:
+        """Name and content of files that such an LMDB holds in addition, as OSTrack's readers want them."""
+        return {}
 
     def frame(self, sequence: int, index: int) -> np.ndarray:
         return decode_rgb(self.encoded(sequence, index), self.frame_path(sequence, index))
@@ -121,53 +223,62 @@ class StoredDataset(TrackingDataset):
     def frame_path(self, sequence: int, index: int) -> str:
         return self.storage.locate(self.frame_file(sequence, index))
 
-    def _annotation_in(self, folder: str) -> Annotation:
-        """From groundtruth.txt and the label files of a sequence folder (GOT-10k, LaSOT)."""
-        file = f"{folder}/groundtruth.txt"
-        boxes = parse_boxes(self.storage.read_text(file), self.storage.locate(file))
+    def _root(self) -> str:
+        return f"{self.storage.kind}\0{self.storage.root}"
 
-        def label_text(name: str) -> str | None:
+    def _state(self) -> State:
+        return self.storage.state(self._state_files())
+
+    def _state_files(self) -> Iterator[str]:
+        for name in self.sequences:
+            yield from self.annotation_files(name)
+
+    def _build(self) -> Index:
+        total = len(self)
+        read = map_in_threads(self.read_annotation, range(total), BUILD_THREADS)
+        annotations = list(progress(read, total, f"index of {self.dataset}", "sequences"))
+        return Index.of_annotations(annotations, {"names": self.sequences} | self._texts(annotations),
+                                    self._storage_columns(), self.note)
+
+    def _texts(self, annotations: Sequence[Annotation]) -> dict[str, Sequence[str]]:
+        """More columns of texts for the index."""
+        return {}
+
+    def _storage_columns(self) -> dict[str, np.ndarray]:
+        return {ARCHIVE + name: column for name, column in self.storage.columns().items()}
+
+    def _use(self, index: Index) -> None:
+        super()._use(index)
+        self._sequences = index.texts("names")
+        self.storage.use(index.group(ARCHIVE))
+
+    def boxes_in(self, file: str) -> np.ndarray:
+        """Boxes of a box file: see :func:`lib.utils.sequences.parse_boxes`."""
+        return parse_boxes(self.storage.read_text(file), self.storage.locate(file))
+
+    def labels(self, folder: str, count: int) -> np.ndarray | None:
+        """(count,) bool from the label files of a sequence: the target can be seen; None without such files."""
+        if not self.label_files(folder):
+            return None
+
+        def text(name: str) -> str | None:
             path = f"{folder}/{name}"
             return self.storage.read_text(path) if self.storage.has_file(path) else None
 
-        return Annotation.of(boxes, visibility(label_text, self.storage.locate(folder), len(boxes)))
+        return visibility(text, self.storage.locate(folder), count)
 
+    def _labelled_boxes(self, folder: str) -> Annotation:
+        """From groundtruth.txt and the label files of a sequence folder (GOT-10k, LaSOT)."""
+        boxes = self.boxes_in(f"{folder}/groundtruth.txt")
+        return Annotation.of(boxes, self.labels(folder, len(boxes)))
 
-def open_root(root: str | Path | None, dataset: str, field: str, layout: str) -> DirectoryStorage:
-    """The storage of a data set's root folder.
-
-    Args:
-        root: the folder.
-        dataset: the name in the yaml's DATASETS_NAME.
-        field: the setting of lib/train/admin/local.py that holds `root`.
-        layout: what is expected in the folder.
-
-    Raises:
-        UserError: the folder is missing.
-    """
-    if not root or not Path(root).is_dir():
-        raise UserError(f"data set {dataset}: folder not found: {root or '(not set)'}. {_how_to_set(field, layout)}")
-    return DirectoryStorage(root)
-
-
-def nothing_found(storage: DirectoryStorage, dataset: str, field: str, layout: str) -> UserError:
-    """The error for a root folder without a single sequence."""
-    return UserError(f"data set {dataset}: no sequence in {storage.root}. {_how_to_set(field, layout)}")
-
-
-def _how_to_set(field: str, layout: str) -> str:
-    return (f"Set {field} in lib/train/admin/local.py (written by tracking/create_default_local_file.py) or the "
-            f"environment variable COMPRESSTRACKER_{field.upper()}, or leave the data set out of DATASETS_NAME. "
-            f"Expected layout: {layout}")
-
-
-def present_only(dataset: str, names: Sequence[str], present: Collection[str]) -> list[str]:
-    """Those of `names` that are `present`; a warning says how many are missing."""
-    missing = [name for name in names if name not in present]
-    if missing and len(missing) < len(names):
-        logger.warning("data set %s: %d of %d sequences are missing and left out (%s%s)", dataset, len(missing),
-                       len(names), ", ".join(missing[:3]), ", ..." if len(missing) > 3 else "")
-    return [name for name in names if name in present]
+    def _present(self, names: Sequence[str], present: Collection[str]) -> list[str]:
+        """Those of `names` that are `present`; the note says how many are missing."""
+        self.missing = missing = [name for name in names if name not in present]
+        if missing and len(missing) < len(names):
+            self.note = (f"{len(missing)} of {len(names)} sequences are missing and left out "
+                         f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''})")
+        return [name for name in names if name in present]
 
 
 def read_ranges(words: Sequence[str]) -> list[int]:
@@ -181,5 +292,10 @@ def read_ranges(words: Sequence[str]) -> list[int]:
 
 def read_spec(name: str) -> list[list[str]]:
     """Words of each line of a file in lib/train/data_specs, comments left out."""
+    return [line.split() for line in spec_lines(name)]
+
+
+def spec_lines(name: str) -> list[str]:
+    """Lines of a file in lib/train/data_specs, comments and empty lines left out."""
     lines = (SPECS / name).read_text(encoding="utf-8").splitlines()
-    return [line.split() for line in lines if line.strip() and not line.startswith("#")]
+    return [line for line in lines if line.strip() and not line.startswith("#")]

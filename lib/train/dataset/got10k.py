@@ -1,21 +1,17 @@
 """GOT-10k (Huang et al., TPAMI 2021)."""
 
-from pathlib import Path
+from collections.abc import Iterator
 
-from lib.train.dataset.base import (
-    Annotation,
-    StoredDataset,
-    nothing_found,
-    open_root,
-    present_only,
-    read_ranges,
-    read_spec,
-)
+from lib.train.dataset.annotation import Annotation
+from lib.train.dataset.base import StoredDataset, read_ranges, read_spec
+from lib.train.dataset.places import Place
+from lib.train.dataset.storage import Storage
 from lib.utils.errors import UserError
 
 LAYOUT = ("list.txt and GOT-10k_Train_000001/{00000001.jpg, ..., groundtruth.txt, absence.label, cover.label}, "
           "GOT-10k_Train_000002/, ...")
 SPLIT_FILES = {"vottrain": "got10k_vottrain.txt", "votval": "got10k_votval.txt"}
+LIST_FILE = "list.txt"
 TRAIN_SIZE = 9335
 
 
@@ -25,41 +21,57 @@ class Got10k(StoredDataset):
     A frame is visible where it has a box, absence.label is 0 and cover.label is above 0.
 
     Args:
-        root: the folder with list.txt (`train` or `val` of the data set).
+        storage: with list.txt (`train` or `val` of the data set).
+        place: where it may lie, for messages.
         split: "vottrain" or "votval" (the parts that OSTrack takes from the training set, sequence positions in
-            lib/train/data_specs), or None for every sequence of `root`.
-        dataset: name in the yaml, for messages.
-        field: setting that holds `root`, for messages.
-
-    Raises:
-        UserError: nothing there, or not the full training set where a split needs its numbering.
+            lib/train/data_specs), or None for every sequence.
     """
 
     name = "got10k"
 
-    def __init__(self, root: str | Path | None, split: str | None = None, *, dataset: str = "GOT10K_train_full",
-                 field: str = "got10k_dir"):
-        storage = open_root(root, dataset, field, LAYOUT)
-        folders = storage.folders()
-        if storage.has_file("list.txt"):
-            names = storage.read_text("list.txt").split()
-        else:
-            names = [name for name in folders if name.startswith("GOT-10k_")]
-        if split is not None:
+    def __init__(self, storage: Storage, place: Place, split: str | None = None):
+        super().__init__(storage, place)
+        self.split = split
+
+    def _find(self) -> list[str]:
+        names, folders = self._listed(), set(self.storage.folders())
+        if self.split is not None:
             if len(names) != TRAIN_SIZE:
                 raise UserError(
-                    f"data set {dataset}: {storage.locate('list.txt')} must name the {TRAIN_SIZE} sequences of "
-                    f"GOT-10k's full training set, since the split counts positions in it; {len(names)} found. To "
-                    f"train on whatever is in the folder use GOT10K_train_full or FOLDER:{storage.root}"
+                    f"data set {self.dataset}: {self.storage.locate(LIST_FILE)} must name the {TRAIN_SIZE} sequences "
+                    f"of GOT-10k's full training set, since the split counts positions in it; {len(names)} found. To "
+                    f"train on whatever is in the folder use GOT10K_train_full or FOLDER:{self.storage.root}"
                 )
-            names = [names[i] for line in read_spec(SPLIT_FILES[split]) for i in read_ranges(line)]
-        sequences = present_only(dataset, names, set(folders))
-        if not sequences:
-            raise nothing_found(storage, dataset, field, LAYOUT)
-        super().__init__(storage, sequences)
+            names = [names[i] for line in read_spec(SPLIT_FILES[self.split]) for i in read_ranges(line)]
+        return self._present(names, folders)
+
+    def _listed(self) -> list[str]:
+        """The names in list.txt, or without it those of the folders."""
+        if self.storage.has_file(LIST_FILE):
+            return self.storage.read_text(LIST_FILE).split()
+        return [name for name in self.storage.folders() if name.startswith("GOT-10k_")]
+
+    def annotation_files(self, name: str) -> list[str]:
+        return [f"{name}/groundtruth.txt", *self.label_files(name)]
+
+    def label_files(self, name: str) -> list[str]:
+        return [f"{name}/{file}" for file in ("absence.label", "cover.label")]
 
     def frame_file(self, sequence: int, index: int) -> str:
         return f"{self.sequences[sequence]}/{index + 1:08d}.jpg"
 
-    def _read_annotation(self, sequence: int) -> Annotation:
-        return self._annotation_in(self.sequences[sequence])
+    def packed_files(self) -> Iterator[str]:
+        """The whole folder, whatever the split: the splits share one LMDB."""
+        if self.storage.has_file(LIST_FILE):
+            yield LIST_FILE
+        present = set(self.storage.folders())
+        for name in self._listed():
+            if name in present:
+                yield from self.storage.walk(name)
+
+    def made_files(self) -> dict[str, bytes]:
+        """list.txt, where it is missing."""
+        return {} if self.storage.has_file(LIST_FILE) else {LIST_FILE: "\n".join(self._listed()).encode()}
+
+    def read_annotation(self, sequence: int) -> Annotation:
+        return self._labelled_boxes(self.sequences[sequence])

@@ -243,11 +243,10 @@ def profile_training(cfg: Config, *, data: str = RANDOM, plain: bool = True, dev
         if value is not None and value < low:
             raise UserError(f"{name} is {value}; it must be at least {low}")
     with tempfile.TemporaryDirectory() as temporary, _threads(threads):
-        cfg, stored = _stored(cfg, data, Path(temporary if work_dir is None else work_dir).absolute())
-        ways = {"configured": (cfg, False)}
-        if plain:
-            ways["plain"] = cfg.with_overrides(_PLAIN), True
-        with stored:
+        with _stored(cfg, data, Path(temporary if work_dir is None else work_dir).absolute()) as cfg:
+            ways = {"configured": (cfg, False)}
+            if plain:
+                ways["plain"] = cfg.with_overrides(_PLAIN), True
             contestants = _compete(ways, data, target, rounds, steps, warmup)
         rates = {str(dtype).removeprefix("torch."): matrix_rate(target, dtype)
                  for dtype in (torch.float32, torch.bfloat16)}
@@ -275,27 +274,23 @@ def _compete(ways: Mapping[str, tuple[Config, bool]], data: str, device: torch.d
     return contestants
 
 
-def _stored(cfg: Config, data: str, work: Path) -> tuple[Config, contextlib.AbstractContextManager]:
-    """The configuration with the data sets that `data` names, and what must be open while they are used."""
+@contextlib.contextmanager
+def _stored(cfg: Config, data: str, work: Path) -> Iterator[Config]:
+    """The configuration with the data sets that `data` names; what is made for them lies in `work`."""
     if data in (RANDOM, CONFIGURED):
-        return cfg, contextlib.nullcontext()
+        yield cfg
+        return
     folder = render_frames(work / "frames", count=FRAMES, width=1280, height=720, kilobytes=370) \
         if data == RENDERED else resolve(data, Path.cwd())
     name = f"{FOLDER_PREFIX}{folder}"
     cfg = cfg.with_overrides({"DATA.TRAIN.DATASETS_NAME": [name], "DATA.TRAIN.DATASETS_RATIO": [1]})
-    if cfg.DATA.LOADER != "crops":
-        return cfg, contextlib.nullcontext()
-    processing = PairProcessing.of(cfg, augment=True)
-    Packing(Recipe(name, processing.template, processing.search), build_dataset(name, env_settings()),
-            work / "crops").run(cfg.TRAIN.NUM_WORKER, 0.0)
-    return cfg, _crops_in(work / "crops")
-
-
-@contextlib.contextmanager
-def _crops_in(folder: Path) -> Iterator[None]:
-    """Packed crops are looked for in `folder` inside."""
-    with mock.patch.dict(os.environ, {VARIABLE_PREFIX + "CROPS_DIR": str(folder)}):
-        yield
+    places = {f"{VARIABLE_PREFIX}{field.upper()}_DIR": str(work / field) for field in ("index", "crops")}
+    with mock.patch.dict(os.environ, places):
+        if cfg.DATA.LOADER == "crops":
+            env, processing = env_settings(), PairProcessing.of(cfg, augment=True)
+            recipe = Recipe(name, processing.template, processing.search)
+            Packing(recipe, build_dataset(name, env), env.crops_dir).run(cfg.TRAIN.NUM_WORKER, 0.0)
+        yield cfg
 
 
 def _floor(cfg: Config, contestant: Contestant, rates: dict[str, float], memory: float) -> dict[str, float]:

@@ -1,0 +1,265 @@
+"""Looks through a data set for what would spoil a training: missing or broken files, boxes that do not fit."""
+
+import contextlib
+import struct
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import simplejpeg
+
+from lib.train.dataset.base import IndexedDataset, StoredDataset
+from lib.train.dataset.folder import Folder
+from lib.train.dataset.storage import DirectoryStorage
+from lib.utils.errors import UserError
+from lib.utils.images import decode_rgb
+from lib.utils.progress import progress
+from lib.utils.sequences import IMAGE_SUFFIXES, ImageFrames, VideoFrames, open_frames
+from lib.utils.threads import map_in_threads
+
+HEADER_BYTES = 65536
+"""Bytes of a picture in which its size is looked for first."""
+SHOWN = 5
+"""Problems of each kind that the report shows."""
+
+MISSING = "missing sequence"
+ANNOTATION = "unusable annotation"
+LENGTH = "length mismatch"
+NO_IMAGE = "missing image"
+UNREADABLE = "unreadable image"
+DAMAGED = "damaged image"
+OUTSIDE = "box outside the frame"
+NO_SIZE = "visible target without a box"
+
+
+@dataclass
+class Problem:
+    """Something that is wrong in one sequence."""
+
+    kind: str
+    where: str
+    detail: str
+    count: int = 1
+    """Frames that it concerns."""
+
+
+@dataclass
+class Report:
+    """What was found in one data set."""
+
+    dataset: str
+    root: str
+    form: str
+    sequences: int = 0
+    frames: int = 0
+    images: int = 0
+    """Pictures that were looked at."""
+    decoded: bool = False
+    note: str = ""
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing was found."""
+        return not self.problems
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a JSON file."""
+        return asdict(self) | {"clean": self.clean}
+
+    def text(self) -> str:
+        """For a terminal."""
+        looked = "decoded" if self.decoded else "their headers read"
+        lines = [f"{self.dataset} ({self.form}, {self.root}): {self.sequences} sequences, {self.frames} frames, "
+                 f"{self.images} images {looked}"]
+        if self.note:
+            lines.append(f"  note: {self.note}")
+        for kind, found in Counter(problem.kind for problem in self.problems).items():
+            of_kind = [problem for problem in self.problems if problem.kind == kind]
+            frames = sum(problem.count for problem in of_kind)
+            lines.append(f"  {kind}: {found}" + (f" ({frames} frames)" if frames > found else ""))
+            lines += [f"    {problem.where}: {problem.detail}" for problem in of_kind[:SHOWN]]
+            if found > SHOWN:
+                lines.append(f"    ... and {found - SHOWN} more")
+        return "\n".join([*lines, "  no problem found" if self.clean else f"  {len(self.problems)} problems"])
+
+
+def check_dataset(dataset: IndexedDataset, *, decode: bool = False, sample: int = 0, threads: int = 8) -> Report:
+    """Look through a data set that was opened without its index.
+
+    Args:
+        dataset: from :func:`lib.train.dataset.open_dataset`.
+        decode: decode the pictures; otherwise only their headers are read.
+        sample: pictures of each sequence that are looked at, evenly spread; 0 for all.
+        threads: sequences that are looked through at once.
+
+    Raises:
+        UserError: there is no sequence at all, or the file with all annotations (COCO, VID) cannot be used.
+    """
+    stored = isinstance(dataset, StoredDataset)
+    names = dataset.sequences
+    report = Report(dataset.dataset, dataset.storage.root if stored else dataset.spec,
+                    dataset.storage.kind if stored else "directory", sequences=len(names), decoded=decode)
+    if stored:
+        report.problems += [Problem(MISSING, name, "it is not there") for name in dataset.missing]
+
+    def look(sequence: int) -> tuple[list[Problem], int, int]:
+        try:
+            parts = _stored_parts(dataset, sequence) if stored else _folder_parts(dataset, sequence)
+            images = parts.chosen(sample)
+            return [*parts.problems, *_look_at(parts, images, decode)], len(parts.boxes), len(images)
+        except UserError as error:
+            return [Problem(ANNOTATION, names[sequence], str(error))], 0, 0
+
+    looked = map_in_threads(look, range(len(names)), threads)
+    for problems, frames, images in progress(looked, len(names), f"check {dataset.dataset}", "sequences"):
+        report.problems += problems
+        report.frames += frames
+        report.images += images
+    report.note = "" if stored and dataset.missing else dataset.note
+    return report
+
+
+@dataclass
+class _Parts:
+    """One sequence.
+
+    Attributes:
+        boxes: (N, 4) xywh, NaN where there is none.
+        pictures: frame -> file, of those that are there.
+        read: gives the content of a file, or its first bytes.
+        problems: found without looking at the pictures.
+    """
+
+    name: str
+    boxes: np.ndarray
+    pictures: dict[int, str]
+    read: Callable[[str, int | None], bytes]
+    problems: list[Problem]
+
+    def chosen(self, sample: int) -> list[int]:
+        """Frames whose pictures are looked at, at most `sample` unless that is 0."""
+        frames = list(self.pictures)
+        if not sample or len(frames) <= sample:
+            return frames
+        return [frames[i] for i in np.linspace(0, len(frames) - 1, sample).astype(int)]
+
+
+def _stored_parts(dataset: StoredDataset, sequence: int) -> _Parts:
+    name, storage = dataset.sequences[sequence], dataset.storage
+    boxes = dataset.read_annotation(sequence).boxes
+    files = dataset.frame_files(sequence, len(boxes))
+    folder = files[0].rpartition("/")[0] if files else name
+    if dataset.own_folders:
+        inside = {f"{folder}/{file}" for file in storage.files(folder) if file.lower().endswith(IMAGE_SUFFIXES)}
+        pictures = {frame: file for frame, file in enumerate(files) if file in inside}
+    else:
+        pictures = {frame: file for frame, file in enumerate(files) if storage.has_file(file)}
+        inside = set()
+    problems = list(_label_problems(dataset, name, boxes))
+    problems += _hidden_problems(name, boxes, dataset.labels(name, len(boxes)))
+    absent = len(boxes) - len(pictures)
+    if absent:
+        example = next((f", for instance {f}" for i, f in enumerate(files) if i not in pictures), f" in {folder}")
+        problems.append(Problem(NO_IMAGE, name, f"{absent} of {len(boxes)}{example}", absent))
+    elif len(inside) > len(boxes):
+        problems.append(Problem(LENGTH, name, f"{len(inside)} pictures for {len(boxes)} boxes"))
+    return _Parts(name, boxes, pictures, storage.read, problems)
+
+
+def _folder_parts(dataset: Folder, sequence: int) -> _Parts:
+    files = dataset.open(sequence)
+    boxes, count = files.boxes, len(files.boxes)
+    problems = list(_hidden_problems(files.name, boxes, files.visible))
+    if isinstance(files.frames, ImageFrames):
+        what, found = "pictures", len(open_frames(files.box_file.parent))
+        pictures = {frame: files.frames.path(frame) for frame in range(count)}
+    else:
+        what, found = "frames in the video", VideoFrames(files.frames.path(0)).count_exactly()
+        pictures = {}
+    if found < count:
+        problems.append(Problem(UNREADABLE, files.name, f"only {found} of {count} {what} can be read", count - found))
+    elif found > count:
+        problems.append(Problem(LENGTH, files.name, f"{found} {what} for {count} boxes"))
+    return _Parts(files.name, boxes, pictures, DirectoryStorage("").read, problems)
+
+
+def _label_problems(dataset: StoredDataset, name: str, boxes: np.ndarray) -> Iterator[Problem]:
+    """Files of labels that are missing or too long (a file that is too short cannot be used at all)."""
+    for file in dataset.label_files(name):
+        if not dataset.storage.has_file(file):
+            yield Problem(LENGTH, name, f"{file} is missing")
+            continue
+        count = len(dataset.storage.read_text(file).replace(",", " ").split())
+        if count != len(boxes):
+            yield Problem(LENGTH, name, f"{file} holds {count} labels for {len(boxes)} boxes")
+
+
+def _hidden_problems(name: str, boxes: np.ndarray, seen: np.ndarray | None) -> Iterator[Problem]:
+    """Frames that the labels call visible and that have no box."""
+    empty = np.flatnonzero(seen & ~np.isfinite(boxes[:, 0])) if seen is not None else np.empty(0)
+    if len(empty):
+        yield Problem(NO_SIZE, name, f"{len(empty)} frames, for instance frame {empty[0]} (counted from 0)", len(empty))
+
+
+def _look_at(parts: _Parts, frames: Sequence[int], decode: bool) -> list[Problem]:
+    """Problems of the pictures of `frames` and of the boxes in them; one for each kind."""
+    found: dict[str, list[str]] = {}
+    for frame in frames:
+        file = parts.pictures[frame]
+        try:
+            size = decoded_size(parts.read(file, None), file) if decode else header_size(parts.read, file)
+        except UserError as error:
+            found.setdefault(UNREADABLE, []).append(str(error))
+            continue
+        except ValueError as error:
+            found.setdefault(DAMAGED, []).append(f"{file} ({error})")
+            continue
+        x, y, width, height = (float(value) for value in parts.boxes[frame])
+        if x + width <= 0 or y + height <= 0 or x >= size[0] or y >= size[1]:
+            found.setdefault(OUTSIDE, []).append(
+                f"{file} of {size[0]} x {size[1]} has the box {x:g},{y:g},{width:g},{height:g}")
+    return [Problem(kind, parts.name, details[0] + (f"; {len(details) - 1} more" if len(details) > 1 else ""),
+                    len(details)) for kind, details in found.items()]
+
+
+def header_size(read: Callable[[str, int | None], bytes], file: str) -> tuple[int, int]:
+    """Width and height of a picture from its header, of which only the first 64 KiB are read where that is enough.
+
+    Raises:
+        UserError: the file cannot be read or its header is no picture's.
+    """
+    for limit in (HEADER_BYTES, None):
+        data = read(file, limit)
+        with contextlib.suppress(ValueError, struct.error):
+            return _size_of(data)
+        if len(data) < HEADER_BYTES:
+            break
+    raise UserError(f"the header of {file} ({len(data)} bytes) is not that of a JPEG, PNG or BMP file; the file is "
+                    "damaged or no image")
+
+
+def _size_of(data: bytes) -> tuple[int, int]:
+    """Width and height; ValueError or struct.error where `data` is the start of no picture."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return struct.unpack_from(">II", data, 16)
+    if data.startswith(b"BM"):
+        width, height = struct.unpack_from("<ii", data, 18)
+        return width, abs(height)
+    height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+    return width, height
+
+
+def decoded_size(data: bytes, file: str) -> tuple[int, int]:
+    """Width and height of a picture after decoding it as the training does.
+
+    Raises:
+        UserError: it cannot be decoded.
+        ValueError: it can, but the decoder had to guess parts of it.
+    """
+    height, width, _ = decode_rgb(data, file).shape
+    if data.startswith(b"\xff\xd8") and simplejpeg.decode_jpeg_header(data)[2] != "CMYK":
+        simplejpeg.decode_jpeg(data, strict=True)
+    return width, height

@@ -1,0 +1,118 @@
+"""In which form a data set is there: folders, LMDB or zip archives."""
+
+import os
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lib.train.dataset.lmdb_archive import LmdbArchive, is_lmdb
+from lib.train.dataset.storage import ArchiveStorage, DirectoryStorage, Mount, Storage
+from lib.train.dataset.zip_archive import ZipArchive
+from lib.utils.errors import UserError
+
+FORMS = ("directory", "lmdb", "zip")
+LMDB_SUFFIX = "_lmdb"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a data set may lie.
+
+    Attributes:
+        dataset: name in the yaml.
+        field: the setting of lib/train/admin/local.py that holds the folder; '' where the yaml names it.
+        root: its value.
+        lmdb_field, lmdb: the same for the LMDB.
+        layout: what is expected in the folder.
+        inner: what the names in the LMDB start with.
+        parts: folders that may come as an LMDB <part>_lmdb or an archive <part>.zip of their own.
+        parted: whether the LMDB form has one LMDB for each part.
+    """
+
+    dataset: str
+    field: str
+    root: str
+    lmdb_field: str
+    lmdb: str
+    layout: str
+    inner: str = ""
+    parts: Collection[str] = ()
+    parted: bool = False
+
+    @classmethod
+    def of(cls, env: Any, dataset: str, field: str, lmdb_field: str, layout: str, **more: Any) -> "Place":
+        """With the values that the environment `env` has for the two fields."""
+        root, lmdb = (getattr(env, name, "") or "" for name in (field, lmdb_field))
+        return cls(dataset, field, root, lmdb_field, lmdb, layout, **more)
+
+    def nothing_found(self, storage: Storage) -> UserError:
+        """The error for a storage without a single sequence."""
+        return UserError(f"data set {self.dataset}: no sequence in {storage.root}. {self.how_to_set()}")
+
+    def how_to_set(self) -> str:
+        """How a user tells where the data set is, and what should be there."""
+        if not self.field:
+            return f"Expected {self.layout}"
+        return (f"Set {self.field} (for LMDB: {self.lmdb_field}) in lib/train/admin/local.py (written by "
+                f"tracking/create_default_local_file.py) or the environment variable "
+                f"COMPRESSTRACKER_{self.field.upper()}, or leave the data set out of DATASETS_NAME. Expected layout: "
+                f"{self.layout}")
+
+
+def open_storage(place: Place, form: str) -> Storage:
+    """The storage of a data set.
+
+    Args:
+        place: where it may lie.
+        form: "directory", "lmdb", "zip", or "auto" for the first of them that is there.
+
+    Raises:
+        UserError: it is not there in that form.
+    """
+    for candidate in FORMS if form == "auto" else (form,):
+        storage = _OPENERS[candidate](place)
+        if storage is not None:
+            return storage
+    root, lmdb = place.root or "(not set)", place.lmdb or "(not set)"
+    archives = f"zip archives {root}.zip or {os.path.join(root, '*.zip')}"
+    if form == "lmdb":
+        problem = f"no LMDB at {lmdb}; pack one with `python tracking/make_lmdb.py {place.dataset}`"
+    elif form == "zip":
+        problem = f"no {archives}"
+    else:
+        problem = f"no sequence in {root}" if os.path.isdir(root) else f"folder not found: {root}"
+        problem += f" (nor an LMDB at {lmdb}, nor {archives})" if form == "auto" else ""
+    raise UserError(f"data set {place.dataset}: {problem}. {place.how_to_set()}")
+
+
+def _directory(place: Place) -> Storage | None:
+    """The folder, if there is a folder in it (one with archives only is the zip form)."""
+    if not os.path.isdir(place.root):
+        return None
+    with os.scandir(place.root) as entries:
+        return DirectoryStorage(place.root) if any(entry.is_dir() for entry in entries) else None
+
+
+def _lmdb(place: Place) -> Storage | None:
+    if is_lmdb(place.lmdb):
+        return ArchiveStorage(place.lmdb, "lmdb", [Mount(LmdbArchive(place.lmdb), inner=place.inner)])
+    mounts = [Mount(LmdbArchive(path), outer=f"{part}/") for part in place.parts
+              if is_lmdb(path := os.path.join(place.lmdb, part + LMDB_SUFFIX))]
+    return ArchiveStorage(place.lmdb, "lmdb", mounts) if mounts else None
+
+
+def _zip(place: Place) -> Storage | None:
+    """<data set>.zip beside the data set's folder, or all archives in it."""
+    if not place.root:
+        return None
+    root = Path(place.root)
+    whole = root.with_name(root.name + ".zip")
+    if whole.is_file():
+        return ArchiveStorage(str(whole), "zip", [Mount(ZipArchive(whole, own_folder=root.name))])
+    mounts = [Mount(ZipArchive(path, part=path.stem if path.stem in place.parts else ""))
+              for path in sorted(root.glob("*.zip"))]
+    return ArchiveStorage(str(root), "zip", mounts) if mounts else None
+
+
+_OPENERS = {"directory": _directory, "lmdb": _lmdb, "zip": _zip}

@@ -1,0 +1,56 @@
+"""Work by several threads, and its progress."""
+
+import logging
+import threading
+
+import pytest
+
+from lib.utils.progress import progress
+from lib.utils.threads import AHEAD, map_in_threads
+
+
+def test_results_come_in_order_from_several_threads():
+    both = threading.Barrier(2, timeout=5)
+
+    def work(item):
+        if item < 2:
+            both.wait()  # passes only when two threads are at work
+        return -item
+
+    assert list(map_in_threads(work, range(100), 2)) == [-i for i in range(100)]
+    assert list(map_in_threads(work, [], 2)) == []
+
+
+def test_work_is_begun_only_a_little_ahead():
+    begun = []
+    results = map_in_threads(lambda item: begun.append(item), iter(range(1000)), 2)
+    next(results)
+    results.close()
+    assert len(begun) <= 2 * AHEAD
+
+
+def test_an_error_stands_in_its_place_and_ends_the_work():
+    begun = []
+
+    def work(item):
+        begun.append(item)
+        if item == 3:
+            raise ValueError("three")
+        return item
+
+    results = map_in_threads(work, range(1000), 2)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ValueError, match="three"):
+        next(results)
+    assert len(begun) <= 2 * AHEAD + 5
+
+
+def test_progress_passes_everything_on(monkeypatch, caplog, capsys):
+    monkeypatch.setattr("lib.utils.progress.LINE_EVERY", 0.0)
+    with caplog.at_level(logging.INFO):
+        assert list(progress(iter("abc"), 3, "letters", "read")) == ["a", "b", "c"]
+    assert [record.message for record in caplog.records] == [f"letters: {n} of 3 read" for n in (1, 2, 3)]
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    caplog.clear()
+    assert list(progress(iter("abc"), 3, "letters", "read")) == ["a", "b", "c"]
+    assert not caplog.records and "letters" in capsys.readouterr().err
