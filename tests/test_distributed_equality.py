@@ -78,6 +78,7 @@ def test_rows_of_the_parts_make_up_the_batch():
     assert parts[3] == [9, 11, 13, 15] and sorted(sum(parts, [])) == list(range(24))
     assert [plan.unit(rank, number) for number in range(3) for rank in range(2)] == list(range(6))
     assert list(plan.samples(1, 2)) == list(range(49, 72, 2))
+    assert (plan.steps(7), plan.steps(2)) == (2, 0)
     assert sum(parts[1::2], []) == [index - 48 for index in plan.samples(1, 2)]
 
 

@@ -31,6 +31,10 @@ class BatchPlan:
         """Parts of the batch."""
         return self.processes * self.accumulate
 
+    def steps(self, passes: int) -> int:
+        """Whole steps in so many passes of a process."""
+        return passes // self.accumulate
+
     def unit(self, rank: int, number: int) -> int:
         """Number of the part that process `rank` works on in its pass `number`."""
         return number * self.processes + rank

@@ -256,7 +256,7 @@ class _Run:
     @property
     def _steps(self) -> int:
         """Optimiser steps of an epoch."""
-        return len(self._train_loader) // self._batch.accumulate
+        return self._batch.steps(len(self._train_loader))
 
     def _restore(self, resume: str | Path) -> tuple[Position, Path | None]:
         """Where to start, and the state that it comes from (loaded into model, optimiser and scaler)."""

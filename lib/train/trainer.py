@@ -188,7 +188,7 @@ class Trainer:
 
     def _train_epoch(self, position: Position) -> bool:
         """Finish the epoch that `position` is in and save. False if stopped within it."""
-        epoch, steps, recipe = position.epoch + 1, self.steps_per_epoch, self._recipe
+        epoch, steps, recipe = position.epoch + 1, self._batch.steps(len(self._train_loader)), self._recipe
         self._actor.train()
         self._train_loader.set_epoch(epoch)
         batches = self._batches(self._train_loader, position.step, steps, self._batch.accumulate)
@@ -219,11 +219,6 @@ class Trainer:
         position.epoch, position.step, position.sums = epoch, 0, {}
         self._save(position)
         return not self._world.any(self._stop.requested)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimiser steps of an epoch."""
-        return len(self._train_loader) // self._batch.accumulate
 
     def train_step(self, parts: Sequence[dict], epoch: int, step: int, steps: int, sums: StatSums,
                    mark: Callable[[str], None] = lambda part: None) -> None:
