@@ -1,5 +1,6 @@
 """What trainings of the tiny configuration (fixture `train_arguments`) leave behind, and helpers to disturb them."""
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -10,6 +11,14 @@ from pathlib import Path
 import torch
 
 TWO = ("--mode", "multiple", "--nproc_per_node", "2")
+
+
+def load_train_script(root: Path):
+    """tracking/train.py as a module."""
+    spec = importlib.util.spec_from_file_location("train_script", root / "tracking" / "train.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def checkpoints(folder: Path) -> Path:
