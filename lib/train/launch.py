@@ -21,8 +21,8 @@ from lib.utils.errors import UserError
 logger = logging.getLogger(__name__)
 
 OWN_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
-"""Environment variable that gives every start of the processes a store of its own to meet in. Without it PyTorch's agent
-(2.11) keeps one over restarts, and a new process may read the address of one that is gone and wait for it in vain."""
+"""Environment variable that gives every start of the processes a store of its own to meet in. Without it the agent of
+PyTorch 2.11 keeps one over restarts, and a new process may read the address of one that is gone and wait in vain."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from lib.train.admin.pictures import prediction_picture
 from lib.train.data import build_loader
 from lib.train.distributed import World, join_world, wrap_model
 from lib.train.failures import TrainingInterrupted
+from lib.train.heartbeat import heartbeat
 from lib.train.schedule import build_learning_rate, build_optimizer
 from lib.train.state import (
     TrainingState,
@@ -119,7 +120,7 @@ def run_training(cfg: Config, save_dir: str | Path, *, resume: str | Path = "aut
             logger.info("%s", ALREADY_FINISHED.format(finished))
         return finished
     world, chosen = join_world(cfg.TRAIN.DEVICE if device == "auto" else device)
-    with _global_settings(cfg, chosen), StopRequest() as stop:
+    with _global_settings(cfg, chosen), StopRequest() as stop, heartbeat(world):
         run = _Run(cfg, paths, world, chosen, stop, sequences)
         try:
             run.execute(resume, log_to_console, use_wandb)
