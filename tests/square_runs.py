@@ -47,7 +47,7 @@ def run_log(folder: Path) -> str:
     return path.read_text() if path.is_file() else ""
 
 
-def wait_until(happened: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait_until(happened: Callable[[], bool], seconds: float = 120.0) -> None:
     """Wait for something, or fail."""
     deadline = time.monotonic() + seconds
     while not happened():

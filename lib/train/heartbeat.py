@@ -39,33 +39,43 @@ def heartbeat(world: World, environ: Mapping[str, str] = os.environ) -> Iterator
         return
     store = dist.TCPStore(environ["MASTER_ADDR"], int(environ["MASTER_PORT"]), is_master=False, wait_for_workers=False,
                           timeout=datetime.timedelta(seconds=BEAT))
-    over = threading.Event()
-    thread = threading.Thread(target=_beat, args=(store, world, over), name="heartbeat", daemon=True)
-    thread.start()
+    next_rank, over, signs = (world.rank + 1) % world.size, threading.Event(), [0]
+    talk = threading.Thread(target=_exchange, args=(store, world.rank, next_rank, over, signs), daemon=True)
+    judge = threading.Thread(target=_judge, args=(next_rank, over, signs), daemon=True)
+    talk.start()
+    judge.start()
     try:
         yield
     finally:
         over.set()
-        thread.join()
+        judge.join()
 
 
-def _beat(store: dist.Store, world: World, over: threading.Event) -> None:
-    """What the thread does."""
-    mine, other = (f"alive/{rank}" for rank in (world.rank, (world.rank + 1) % world.size))
-    seen, missed, began = 0, 0, False
-    while not over.wait(BEAT):
+def _exchange(store: dist.Store, rank: int, next_rank: int, over: threading.Event, signs: list[int]) -> None:
+    """Give signs of life, and count in `signs[0]` those of the next process; may hang where the store is lost."""
+    seen = 0
+    while True:
         try:
-            store.add(mine, 1)
-            now = store.add(other, 0)
+            store.add(f"alive/{rank}", 1)
+            now = store.add(f"alive/{next_rank}", 0)
         except dist.DistError as error:
             logger.debug("no word from the store: %s", error)
-            now = seen
-        began = began or now != seen
-        missed = 0 if now != seen else missed + 1
-        seen = now
-        if began and missed >= MISSED:
-            lost = UserError(f"process {(world.rank + 1) % world.size} gives no sign of life, its machine may be lost; "
-                             "run the same command again to go on from the last saved state")
-            record_failure(lost)
-            logger.error("%s", lost)
+        else:
+            signs[0] += now != seen
+            seen = now
+        if over.wait(BEAT):
+            return
+
+
+def _judge(next_rank: int, over: threading.Event, signs: list[int]) -> None:
+    """End this process when `signs[0]` stands still."""
+    seen, missed = 0, 0
+    while not over.wait(BEAT):
+        missed = 0 if signs[0] != seen else missed + 1
+        seen = signs[0]
+        if missed >= MISSED:
+            lost = UserError(f"process {next_rank} gives no sign of life: it hangs, or its machine or the first one is "
+                             "lost; run the same command again to go on from the last saved state")
+            if not record_failure(lost):
+                logger.error("%s", lost)
             os._exit(1)

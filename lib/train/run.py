@@ -187,6 +187,7 @@ class _Run:
         self._checksum = frozen_checksum(self._net)
         self._changes: list[str] = []
         self._best = -math.inf
+        self._log: RunLog  # while the run is executed
 
     def _loader(self, split: str) -> Loader:
         cfg = self._cfg
