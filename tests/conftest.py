@@ -1,6 +1,5 @@
 """Fixtures that all tests share."""
 
-import importlib.util
 import multiprocessing
 import os
 import pickle
@@ -12,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from square_runs import load_train_script
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -127,9 +127,7 @@ def train_arguments(square_config, tmp_path):
 @pytest.fixture
 def train_script(root, monkeypatch):
     """`train_script(arguments)`: run tracking/train.py's main in this process; gives its status."""
-    spec = importlib.util.spec_from_file_location("train_script", root / "tracking" / "train.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_train_script(root)
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_ERROR_FILE"):
         monkeypatch.delenv(name, raising=False)
 

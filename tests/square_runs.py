@@ -1,5 +1,6 @@
 """What trainings of the tiny configuration (fixture `train_arguments`) leave behind, and helpers to disturb them."""
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -10,6 +11,14 @@ from pathlib import Path
 import torch
 
 TWO = ("--mode", "multiple", "--nproc_per_node", "2")
+
+
+def load_train_script(root: Path):
+    """tracking/train.py as a module."""
+    spec = importlib.util.spec_from_file_location("train_script", root / "tracking" / "train.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def checkpoints(folder: Path) -> Path:
@@ -38,7 +47,7 @@ def run_log(folder: Path) -> str:
     return path.read_text() if path.is_file() else ""
 
 
-def wait_until(happened: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait_until(happened: Callable[[], bool], seconds: float = 120.0) -> None:
     """Wait for something, or fail."""
     deadline = time.monotonic() + seconds
     while not happened():

@@ -10,8 +10,11 @@ import time
 
 import pytest
 import torch
+import torch.distributed as dist
 from square_runs import TWO, alive, checkpoints, children, end, run_log, same, slim, wait_until
 
+from lib.train import heartbeat
+from lib.train.distributed import World
 from lib.train.failures import ERROR_FILE, end_with_launcher, record_failure, restarts_left
 from lib.train.state import newest_state
 from lib.train.trainer import Trainer
@@ -86,6 +89,36 @@ def test_a_killed_loader_worker_ends_the_run(train_script, train_arguments, monk
     with pytest.raises(RuntimeError, match="(?i)worker"):
         train_script(train_arguments(*LONG, "--set", "TRAIN.NUM_WORKER=1"))
     assert time.monotonic() - start < 30
+
+
+def test_a_process_that_hangs_ends_the_others():
+    """Two processes with a store between them; one stops without closing anything, as a machine without power."""
+    server = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(server.port)}
+
+    def work(rank, hangs):
+        heartbeat.BEAT = 0.1
+        with heartbeat.heartbeat(World(rank=rank, size=2), environment):
+            time.sleep(1)
+            if hangs:
+                os.kill(os.getpid(), signal.SIGSTOP)
+            time.sleep(2 if hangs is None else 20)
+
+    context = multiprocessing.get_context("fork")
+    healthy = [context.Process(target=work, args=(rank, None)) for rank in (0, 1)]
+    for process in healthy:
+        process.start()
+    for process in healthy:
+        process.join(20)
+    assert [process.exitcode for process in healthy] == [0, 0]
+
+    stopped, other = (context.Process(target=work, args=(rank, rank == 0)) for rank in (0, 1))
+    stopped.start()
+    other.start()
+    other.join(10)
+    assert other.exitcode == 1
+    stopped.kill()
+    stopped.join()
 
 
 @pytest.mark.parametrize("limit, file", [(100_000, "OSTrack_ep0002.pth.tar"), (300_000, "state_ep0002.pth")])

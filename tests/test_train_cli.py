@@ -3,13 +3,19 @@
 import logging
 import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 
 import pytest
 import torch
-from square_runs import TWO, checkpoints, same, slim
+from square_runs import TWO, checkpoints, end, load_train_script, same, slim, wait_until
+from torch.distributed.elastic.rendezvous.api import RendezvousTimeoutError
+from torch.distributed.run import parse_args as torchrun_arguments
 
-from lib.train.launch import launch
+from lib.config import load_config
+from lib.train.launch import Machines, launch
 from lib.train.state import newest_state
 from lib.train.trainer import Trainer
 from lib.utils.errors import UserError
@@ -122,3 +128,116 @@ def test_official_command_lines_are_understood(root, train_script, train_argumen
             "--nproc_per_node", "8", "--use_wandb", "0", "--distill", "0", "--script_prv", "x", "--config_prv", "y",
             "--script_teacher", "z", "--config_teacher", "z", "--use_lmdb", "1",
             "--set", "DATA.TRAIN.DATASETS_NAME=['LASOT']"))
+
+
+# ---------------------------------------------------------------- several machines
+
+def test_plain_torchrun_starts_a_run(train_arguments, root, tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+               str(root / "tracking" / "train.py"), "--mode", "single", *train_arguments("--set", "TRAIN.EPOCH=1")]
+    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True,
+                          text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "4 pairs per step (2 processes x 2 pairs)" in done.stderr and done.stderr.count("finished: ") == 1
+
+
+def test_two_machines_meet_by_themselves(start_training, train_arguments, tmp_path):
+    """Two launchers of one process each on this machine stand for two machines."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    line = train_arguments("--mode", "multi_node", "--world-size", "2", "--nproc_per_node", "1", "--rdzv_endpoint",
+                           f"localhost:{port}", "--max_restarts", "1", "--set", "TRAIN.EPOCH=1")
+    machines = [start_training(line) for _ in (1, 2)]
+    try:
+        reports = [machine.communicate(timeout=120)[1] for machine in machines]
+    finally:
+        for machine in machines:
+            end(machine)
+    assert [machine.returncode for machine in machines] == [0, 0], reports
+    assert "4 pairs per step (2 processes x 2 pairs)" in "".join(reports) and "".join(reports).count("finished: ") == 1
+
+
+@pytest.mark.parametrize("options, expected", [
+    ({}, {"min_nodes": 1, "max_nodes": 1, "rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0"}),
+    ({"least": 2, "most": 2, "endpoint": "10.0.0.1:20000", "number": 1},
+     {"min_nodes": 2, "max_nodes": 2, "rdzv_backend": "static", "rdzv_endpoint": "10.0.0.1:20000",
+      "rdzv_configs": {"rank": 1}}),
+    ({"least": 1, "most": 4, "endpoint": "host:29400", "run_id": "job7"},
+     {"min_nodes": 1, "max_nodes": 4, "rdzv_backend": "c10d", "rdzv_endpoint": "host:29400", "run_id": "job7",
+      "local_addr": None}),
+])
+def test_machines(options, expected):
+    found = Machines(**options).rendezvous()
+    assert {key: found[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize("options, message", [
+    (("--mode", "multi_node", "--world-size", "0"), "no number of machines"),
+    (("--mode", "multi_node", "--world-size", "3:2"), "no number of machines"),
+    (("--mode", "multi_node", "--world-size", "two"), "--world-size"),
+    (("--mode", "multi_node", "--world-size", "1:4"), "need --rdzv_endpoint"),
+    (("--mode", "multi_node", "--world-size", "2", "--max_restarts", "1"), "need --rdzv_endpoint"),
+    (("--mode", "multi_node", "--rdzv_endpoint", "nowhere"), "expected HOST:PORT"),
+    (("--mode", "multiple", "--rdzv_endpoint", "here:29400"), "--rdzv_endpoint needs --mode multi_node"),
+    (("--mode", "single", "--max_restarts", "1"), "--max_restarts"),
+    (("--mode", "multiple", "--max_restarts", "-1"), "--max_restarts"),
+    (("--mode", "multi_node", "--rdzv_endpoint", "here:29400", "--evaluate", "lasot"), "no machine is the first"),
+])
+def test_options_that_do_not_go_together(train_script, train_arguments, capsys, options, message):
+    with pytest.raises(SystemExit) as ended:
+        train_script(train_arguments(*options))
+    assert ended.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_machines_that_do_not_meet_say_where(monkeypatch):
+    def nobody(*_):
+        raise RendezvousTimeoutError("nobody came")
+
+    monkeypatch.setattr("lib.train.launch.launch_agent", nobody)
+    with pytest.raises(UserError, match=r"the 2 machines did not meet at host:1: nobody came; check .*--rdzv_endpoint"):
+        launch(["-c", "pass"], 1, Machines(2, 2, "host:1"))
+
+
+# ---------------------------------------------------------------- the Slurm script
+
+@pytest.fixture
+def slurm(root, tmp_path):
+    """`slurm(srun)`: start docs/slurm_train.sh where `srun` is that shell script, and `scontrol` notes its calls."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+
+    def write(name, text):
+        (folder / name).write_text(f"#!/bin/bash\n{text}\n")
+        (folder / name).chmod(0o755)
+
+    def run(srun):
+        write("srun", srun)
+        write("scontrol", f'echo "$@" >> {tmp_path}/scontrol; [ "$1" = show ] && printf "node7\\nnode8\\n"; true')
+        environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "SLURM_JOB_NODELIST": "node[7-8]",
+                       "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_ID": "123"}
+        return subprocess.Popen(["bash", str(root / "docs" / "slurm_train.sh")], cwd=tmp_path, env=environment)
+    return run
+
+
+def test_slurm_script_is_understood_by_torchrun_and_the_script(slurm, root, tmp_path, monkeypatch):
+    assert slurm(f'printf "%s\\n" "$@" > {tmp_path}/words; exit 5').wait(20) == 5
+    words = (tmp_path / "words").read_text().splitlines()
+    assert words[1] == "torchrun"
+    options = torchrun_arguments(words[2:])
+    assert (options.nnodes, options.rdzv_endpoint, options.rdzv_id) == ("2", "node7:29400", "123-0")
+    assert options.rdzv_backend == "c10d" and options.max_restarts == 3 and options.nproc_per_node == "8"
+    assert (root / options.training_script).is_file()
+    script = load_train_script(root).parse_arguments(options.training_script_args)
+    assert script.mode == "single" and load_config(script.script, script.config).name == script.config
+    assert "requeue" not in (tmp_path / "scontrol").read_text()
+
+
+def test_slurm_script_passes_the_signal_on_and_queues_again(slurm, tmp_path):
+    job = slurm(f'trap "echo saved > {tmp_path}/saved; exit 143" TERM; touch {tmp_path}/started; '
+                'for i in {1..200}; do sleep 0.1; done')
+    wait_until((tmp_path / "started").exists)
+    job.terminate()
+    assert job.wait(20) == 0
+    assert (tmp_path / "saved").read_text() == "saved\n"
+    assert (tmp_path / "scontrol").read_text().splitlines()[-1] == "requeue 123"

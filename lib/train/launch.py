@@ -76,7 +76,6 @@ def launch(command: Sequence[str], processes: int, machines: Machines | None = N
     """
     machines = machines or Machines()
     _silence_agent()
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP suspects unused parameters where a draw uses them all
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     os.environ[OWN_STORE] = "1"
     config = LaunchConfig(nproc_per_node=processes, max_restarts=restarts, monitor_interval=0.2,

@@ -21,6 +21,7 @@ from lib.train.batch import BatchPlan, describe_rule, plan_batch
 from lib.train.data import build_loader
 from lib.train.distributed import World, join_world
 from lib.train.failures import TrainingInterrupted
+from lib.train.heartbeat import heartbeat
 from lib.train.learner import build_learner
 from lib.train.speed import matmul_precision
 from lib.train.state import (
@@ -123,7 +124,7 @@ def run_training(cfg: Config, save_dir: str | Path, *, resume: str | Path = "aut
             logger.info("%s", ALREADY_FINISHED.format(finished))
         return finished
     world, chosen = join_world(cfg.TRAIN.DEVICE if device == "auto" else device)
-    with _global_settings(cfg, chosen), matmul_precision(cfg, chosen), StopRequest() as stop:
+    with _global_settings(cfg, chosen), matmul_precision(cfg, chosen), StopRequest() as stop, heartbeat(world):
         run = _Run(cfg, paths, world, chosen, stop, sequences)
         try:
             run.execute(resume, log_to_console, use_wandb)
@@ -202,6 +203,7 @@ class _Run:
         self._checksum = frozen_checksum(self._net)
         self._changes: list[str] = []
         self._best = -math.inf
+        self._log: RunLog  # while the run is executed
 
     def _loader(self, split: str) -> Loader:
         cfg = self._cfg
