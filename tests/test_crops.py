@@ -143,8 +143,8 @@ def test_a_draw_beyond_what_is_stored_is_drawn_again(data):
 def test_large_targets_are_stored_at_the_crops_scale(data):
     """A stored picture has the density of an unjittered crop, and no side above the limit."""
     write_boxes(data, *["20,10,60,44"] * FRAMES)  # 64 pixels of the search crop show 4 * sqrt(60 * 44) of the frame's
-    for limit, side in ((640, 30), (20, 20)):
-        folder = pack(data, max_side=limit)
+    for density, limit, side in ((1.0, 640, 30), (1.0, 20, 20), (2.0, 640, 60), (9.0, 640, 96)):
+        folder = pack(data, density=density, max_side=limit)
         record = opened(data).record(0, 0)
         stored = cv2.imdecode(np.frombuffer(opened(data).encoded(record, "search"), np.uint8), 1)
         assert record["search"]["width"] == 96 and stored.shape[1] == side
@@ -339,7 +339,8 @@ def test_script_refuses_strides(data, script, words, complaint):
         script("--datasets", data.name, *words)
 
 
-@pytest.mark.parametrize("words", [["--quality", "0"], ["--quantile", "1"], ["--max_side", "3"], ["--workers", "-1"]])
+@pytest.mark.parametrize("words", [["--quality", "0"], ["--quantile", "1"], ["--max_side", "3"], ["--workers", "-1"],
+                                   ["--density", "0"]])
 def test_script_refuses_numbers_out_of_range(script, words, capsys):
     with pytest.raises(SystemExit):
         script(*words)
