@@ -33,8 +33,8 @@ def parse_arguments() -> argparse.Namespace:
                         help="share of the jittered crops that is held whole; the rest is drawn again (default: "
                              "%(default)s)")
     parser.add_argument("--density", type=float, default=1.0,
-                        help="pixels stored per pixel of an unjittered crop: nearer to whole frames, but larger "
-                             "(default: %(default)s)")
+                        help="stored pixels per pixel of an unjittered crop: higher is nearer to whole frames, but "
+                             "larger (default: %(default)s)")
     parser.add_argument("--max_side", type=int, default=960,
                         help="longest side of a stored picture in pixels (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1,

@@ -32,6 +32,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="rounds of every loader (default: %(default)s)")
     parser.add_argument("--work_dir", metavar="FOLDER",
                         help="keep rendered frames and packed crops there (default: a folder that is removed)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=0,
+                        help="also measure whole loaders with so many workers (default: none)")
     parser.add_argument("--json", metavar="FILE", help="write the report there too")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
                         help="override a key of the configuration; repeatable")
@@ -45,7 +48,7 @@ def main() -> None:
     cfg = load_config(args.script, args.config, args.overrides)
     report = profile_loader(cfg, frames=args.frames, count=args.count, width=args.frame_size[0],
                             height=args.frame_size[1], kilobytes=args.kilobytes, pairs=args.pairs,
-                            rounds=args.rounds, work_dir=args.work_dir)
+                            rounds=args.rounds, work_dir=args.work_dir, device=args.device, workers=args.workers)
     print(report_text(report))
     if args.json:
         write_text(Path(args.json).expanduser(), json.dumps(report, indent=2) + "\n")
