@@ -161,6 +161,18 @@ def test_images_with_one_object_each(tmp_path, monkeypatch):
     assert set(found[0]["dataset"]) == {"coco"} and len(found) == 6
 
 
+def test_images_that_are_not_stored_are_not_drawn(tmp_path, monkeypatch):
+    monkeypatch.setenv("COMPRESSTRACKER_CROPS_DIR", str(tmp_path / "crops"))
+    root = trees.coco(tmp_path / "coco")
+    (root / "images" / "train2017" / "000000000009.jpg").write_bytes(b"broken")
+    dataset = build_dataset("COCO17", SimpleNamespace(coco_dir=str(root)))
+    Packing(Recipe("COCO17", TEMPLATE, SEARCH), dataset, tmp_path / "crops").run(0, 0.01)
+    packed = open_packed("COCO17", tmp_path / "crops", (TEMPLATE, SEARCH))
+    assert len(dataset) == 2 and len(packed) == 1
+    assert packed.annotation(0).boxes.tolist() == [[40, 20, 8, 9]] and packed.record(0, 0)["sequence"] == 1
+    assert len(batches(configuration(None, names=["COCO17"], LOADER="crops"))) == 6
+
+
 def test_packing_goes_on_where_it_was_interrupted(data, monkeypatch, caplog):
     monkeypatch.setattr(packing_module, "PART_FRAMES", 10)
     whole = packing(data)
@@ -322,7 +334,7 @@ def script(root, monkeypatch):
 def test_script_packs_what_training_then_reads(data, script, caplog):
     with caplog.at_level(logging.INFO):
         script("--datasets", data.name, "--estimate")
-        assert "46 frames, about 0.0 GB" in caplog.text and not data.crops.exists()
+        assert "46 frames, about 0.00 GB" in caplog.text and not data.crops.exists()
         script("--datasets", data.name, "--workers", "0", "--stride", f"{data.name}=2")
     manifest = json.loads((data.crops / data.name / MANIFEST).read_text())
     assert manifest["stride"] == 2 and manifest["views"]["search"]["size"] == 256

@@ -81,7 +81,7 @@ def main() -> None:
                         max_side=args.max_side)
         packing = Packing(recipe, build_dataset(name, env), env.crops_dir)
         if args.estimate:
-            logger.info("%s: %d frames, about %.1f GB in %s", name, packing.frames, packing.estimate() / 1e9,
+            logger.info("%s: %d frames, about %.2f GB in %s", name, packing.frames, packing.estimate() / 1e9,
                         packing.folder)
         else:
             packing.run(args.workers, cfg.DATA.MAX_UNREADABLE)

@@ -82,8 +82,12 @@ class PackedDataset:
         self.folder = folder
         self.name: str = manifest["name"]
         self.is_video: bool = manifest["is_video"]
-        self._lengths, self._records = (_mapped(folder / name) for name in (LENGTHS, INDEX))
-        self._first = np.searchsorted(self._records["sequence"], np.arange(len(self._lengths) + 1))
+        self._records = _mapped(folder / INDEX)
+        if self.is_video:
+            self._lengths = _mapped(folder / LENGTHS)
+            self._first = np.searchsorted(self._records["sequence"], np.arange(len(self._lengths) + 1))
+        else:  # the sampler draws images without a look at them, so that only stored ones may be there
+            self._lengths, self._first = np.ones(len(self._records), np.int32), np.arange(len(self._records) + 1)
         self._parts = [np.memmap(folder / part_name(number), np.uint8, "r") if size else np.empty(0, np.uint8)
                        for number, size in enumerate(manifest["parts"])]
         self._last: tuple[int, Annotation] | None = None

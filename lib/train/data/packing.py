@@ -191,7 +191,7 @@ class Packing:
         self.folder.mkdir(parents=True, exist_ok=True)
         there = sum(file.stat().st_size for file in self.folder.iterdir())
         need, free = self.estimate() - there, shutil.disk_usage(self.folder).free
-        logger.info("%s: %d frames in %d parts, about %.1f GB in %s (%.1f GB free)", self.recipe.dataset, self.frames,
+        logger.info("%s: %d frames in %d parts, about %.2f GB in %s (%.1f GB free)", self.recipe.dataset, self.frames,
                     len(self._plan), (need + there) / 1e9, self.folder, free / 1e9)
         if need * _SPARE > free:
             raise UserError(f"packing {self.recipe.dataset} needs about {need / 1e9:.1f} GB in {self.folder}, where "
@@ -254,7 +254,7 @@ class Packing:
         scale = min(1.0, self.recipe.density * crop_scale, self.recipe.max_side / max(width, height))
         if scale < 1:
             target = max(1, round(width * scale)), max(1, round(height * scale))
-            pixels = cv2.resize(pixels, target, interpolation=cv2.INTER_AREA)
+            pixels = cv2.resize(pixels, target)  # as crops are reduced: pixels skipped, not averaged
         return simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), self.recipe.quality, "RGB", "420")
 
     def _finish(self) -> Path:
