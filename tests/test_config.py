@@ -303,6 +303,8 @@ def test_a_wrong_override_is_an_error(load, text, words):
     ("ostrack", CE, ["MODEL.BACKBONE.STRIDE=10"], ["IMG_SIZE is 224"]),
     ("ostrack", CE, ["DATA.TRAIN.DATASETS_NAME=[LASOT]"], ["has 1 entries", "DATASETS_RATIO 4"]),
     ("ostrack", CE, ["DATA.VAL.DATASETS_RATIO=[0]"], ["above 0"]),
+    ("ostrack", CE, ["DATA.SCALED_DECODE=true", "DATA.LOADER=crops"], ["LOADER crops", "use LOADER frames"]),
+    ("ostrack", CE, ["DATA.SCALED_DECODE=true", "DATA.DECODER=opencv"], ["DECODER opencv"]),
     ("ostrack", CE, ["TRAIN.SCHEDULER.TYPE=Mstep"], ["MILESTONES is empty"]),
     ("ostrack", CE, ["TRAIN.SCHEDULER.MILESTONES=[20, 10]"], ["rising"]),
     ("ostrack", CE, ["TRAIN.EPOCH=1", "TRAIN.WARMUP_EPOCH=1.5"], ["TRAIN.WARMUP_EPOCH is 1.5"]),

@@ -143,8 +143,8 @@ def test_a_draw_beyond_what_is_stored_is_drawn_again(data):
 def test_large_targets_are_stored_at_the_crops_scale(data):
     """A stored picture has the density of an unjittered crop, and no side above the limit."""
     write_boxes(data, *["20,10,60,44"] * FRAMES)  # 64 pixels of the search crop show 4 * sqrt(60 * 44) of the frame's
-    for limit, side in ((640, 30), (20, 20)):
-        folder = pack(data, max_side=limit)
+    for density, limit, side in ((1.0, 640, 30), (1.0, 20, 20), (2.0, 640, 60), (9.0, 640, 96)):
+        folder = pack(data, density=density, max_side=limit)
         record = opened(data).record(0, 0)
         stored = cv2.imdecode(np.frombuffer(opened(data).encoded(record, "search"), np.uint8), 1)
         assert record["search"]["width"] == 96 and stored.shape[1] == side
@@ -159,6 +159,18 @@ def test_images_with_one_object_each(tmp_path, monkeypatch):
     Packing(Recipe("COCO17", TEMPLATE, SEARCH, stride=5), dataset, tmp_path / "crops").run(0, 0.01)
     found = batches(configuration(None, names=["COCO17"], LOADER="crops"))
     assert set(found[0]["dataset"]) == {"coco"} and len(found) == 6
+
+
+def test_images_that_are_not_stored_are_not_drawn(tmp_path, monkeypatch):
+    monkeypatch.setenv("COMPRESSTRACKER_CROPS_DIR", str(tmp_path / "crops"))
+    root = trees.coco(tmp_path / "coco")
+    (root / "images" / "train2017" / "000000000009.jpg").write_bytes(b"broken")
+    dataset = build_dataset("COCO17", SimpleNamespace(coco_dir=str(root)))
+    Packing(Recipe("COCO17", TEMPLATE, SEARCH), dataset, tmp_path / "crops").run(0, 0.01)
+    packed = open_packed("COCO17", tmp_path / "crops", (TEMPLATE, SEARCH))
+    assert len(dataset) == 2 and len(packed) == 1
+    assert packed.annotation(0).boxes.tolist() == [[40, 20, 8, 9]] and packed.record(0, 0)["sequence"] == 1
+    assert len(batches(configuration(None, names=["COCO17"], LOADER="crops"))) == 6
 
 
 def test_packing_goes_on_where_it_was_interrupted(data, monkeypatch, caplog):
@@ -322,7 +334,7 @@ def script(root, monkeypatch):
 def test_script_packs_what_training_then_reads(data, script, caplog):
     with caplog.at_level(logging.INFO):
         script("--datasets", data.name, "--estimate")
-        assert "46 frames, about 0.0 GB" in caplog.text and not data.crops.exists()
+        assert "46 frames, about 0.00 GB" in caplog.text and not data.crops.exists()
         script("--datasets", data.name, "--workers", "0", "--stride", f"{data.name}=2")
     manifest = json.loads((data.crops / data.name / MANIFEST).read_text())
     assert manifest["stride"] == 2 and manifest["views"]["search"]["size"] == 256
@@ -339,7 +351,8 @@ def test_script_refuses_strides(data, script, words, complaint):
         script("--datasets", data.name, *words)
 
 
-@pytest.mark.parametrize("words", [["--quality", "0"], ["--quantile", "1"], ["--max_side", "3"], ["--workers", "-1"]])
+@pytest.mark.parametrize("words", [["--quality", "0"], ["--quantile", "1"], ["--max_side", "3"], ["--workers", "-1"],
+                                   ["--density", "0"]])
 def test_script_refuses_numbers_out_of_range(script, words, capsys):
     with pytest.raises(SystemExit):
         script(*words)

@@ -112,3 +112,19 @@ def test_damaged_bytes_are_undecodable():
     batch = {"data": image, "frames": torch.tensor([[0, 8, 8, len(image)]]), "squares": batch["squares"]}
     with pytest.raises(Undecodable, match=r"8 x 8 pixels came out on cpu as \(3, 8, 16\)"):
         DevicePixels(8, 8).crops(batch, CPU)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
+@pytest.mark.parametrize(("kind", "num_workers"), [("process", 0), ("process", 2), ("thread", 2)])
+def test_on_cuda_the_batches_are_the_same(tmp_path, kind, num_workers):
+    """Copied ahead on a stream of its own, or decoded by nvJPEG."""
+    root = trees.got10k(tmp_path, sequences=2)
+    for loader_name, tolerance in (("frames", 1e-3), ("gpu", 40)):
+        cfg = configuration(root, kind=kind, LOADER=loader_name)
+        cfg.TRAIN.DEVICE = "cuda"
+        loader = build_loader(cfg, "train", seed=1, batch_size=4, num_workers=num_workers)
+        for _ in range(2):  # the copies begin ahead as soon as the device is known
+            found = [{key: value.cpu() if isinstance(value, torch.Tensor) else value
+                      for key, value in loader.to_device(batch, torch.device("cuda")).items()} for batch in loader]
+            largest, mean = levels(batches(configuration(root)), found)
+            assert len(found) == 6 and largest <= tolerance and mean < 1

@@ -32,7 +32,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--quantile", type=float, default=0.99,
                         help="share of the jittered crops that is held whole; the rest is drawn again (default: "
                              "%(default)s)")
-    parser.add_argument("--max_side", type=int, default=640,
+    parser.add_argument("--density", type=float, default=1.0,
+                        help="stored pixels per pixel of an unjittered crop: higher is nearer to whole frames, but "
+                             "larger (default: %(default)s)")
+    parser.add_argument("--max_side", type=int, default=960,
                         help="longest side of a stored picture in pixels (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1,
                         help="processes; 0 works in this one (default: one per core)")
@@ -43,6 +46,8 @@ def parse_arguments() -> argparse.Namespace:
     for name, low, high in (("quality", 1, 100), ("max_side", 16, 65500), ("workers", 0, 1024)):
         if not low <= getattr(args, name) <= high:
             parser.error(f"--{name} is {getattr(args, name)}; it must be {low} to {high}")
+    if not args.density > 0:
+        parser.error(f"--density is {args.density:g}; it must be positive")
     if not 0 < args.quantile < 1:
         parser.error(f"--quantile is {args.quantile:g}; it must lie between 0 and 1")
     return args
@@ -72,10 +77,10 @@ def main() -> None:
     stride, env = strides(args.stride, datasets), env_settings()
     for name in datasets:
         recipe = Recipe(name, View.of(cfg.DATA.TEMPLATE), View.of(cfg.DATA.SEARCH), quantile=args.quantile,
-                        stride=stride[name], quality=args.quality, max_side=args.max_side)
+                        stride=stride[name], quality=args.quality, density=args.density, max_side=args.max_side)
         packing = Packing(recipe, build_dataset(name, env, cfg.DATA.STORAGE), env.crops_dir)
         if args.estimate:
-            logger.info("%s: %d frames, about %.1f GB in %s", name, packing.frames, packing.estimate() / 1e9,
+            logger.info("%s: %d frames, about %.2f GB in %s", name, packing.frames, packing.estimate() / 1e9,
                         packing.folder)
         else:
             packing.run(args.workers, cfg.DATA.MAX_UNREADABLE)

@@ -25,6 +25,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="rounds of every way (default: 3; 5 with --loader)")
     parser.add_argument("--work_dir", metavar="FOLDER",
                         help="keep rendered frames and packed crops there (default: a folder that is removed)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write the report there too")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
                         help="override a key of the configuration, such as TRAIN.AMP=true; repeatable")
@@ -34,7 +35,6 @@ def parse_arguments() -> argparse.Namespace:
                            "configuration's own data sets; or a folder of sequences (default: %(default)s)")
     step.add_argument("--no-plain", action="store_true", help="leave the plain way out: float32, attention written "
                       "out, and the loader of the OSTrack family")
-    step.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     step.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's)")
     step.add_argument("--steps", type=int, help="timed steps of a round (default: 3 on CPU, 40 on CUDA)")
     step.add_argument("--warmup", type=int, help="steps of a round before those (default: 1 on CPU, 10 on CUDA)")
@@ -48,6 +48,8 @@ def parse_arguments() -> argparse.Namespace:
                         help="of the rendered frames (default: 1280 720)")
     loader.add_argument("--kilobytes", type=int, default=370, help="of a rendered frame's file (default: %(default)s)")
     loader.add_argument("--pairs", type=int, default=64, help="pairs of a round (default: %(default)s)")
+    loader.add_argument("--workers", type=int, default=0,
+                        help="also measure whole loaders with so many workers (default: none)")
     return parser.parse_args()
 
 
@@ -59,7 +61,8 @@ def main() -> None:
 
         report = loader.profile_loader(cfg, frames=args.frames, count=args.count, width=args.frame_size[0],
                                        height=args.frame_size[1], kilobytes=args.kilobytes, pairs=args.pairs,
-                                       rounds=args.rounds or 5, work_dir=args.work_dir)
+                                       rounds=args.rounds or 5, work_dir=args.work_dir, device=args.device,
+                                       workers=args.workers)
         text = loader.report_text(report)
     else:
         from lib.train.profiling import step

@@ -27,7 +27,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lib.config import FOLDER_PREFIX
 from lib.train.data.decode import Picture, open_picture
 from lib.train.data.pixels import VIEWS, CropPixels, cut, moved, turned, unreadable
 from lib.train.data.processing import Shot, View
@@ -63,10 +62,11 @@ def part_name(number: int) -> str:
 
 def folder_of(crops_dir: str | Path, dataset: str) -> Path:
     """The folder of the packed crops of a data set by its name in DATASETS_NAME."""
-    if not dataset.startswith(FOLDER_PREFIX):
+    kind, mark, place = dataset.partition(":")
+    if not mark:
         return Path(crops_dir) / dataset
-    last = re.sub(r"\W+", "_", Path(dataset.removeprefix(FOLDER_PREFIX)).name)
-    return Path(crops_dir) / f"folder-{last}-{hashlib.sha1(dataset.encode()).hexdigest()[:8]}"
+    last = re.sub(r"\W+", "_", Path(place).name)
+    return Path(crops_dir) / f"{kind.lower()}-{last}-{hashlib.sha1(dataset.encode()).hexdigest()[:8]}"
 
 
 class PackedDataset:
@@ -82,14 +82,22 @@ class PackedDataset:
         self.folder = folder
         self.name: str = manifest["name"]
         self.is_video: bool = manifest["is_video"]
-        self._lengths, self._records = (_mapped(folder / name) for name in (LENGTHS, INDEX))
-        self._first = np.searchsorted(self._records["sequence"], np.arange(len(self._lengths) + 1))
+        self._records = _mapped(folder / INDEX)
+        if self.is_video:
+            self._lengths = _mapped(folder / LENGTHS)
+            self._first = np.searchsorted(self._records["sequence"], np.arange(len(self._lengths) + 1))
+        else:  # the sampler draws images without a look at them, so that only stored ones may be there
+            self._lengths, self._first = np.ones(len(self._records), np.int32), np.arange(len(self._records) + 1)
         self._parts = [np.memmap(folder / part_name(number), np.uint8, "r") if size else np.empty(0, np.uint8)
                        for number, size in enumerate(manifest["parts"])]
         self._last: tuple[int, Annotation] | None = None
 
     def __len__(self) -> int:
         return len(self._lengths)
+
+    def counts(self) -> tuple[np.ndarray, np.ndarray]:
+        """(S,) frames of each sequence and (S,) stored ones."""
+        return np.asarray(self._lengths), np.diff(self._first)
 
     def annotation(self, sequence: int) -> Annotation:
         """The boxes of the stored frames of a sequence; NaN in the others."""

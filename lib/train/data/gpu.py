@@ -48,9 +48,6 @@ class DevicePixels(FramePixels):
 
     uploads = False
 
-    def __init__(self, template_size: int, search_size: int, decoder: str = "auto"):
-        super().__init__(template_size, search_size, decoder)
-
     def make(self, frames: Sequence[Picture], shots: Sequence[Shot]) -> tuple[list[_Frame], list[Shot], list[int]]:
         if frames[0] is frames[1]:
             frame, placed = _pack(frames[0], shots)

@@ -183,7 +183,7 @@ class Loader:
             logger.warning("%s; its batch is made from frames on the CPU", error)
             pairs = pairs.exact()
             batch = pairs.batch(batch["keys"])
-            self._count(batch)
+            self._count(batch.pop("failures"), 0)
             crops = pairs.pixels.crops(batch, device)
         numbers = to_device(batch["numbers"], device)
         gains = numbers[:, 8:].unbind(1) or (None, None)
@@ -210,17 +210,17 @@ class Loader:
     def _received(self) -> Iterator[dict[str, Any]]:
         """The workers' batches, their failures logged once per file and counted."""
         for batch in self._batches:
-            self._count(batch)
+            self._count(batch.pop("failures"), len(batch["dataset"]))
             yield batch
 
-    def _count(self, batch: dict[str, Any]) -> None:
-        failures = batch.pop("failures")
+    def _count(self, failures: Sequence[tuple[str, str]], pairs: int) -> None:
+        """Log unreadable files, once each, and raise where they are too many for the draws of so many more `pairs`."""
         for file, message in failures:
             if file not in self._unreadable:
                 self._unreadable.add(file)
                 logger.warning("%s; another pair is drawn instead", message)
         self.replaced += len(failures)
-        self._draws += len(batch["dataset"]) + len(failures)
+        self._draws += pairs + len(failures)
         if too_many(self.replaced, self._draws, self._max_unreadable):
             raise UserError(
                 f"{self.replaced} of {self._draws} draws ({self.replaced / self._draws:.1%}) had an image that cannot "
@@ -295,7 +295,7 @@ def build_pixels(cfg: Any) -> Pixels:
     if data.LOADER == "crops":
         return PackedPixels(*sizes)
     if data.LOADER == "gpu":
-        return DevicePixels(*sizes, decoder=data.DECODER)
+        return DevicePixels(*sizes)
     return FramePixels(*sizes, decoder=data.DECODER, scaled=data.SCALED_DECODE)
 
 

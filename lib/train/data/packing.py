@@ -49,6 +49,7 @@ class Recipe:
         quantile: share of the jittered squares that is held whole.
         stride: every stride-th frame of a video is stored.
         quality: of the JPEG files, 1 to 100.
+        density: pixels stored per pixel of an unjittered crop; frames are never enlarged.
         max_side: longest side of a stored picture in pixels.
     """
 
@@ -58,7 +59,8 @@ class Recipe:
     quantile: float = 0.99
     stride: int = 1
     quality: int = 95
-    max_side: int = 640
+    density: float = 1.0
+    max_side: int = 960
 
     def to_dict(self) -> dict:
         """For JSON."""
@@ -91,14 +93,22 @@ class Packing:
 
     def estimate(self) -> int:
         """Bytes that all crops will take, from a few frames spread over the data set."""
-        every = [(sequence, int(frame)) for part in self._plan for sequence, frames in part for frame in frames]
-        sizes = [sum(len(data) for _, data in pictures)
-                 for place in every[:: max(1, len(every) // ESTIMATE_FRAMES)]
-                 if (pictures := self._pictures_or_none(*place)) is not None]
+        planned = [(sequence, frames) for part in self._plan for sequence, frames in part]
+        ends = np.cumsum([len(frames) for _, frames in planned])
+        chosen = np.arange(0, self.frames, max(1, self.frames // ESTIMATE_FRAMES))
+        sizes = []
+        for position, number in zip(chosen, np.searchsorted(ends, chosen, side="right"), strict=True):
+            sequence, frames = planned[number]
+            try:
+                pictures = self._pictures(sequence, int(frames[position - ends[number]]))[1]
+            except Unreadable:
+                continue
+            if pictures is not None:
+                sizes.append(sum(len(data) for _, data in pictures))
         if not sizes:
-            raise UserError(f"data set {self.recipe.dataset}: none of {min(len(every), ESTIMATE_FRAMES)} frames tried "
-                            "can be read; check the data set")
-        return round(np.mean(sizes) * len(every) + RECORD.itemsize * len(every))
+            raise UserError(f"data set {self.recipe.dataset}: none of {len(chosen)} frames tried can be packed; check "
+                            "the data set")
+        return round((np.mean(sizes) + RECORD.itemsize) * self.frames)
 
     def run(self, workers: int, max_unreadable: float) -> Path:
         """Pack, or go on with a packing that was interrupted. Returns the folder.
@@ -150,7 +160,7 @@ class Packing:
         for sequence in range(len(self._dataset)):
             visible = self._dataset.annotation(sequence).visible
             self._lengths[sequence] = len(visible)
-            frames = np.flatnonzero(visible)
+            frames = np.flatnonzero(visible).astype(np.int32)
             if self._dataset.is_video:
                 frames = frames[frames % self.recipe.stride == 0]
             if count >= PART_FRAMES:
@@ -181,7 +191,7 @@ class Packing:
         self.folder.mkdir(parents=True, exist_ok=True)
         there = sum(file.stat().st_size for file in self.folder.iterdir())
         need, free = self.estimate() - there, shutil.disk_usage(self.folder).free
-        logger.info("%s: %d frames in %d parts, about %.1f GB in %s (%.1f GB free)", self.recipe.dataset, self.frames,
+        logger.info("%s: %d frames in %d parts, about %.2f GB in %s (%.1f GB free)", self.recipe.dataset, self.frames,
                     len(self._plan), (need + there) / 1e9, self.folder, free / 1e9)
         if need * _SPARE > free:
             raise UserError(f"packing {self.recipe.dataset} needs about {need / 1e9:.1f} GB in {self.folder}, where "
@@ -219,12 +229,6 @@ class Packing:
             np.save(file, np.array(records, RECORD))
         return number, failures
 
-    def _pictures_or_none(self, sequence: int, frame: int) -> list | None:
-        try:
-            return self._pictures(sequence, frame)[1]
-        except Unreadable:
-            return None
-
     def _pictures(self, sequence: int, frame: int
                   ) -> tuple[tuple[int, int], list[tuple[tuple[int, int, int, int], bytes]] | None]:
         """Size of a frame, and for each view its place in it and the encoded picture; None where the target lies
@@ -246,11 +250,11 @@ class Packing:
     def _encode(self, pixels: np.ndarray, view: View, box: np.ndarray) -> bytes:
         """A JPEG file of a place's pixels, at the scale of the crop of an unjittered box or at their own."""
         height, width = pixels.shape[:2]
-        mean_side = math.sqrt(float(box[2]) * float(box[3]))
-        scale = min(1.0, view.size / (view.factor * mean_side), self.recipe.max_side / max(width, height))
+        crop_scale = view.size / (view.factor * math.sqrt(float(box[2]) * float(box[3])))
+        scale = min(1.0, self.recipe.density * crop_scale, self.recipe.max_side / max(width, height))
         if scale < 1:
             target = max(1, round(width * scale)), max(1, round(height * scale))
-            pixels = cv2.resize(pixels, target, interpolation=cv2.INTER_AREA)
+            pixels = cv2.resize(pixels, target)  # as crops are reduced: pixels skipped, not averaged
         return simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), self.recipe.quality, "RGB", "420")
 
     def _finish(self) -> Path:
@@ -266,7 +270,8 @@ class Packing:
             "format": FORMAT, "dataset": recipe.dataset, "name": self._dataset.name,
             "is_video": self._dataset.is_video, "sequences": len(self._lengths), "frames": len(records),
             "left_out": self.frames - len(records), "bytes": sum(parts), "parts": parts, "stride": recipe.stride,
-            "quality": recipe.quality, "max_side": recipe.max_side, "quantile": recipe.quantile,
+            "quality": recipe.quality, "density": recipe.density, "max_side": recipe.max_side,
+            "quantile": recipe.quantile,
             "views": {name: view._asdict() for name, view, _ in self._views},
             "cover": {name: round(covered, 4) for name, _, covered in self._views},
         }

@@ -24,21 +24,24 @@ from torch import Tensor
 from lib.config import FOLDER_PREFIX, Config
 from lib.train.data.crops import PackedPixels, open_packed
 from lib.train.data.decode import Picture, find_turbojpeg
-from lib.train.data.device import Normaliser
+from lib.train.data.device import Normaliser, to_device
 from lib.train.data.gpu import DevicePixels
-from lib.train.data.loader import Pairs
+from lib.train.data.loader import Loader, Pairs
 from lib.train.data.packing import Packing, Recipe
-from lib.train.data.pixels import VIEWS, FramePixels, Pixels, Sample
+from lib.train.data.pixels import VIEWS, FramePixels, Key, Pixels, Sample
 from lib.train.data.processing import PairProcessing, Shot
 from lib.train.data.sampler import PairSampler
 from lib.train.dataset import TrackingDataset, build_dataset
 from lib.train.profiling.frames import render_frames
+from lib.utils.device import pick_device, synchronize
 from lib.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 PLAIN = "plain"
 BATCH = 16
+WARM, MEASURED = 3, 12
+"""Batches of each worker before the measuring of several workers begins, and until it ends."""
 PARTS = ("read", "decode", "crop", "rest")
 """Reading files; decoding; what is done with the pixels then; drawing, headers, collating."""
 
@@ -90,7 +93,7 @@ class PlainPixels(Pixels):
         mask = np.ones((square.side, square.side))
         mask[top : square.side - bottom, left : square.side - right] = 0
         crop = cv2.resize(padded, (shot.size, shot.size))
-        mask = cv2.resize(mask, (shot.size, shot.size)).astype(bool)
+        mask = cv2.resize(mask, (shot.size, shot.size)).astype(bool)  # not used here, but part of that way's work
         values = torch.from_numpy(crop.transpose(2, 0, 1)).float()
         values = values / 255 if shot.light is None else values.mul(shot.light / 255.0).clamp(0.0, 1.0)
         if shot.flip:
@@ -169,8 +172,9 @@ class Way:
     """One loader on one core."""
 
     def __init__(self, pairs: Pairs, cfg: Config, watch: Stopwatch):
-        self._pairs, self._watch = pairs, watch
+        self._pairs, self.watch = pairs, watch
         self._normaliser = Normaliser(cfg.DATA.MEAN, cfg.DATA.STD)
+        self.std = torch.tensor(cfg.DATA.STD).view(3, 1, 1)
         self.rates: list[float] = []
 
     def round(self, pairs: int) -> None:
@@ -183,24 +187,52 @@ class Way:
     def milliseconds(self, pairs: int) -> dict[str, float]:
         """Milliseconds of each of `PARTS` per pair, over all rounds of `pairs` so far."""
         total = sum(pairs / rate for rate in self.rates)
-        parts = {part: self._watch.seconds[part] for part in PARTS[:-1]}
+        parts = {part: self.watch.seconds[part] for part in PARTS[:-1]}
         parts["rest"] = total - sum(parts.values())
         return {part: 1000 * seconds / (pairs * len(self.rates)) for part, seconds in parts.items()}
 
-    def crops(self, keys: Sequence[tuple[int, int]]) -> tuple[list[Tensor], Tensor]:
+    def crops(self, keys: Sequence[Key]) -> tuple[list[Tensor], Tensor]:
         """Template and search crops as the network takes them, and the boxes (B, 8)."""
         batch = self._pairs.batch(keys)
-        made = self._pairs.pixels.crops(batch, torch.device("cpu"))
-        numbers = batch["numbers"]
+        return self._finish(batch, torch.device("cpu")), batch["numbers"][:, :8]
+
+    def device_milliseconds(self, keys: Sequence[Key], device: torch.device, rounds: int) -> float:
+        """Milliseconds per pair of what is done on `device`: the median over `rounds`."""
+        batch, seconds = self._pairs.batch(keys), []
+        for _ in range(rounds + 1):  # the first one is not counted
+            synchronize(device)
+            start = time.perf_counter()
+            self._finish(batch, device)
+            synchronize(device)
+            seconds.append(time.perf_counter() - start)
+        return float(1000 * np.median(seconds[1:]) / len(keys))
+
+    def workers_rate(self, workers: int, kind: str, device: torch.device) -> float:
+        """Pairs per second of the whole loader with several workers, as `device` gets them."""
+        count = MEASURED * workers
+        loader = Loader(self._pairs, count * BATCH, batch_size=BATCH, rank=0, world_size=1, num_workers=workers,
+                        worker_kind=kind, pin_memory=device.type == "cuda", normaliser=self._normaliser,
+                        max_unreadable=0.0)
+        for number, batch in enumerate(loader):
+            loader.to_device(batch, device)
+            if number == WARM * workers:
+                synchronize(device)
+                start = time.perf_counter()
+        synchronize(device)
+        return (count - WARM * workers - 1) * BATCH / (time.perf_counter() - start)
+
+    def _finish(self, batch: dict[str, Any], device: torch.device) -> list[Tensor]:
+        made = self._pairs.pixels.crops(batch, device)
         if isinstance(self._pairs.pixels, PlainPixels):
-            return list(made), numbers[:, :8]
-        return [self._normaliser(crop, numbers[:, 8 + i]) for i, crop in enumerate(made)], numbers[:, :8]
+            return list(made)
+        gains = to_device(batch["numbers"], device)[:, 8:]
+        return [self._normaliser(crop, gain) for crop, gain in zip(made, gains.unbind(1), strict=True)]
 
 
 def profile_loader(cfg: Config, *, frames: str | None = None, count: int = 100, width: int = 1280, height: int = 720,
-                   kilobytes: int = 370, pairs: int = 64, rounds: int = 5, work_dir: str | Path | None = None
-                   ) -> dict[str, Any]:
-    """Measure every loader on one core.
+                   kilobytes: int = 370, pairs: int = 64, rounds: int = 5, work_dir: str | Path | None = None,
+                   device: str = "auto", workers: int = 0) -> dict[str, Any]:
+    """Measure every loader on one core, what it leaves to the device, and with several workers if asked.
 
     Args:
         cfg: the recipe; its data sets are not used.
@@ -209,16 +241,19 @@ def profile_loader(cfg: Config, *, frames: str | None = None, count: int = 100, 
         pairs: per round.
         rounds: of every way, in turn.
         work_dir: where rendered frames and packed crops go and stay; None uses a folder that is removed.
+        device: cpu, cuda, cuda:N or auto: where the device's part is done.
+        workers: of the kind TRAIN.WORKER_KIND for the whole loaders; 0 leaves these out.
 
     Returns:
         A report that JSON can hold; :func:`report_text` makes it readable.
 
     Raises:
-        UserError: `frames` is no folder of sequences, or a number is out of range.
+        UserError: `frames` is no folder of sequences, a number is out of range, or there is no such device.
     """
-    for name, value in (("pairs", pairs), ("rounds", rounds), ("count", count)):
-        if value < 1:
-            raise UserError(f"{name} is {value}; it must be at least 1")
+    target = pick_device(device)
+    for name, value, low in (("pairs", pairs, 1), ("rounds", rounds, 1), ("count", count, 1), ("workers", workers, 0)):
+        if value < low:
+            raise UserError(f"{name} is {value}; it must be at least {low}")
     threads, cv_threads = torch.get_num_threads(), cv2.getNumThreads()
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary if work_dir is None else work_dir).absolute()
@@ -228,13 +263,14 @@ def profile_loader(cfg: Config, *, frames: str | None = None, count: int = 100, 
         try:
             torch.set_num_threads(1)
             cv2.setNumThreads(0)
-            return _measure(cfg, f"{FOLDER_PREFIX}{frames}", work, pairs, rounds)
+            return _measure(cfg, f"{FOLDER_PREFIX}{frames}", work, pairs, rounds, target, workers)
         finally:
             torch.set_num_threads(threads)
             cv2.setNumThreads(cv_threads)
 
 
-def _measure(cfg: Config, name: str, work: Path, pairs: int, rounds: int) -> dict[str, Any]:
+def _measure(cfg: Config, name: str, work: Path, pairs: int, rounds: int, device: torch.device, workers: int
+             ) -> dict[str, Any]:
     dataset = build_dataset(name, None)
     processing = PairProcessing.of(cfg, augment=True)
     recipe = Recipe(name, processing.template, processing.search)
@@ -245,20 +281,26 @@ def _measure(cfg: Config, name: str, work: Path, pairs: int, rounds: int) -> dic
     for way in ways.values():
         way.round(min(pairs, BATCH))  # not counted: caches fill
         way.rates.clear()
-        way._watch.seconds.clear()
+        way.watch.seconds.clear()
     for number in range(rounds):
         for way in list(ways.values())[:: 1 if number % 2 else -1]:
             way.round(pairs)
+    keys = [(0, index) for index in range(BATCH)]
+    entries = {key: _describe(way, ways[PLAIN], pairs) for key, way in ways.items()}
+    for key, way in ways.items():
+        entries[key]["device_milliseconds"] = way.device_milliseconds(keys, device, rounds)
+        if workers and key != PLAIN:
+            entries[key]["workers_pairs_per_second"] = way.workers_rate(workers, cfg.TRAIN.WORKER_KIND, device)
     files = [len(dataset.encoded(sequence, 0) or b"") for sequence in range(len(dataset))]
     size = dataset.frame(0, 0).shape
     return {
         "frames": {"data": name, "width": size[1], "height": size[0], "kilobytes": round(np.mean(files) / 1000, 1)},
         "recipe": {"template": processing.template._asdict(), "search": processing.search._asdict()},
-        "pairs": pairs, "rounds": rounds,
+        "pairs": pairs, "rounds": rounds, "device": str(device), "workers": workers, "kind": cfg.TRAIN.WORKER_KIND,
         "partial_decode": getattr(find_turbojpeg(), "path", None),
         "crops": {"kilobytes_per_frame": round(sum(f.stat().st_size for f in packing.folder.glob("*.bin")) / 1000
                                                / packing.frames, 1)},
-        "ways": {key: _describe(key, ways, pairs) for key in ways},
+        "ways": entries,
     }
 
 
@@ -281,13 +323,11 @@ def _ways(cfg: Config, dataset: TrackingDataset, packed: Any, processing: PairPr
     }
 
 
-def _describe(name: str, ways: dict[str, Way], pairs: int) -> dict[str, Any]:
-    way = ways[name]
-    ratios = np.array(way.rates) / np.array(ways[PLAIN].rates)
-    report = {"pairs_per_second": float(np.median(way.rates)), "over_plain": float(np.median(ratios)),
-              "over_plain_range": [float(ratios.min()), float(ratios.max())],
-              "milliseconds": way.milliseconds(pairs)}
-    return report | _difference(way, ways[PLAIN])
+def _describe(way: Way, plain: Way, pairs: int) -> dict[str, Any]:
+    ratios = np.array(way.rates) / np.array(plain.rates)
+    return {"pairs_per_second": float(np.median(way.rates)), "over_plain": float(np.median(ratios)),
+            "over_plain_range": [float(ratios.min()), float(ratios.max())],
+            "milliseconds": way.milliseconds(pairs), **_difference(way, plain)}
 
 
 def _difference(way: Way, plain: Way) -> dict[str, Any]:
@@ -295,7 +335,7 @@ def _difference(way: Way, plain: Way) -> dict[str, Any]:
     keys = [(0, index) for index in range(BATCH * 2)]
     (ours, boxes), (theirs, their_boxes) = way.crops(keys), plain.crops(keys)
     same = (boxes - their_boxes).abs().amax(1) < 1e-6
-    std = way._normaliser._constants[1]
+    std = way.std
     levels = [(a - b)[same].abs() * std * 255 for a, b in zip(ours, theirs, strict=True)]
     return {"same_pairs": float(same.float().mean()), "max_difference": max(float(level.max()) for level in levels),
             "mean_difference": {view: float(level.mean()) for view, level in zip(VIEWS, levels, strict=True)}}
@@ -310,11 +350,17 @@ def report_text(report: dict[str, Any]) -> str:
         f"one core, {report['pairs']} pairs a round, median of {report['rounds']} rounds in turn; difference in grey "
         "levels from the plain way",
         f"partial decode by {partial}; packed crops {report['crops']['kilobytes_per_frame']:.0f} kB per frame", "",
-        f"{'':24}{'pairs/s':>8}{'ratio':>7}" + "".join(f"{part:>8}" for part in PARTS) + f"{'max':>7}{'mean':>7}",
+        f"{'':24}{'pairs/s':>8}{'ratio':>7}" + "".join(f"{part:>8}" for part in (*PARTS, "device"))
+        + f"{'max':>7}{'mean':>7}" + (f"{'workers':>9}" if report["workers"] else ""),
     ]
     for name, way in report["ways"].items():
         mean = np.mean(list(way["mean_difference"].values()))
+        rate = way.get("workers_pairs_per_second")
         lines.append(f"{name:24}{way['pairs_per_second']:8.1f}{way['over_plain']:7.2f}"
                      + "".join(f"{way['milliseconds'][part]:8.2f}" for part in PARTS)
-                     + f"{way['max_difference']:7.1f}{mean:7.2f}")
-    return "\n".join([*lines, "", "read, decode, crop and rest are milliseconds per pair"])
+                     + f"{way['device_milliseconds']:8.2f}{way['max_difference']:7.1f}{mean:7.2f}"
+                     + (f"{rate:9.0f}" if rate else ""))
+    lines += ["", f"read, decode, crop, rest: milliseconds per pair in the worker; device: on {report['device']}"]
+    if report["workers"]:
+        lines.append(f"workers: pairs per second that {report['workers']} workers ({report['kind']}) deliver to it")
+    return "\n".join(lines)
