@@ -189,7 +189,8 @@ class Loader:
         gains = numbers[:, 8:].unbind(1) or (None, None)
         ready: dict[str, Any] = {"dataset": batch["dataset"]}
         for position, view in enumerate(VIEWS):
-            ready[view] = self._normaliser(crops[position], gains[position])
+            crop = crops[position]
+            ready[view] = crop if pairs.pixels.normalised else self._normaliser(crop, gains[position])
             ready[f"{view}_box"] = numbers[:, 4 * position : 4 * position + 4]
         return ready
 

@@ -74,6 +74,8 @@ class Pixels(ABC):
 
     uploads = True
     """Whether the tensors of a batch are wanted on the device as they are."""
+    normalised = False
+    """Whether `crops` gives what the network takes: float32, with brightness and normalisation."""
 
     @abstractmethod
     def open(self, dataset: TrackingDataset, sequence: int, frames: Sequence[int]) -> Sequence[Any]:
@@ -97,7 +99,7 @@ class Pixels(ABC):
 
     @abstractmethod
     def crops(self, batch: dict[str, Any], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Template (B, 3, h, w) and search (B, 3, H, W) crops, uint8 on `device`, of a collated batch."""
+        """Template (B, 3, h, w) and search (B, 3, H, W) crops on `device` of a collated batch; uint8, or `normalised`."""
 
 
 class CropPixels(Pixels):

@@ -19,6 +19,9 @@ MATRIX_SIDE = {"cuda": 8192, "cpu": 1536}
 COPIED_BYTES = {"cuda": 2**30, "cpu": 2**28}
 """Size of the copy that measures the memory, by the device's type."""
 
+SECONDS = 0.7
+"""How long each rate is measured."""
+
 
 @dataclass(frozen=True)
 class StepWork:
@@ -65,18 +68,18 @@ def _operations(loss: Callable[[], torch.Tensor]) -> float:
     return float(counter.get_total_flops())
 
 
-def matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) -> float:
+def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
     """Floating point operations per second of a large square matrix product on `device`: the best of several."""
     side = MATRIX_SIDE[device.type]
     one, other = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    return 2.0 * side**3 / _best_time(lambda: one @ other, device, seconds)
+    return 2.0 * side**3 / _best_time(lambda: one @ other, device)
 
 
-def memory_rate(device: torch.device, seconds: float = 0.5) -> float:
+def memory_rate(device: torch.device) -> float:
     """Bytes per second that `device` reads and writes in a large copy: the best of several."""
     source = torch.empty(COPIED_BYTES[device.type], dtype=torch.uint8, device=device).fill_(1)
     target = torch.empty_like(source)
-    return 2.0 * source.numel() / _best_time(lambda: target.copy_(source), device, seconds)
+    return 2.0 * source.numel() / _best_time(lambda: target.copy_(source), device)
 
 
 def optimizer_bytes(net: nn.Module) -> int:
@@ -86,10 +89,10 @@ def optimizer_bytes(net: nn.Module) -> int:
                for parameter in net.parameters() if parameter.requires_grad)
 
 
-def _best_time(call: Callable[[], object], device: torch.device, seconds: float) -> float:
-    """Shortest of the calls that fit into `seconds`, at least three after two that warm up."""
+def _best_time(call: Callable[[], object], device: torch.device) -> float:
+    """Shortest of the calls that fit into SECONDS, at least three after two that warm up."""
     best, begin, calls = float("inf"), 0.0, 0
-    while calls < 5 or time.perf_counter() - begin < seconds:
+    while calls < 5 or time.perf_counter() - begin < SECONDS:
         synchronize(device)
         start = time.perf_counter()
         call()

@@ -62,6 +62,8 @@ class Stopwatch:
 class PlainPixels(Pixels):
     """Crops as OSTrack's loader makes them: on the CPU, in float, of whole frames."""
 
+    normalised = True
+
     def __init__(self, mean: Sequence[float], std: Sequence[float], watch: Stopwatch):
         self._mean, self._std = (torch.tensor(v, dtype=torch.float32).view(3, 1, 1) for v in (mean, std))
         self._watch = watch
@@ -223,7 +225,7 @@ class Way:
 
     def _finish(self, batch: dict[str, Any], device: torch.device) -> list[Tensor]:
         made = self._pairs.pixels.crops(batch, device)
-        if isinstance(self._pairs.pixels, PlainPixels):
+        if self._pairs.pixels.normalised:
             return list(made)
         gains = to_device(batch["numbers"], device)[:, 8:]
         return [self._normaliser(crop, gain) for crop, gain in zip(made, gains.unbind(1), strict=True)]
