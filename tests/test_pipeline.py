@@ -94,6 +94,12 @@ def test_a_server_set_is_tracked_without_scores(train_script, train_arguments, t
     assert (results / "got10k" / "GOT-10k_Test_000001.txt").is_file()
 
 
+def test_only_the_first_machine_evaluates(train_script, train_arguments, trained, results):
+    assert train_script(train_arguments("--mode", "multi_node", "--world-size", "2", "--rank", "1", "--evaluate",
+                                        "lasot")) == 0
+    assert not results.exists()
+
+
 @pytest.mark.parametrize("options, message", [
     (("--evaluate", "nosuch"), "unknown data set 'nosuch'"),
     (("--evaluate", "folder:/no/such/place"), "/no/such/place"),

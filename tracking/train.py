@@ -141,7 +141,7 @@ def train(args: argparse.Namespace) -> int:
                        "MODEL.PRETRAIN_FILE names")
     if args.use_wandb:
         check_wandb()
-    evaluation = Evaluation(args.evaluate, args.pack)
+    evaluation = Evaluation(args.evaluate, args.pack) if _evaluates(args) else None
     cfg = load_config(args.script, args.config, args.overrides)
     paths = RunPaths(Path(args.save_dir).expanduser().absolute(), cfg.script, cfg.name)
     finished = find_finished(cfg, paths, args.resume)
@@ -151,7 +151,7 @@ def train(args: argparse.Namespace) -> int:
         status = _train(args, cfg, paths)
         if status:
             return status
-    if not evaluation.names or not _evaluates(args):
+    if evaluation is None:
         return 0
     workers = 0 if args.mode == "single" else _processes(args, cfg)
     return evaluation.run(cfg, paths.slim(cfg.TRAIN.EPOCH), paths.save_dir, device=_device(args, cfg), threads=workers,
@@ -180,8 +180,8 @@ def _train(args: argparse.Namespace, cfg: Config, paths: RunPaths) -> int:
 
 
 def _evaluates(args: argparse.Namespace) -> bool:
-    """Whether this process, on this machine, does what comes after the training."""
-    return args.rank == 0 and int(os.environ.get("RANK", "0")) == 0
+    """Whether something is to be done after the training, and by this process on this machine."""
+    return bool(args.evaluate or args.pack) and args.rank == 0 and int(os.environ.get("RANK", "0")) == 0
 
 
 def _device(args: argparse.Namespace, cfg: Config) -> str:

@@ -33,7 +33,7 @@ class Evaluation:
         evaluate: names for `get_dataset`; each is tracked, and scored where its annotations are public.
         pack: test sets with an evaluation server (got10k_test, trackingnet); each is tracked, and its results are
             packed for that server.
-        env: environment settings with the folders of the test sets; None reads them where a test set is named.
+        env: environment settings with the folders of the test sets; None reads them.
 
     Raises:
         UserError: a test set is unknown or missing, or has no evaluation server (before anything is done).
@@ -42,7 +42,7 @@ class Evaluation:
     def __init__(self, evaluate: Sequence[str], pack: Sequence[str], env: Any = None) -> None:
         self._packed = {name.lower(): _server(name) for name in pack}
         self.names = list(dict.fromkeys([*evaluate, *self._packed]))
-        self._env = env_settings() if env is None and self.names else env
+        self._env = env or env_settings()
         for name in self.names:
             get_dataset(name, self._env)
 

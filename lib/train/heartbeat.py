@@ -32,9 +32,10 @@ the whole job harmless.)"""
 def heartbeat(world: World, environ: Mapping[str, str] = os.environ) -> Iterator[None]:
     """End this process with status 1 when the next one (by rank) gives no sign of life for about 45 seconds.
 
-    Works through the store where the processes met (MASTER_ADDR, MASTER_PORT); alone, there is nobody to look at.
+    Works through the store where the processes met (MASTER_ADDR, MASTER_PORT); alone, there is nobody to look at, and
+    processes that met in another way are not watched.
     """
-    if world.size == 1:
+    if world.size == 1 or "MASTER_ADDR" not in environ:
         yield
         return
     store = dist.TCPStore(environ["MASTER_ADDR"], int(environ["MASTER_PORT"]), is_master=False, wait_for_workers=False,
