@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 from lib.test.evaluation import get_dataset
-from lib.test.evaluation.datasets import SPECS
 from lib.utils.errors import UserError
-from lib.utils.sequences import read_names
 from lib.vis.draw import save_image
 
 
@@ -84,10 +82,3 @@ def test_missing_data_says_what_to_set(tmp_path):
     for path in ("", str(tmp_path / "nowhere")):
         with pytest.raises(UserError, match="lasot_path.*local.py"):
             get_dataset("lasot", SimpleNamespace(lasot_path=path))
-
-
-def test_lasot_list_is_the_published_test_set(shared_dir):
-    names = read_names(SPECS / "lasot_test.txt")
-    assert len(names) == len(set(names)) == 280
-    with np.load(shared_dir / "results" / "lasot" / "lasot_test_gt.npz") as file:
-        assert sorted(names) == sorted(file["names"].tolist())

@@ -15,7 +15,7 @@ import numpy as np
 
 from lib.test.analysis.metrics import Convention, Scores, SequenceScores, convention_for, evaluate_sequence, summarize
 from lib.test.analysis.textfiles import read_boxes, read_times
-from lib.test.evaluation.results import boxes_file, times_file, tracker_folder
+from lib.test.evaluation.results import boxes_file, has_own_names, times_file, tracker_folder
 from lib.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class ResultFolder:
 
     Attributes:
         label: the tracker's name in tables and plots.
-        folder: where the files are; GOT-10k, TrackingNet and plain folders have their own sub-folder in it.
+        folder: where the files are; some data sets have their own sub-folder in it (`dataset_folder`).
         flat: look for every data set's files in `folder` itself too (results that another project wrote).
     """
 
@@ -55,7 +55,7 @@ class ResultFolder:
 
     def _file(self, sequence) -> Path | None:
         files = [boxes_file(self.folder, sequence.dataset, sequence.name)]
-        if self.flat or not sequence.dataset.startswith("folder:"):
+        if self.flat or has_own_names(sequence.dataset):
             files.append(self.folder / f"{sequence.name}.txt")
         return next((file for file in files if file.is_file()), None)
 

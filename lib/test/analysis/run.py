@@ -103,7 +103,7 @@ def dataset_report(name: str, env: Any, sources: Sequence[ResultSource], named: 
     if not present:
         raise UserError(f"{name}: no results of {', '.join(source.label for source in sources)}; run tracking/test.py "
                         f"with --dataset {name} first")
-    title = sequences[0].dataset if name.lower().startswith("folder:") else name.lower()
+    title = sequences[0].dataset if ":" in name else name.lower()
     return evaluate_benchmark(sources if named else present, sequences, title, convention, partial)
 
 

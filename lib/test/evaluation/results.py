@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lib.test.evaluation.benchmarks import OWN_FOLDERS
 from lib.utils.files import write_text
 
 
@@ -17,12 +18,20 @@ def tracker_folder(results_path: str | Path, script: str, config: str, run_id: i
 def dataset_folder(dataset: str) -> str:
     """Sub-folder of a tracker's results that a data set has.
 
-    GOT-10k and TrackingNet have one of their name and all other benchmarks lie side by side in the tracker's folder,
-    as in the official code; a folder of sequences (`folder:<name>`) has one of its own, since names can repeat.
+    GOT-10k and TrackingNet have one of their name and most other benchmarks lie side by side in the tracker's folder,
+    as in the official code; those whose names of sequences repeat have one of their own (`has_own_names`).
     """
-    if dataset in ("got10k", "trackingnet"):
-        return dataset
-    return dataset.replace(":", "_") if dataset.startswith("folder:") else ""
+    if dataset in ("got10k", "trackingnet") or not has_own_names(dataset):
+        return dataset.replace(":", "_")
+    return ""
+
+
+def has_own_names(dataset: str) -> bool:
+    """Whether no other data set calls its sequences as this one does.
+
+    Not so for plain folders (`folder:<name>`), for VOT and for the benchmarks that share videos with others.
+    """
+    return not dataset.startswith(("folder:", "vot:")) and dataset not in OWN_FOLDERS
 
 
 def boxes_file(folder: str | Path, dataset: str, sequence: str) -> Path:
