@@ -37,21 +37,6 @@ def test_got10k(tmp_path):
         get_dataset("got10k_train", env)
 
 
-def test_lasot(tmp_path):
-    env = SimpleNamespace(lasot_path=str(tmp_path))
-    folder = tmp_path / "airplane" / "airplane-1"
-    frames(folder / "img", 4)
-    write(folder / "groundtruth.txt", "1,2,3,4\n1,2,3,4\n0,0,0,0\n1,2,3,4\n")
-    write(folder / "full_occlusion.txt", "0,1,0,0")
-    write(folder / "out_of_view.txt", "0,0,1,0")
-    sequence, = get_dataset("lasot", env, "airplane-1")
-    assert sequence.dataset == "lasot" and sequence.visible.tolist() == [True, False, False, True]
-    assert np.isnan(sequence.ground_truth[2]).all()
-    assert get_dataset("LaSOT", env, 0)[0].name == "airplane-1"
-    with pytest.raises(UserError, match="airplane-9"):
-        get_dataset("lasot", env)
-
-
 def test_trackingnet(tmp_path):
     env = SimpleNamespace(trackingnet_path=str(tmp_path))
     for name in ("a_0", "b_0"):

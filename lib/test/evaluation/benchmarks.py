@@ -1,30 +1,32 @@
 """The benchmarks: one data file in data_specs for each, one reader for all.
 
-A data file is JSON. Keys, all but the first six optional:
+A data file is JSON. The keys, of which the last four of the first block and all of the second may be missing::
 
-title, sources, download, field, layout   for messages; `field` is the environment setting with the folder
-variants          layouts, of which the first whose box file exists counts; each with
-    boxes         path of the box file below the folder
-    frames        paths of the pictures: with {frame:...} numbered files, without it a folder whose pictures count in
-                  natural order ("." is the box file's folder); the first that exists counts
-    format        xywh (default), region or vatic, see `lib.test.evaluation.annotations`
-    every         the box file has that many lines for each frame, of which the first counts
-    labels        folder of the visibility labels, see `lib.utils.sequences.read_visibility`
-sequences         name -> {first, last: numbers of the first (default 1) and last frame; skip: frames to leave out at the
-                  start; folder: where it differs from the name; boxes, frames: instead of the variant's; object_class;
-                  attributes: short names with spaces between}
-list_file, scan   without `sequences`: the file with their names, or the box files to look for
-prefix            what names of sequences begin with, in results but not in paths
-aliases           other names of the benchmark
-dataset           name of its results, where another benchmark shares them
-own_folder        results have a sub-folder of their own, since other benchmarks use the same names of sequences
-first_box_only    the boxes after the first frame are kept secret (test servers)
-absent_is_unseen  a frame without a box counts as labelled not visible
-class_in_name     the object's class is the name of a sequence up to its last hyphen
-attributes        short name -> name of the challenges
-base, names       another benchmark whose keys hold here too, and the sequences of it to take
+    title, sources    what it is; where the file's content comes from
+    download, layout  for messages: the page to get it from, what the unpacked folder must hold
+    field             the environment setting with the folder
+    variants          layouts; the first whose box file exists counts. Each has
+        boxes         path of the box file below the folder
+        frames        paths of the pictures: with {frame:...} numbered files, without it a folder whose pictures count
+                      in natural order; the first that exists counts
+        format        xywh (default), region or vatic, see `lib.test.evaluation.annotations`
+        every         the box file has so many lines for each frame, of which the first counts
+        labels        folder of the visibility labels, see `lib.utils.sequences.read_visibility`
+    sequences         name -> keys of `Entry`
+    list_file, scan   instead of `sequences`: the file with their names; the box files to look for where it is missing
+    prefix            what names of sequences begin with in results, but not in paths
+    attributes        short name -> name of the challenges that sequences have
 
-Paths may use {name}, {folder} and {group} (the name up to its last hyphen) of a sequence, and * in `boxes`.
+    aliases           other names of the benchmark
+    dataset           name of its results where another benchmark shares them
+    own_folder        results have a folder of their own, since other benchmarks use the same names of sequences
+    first_box_only    the boxes after the first frame are kept secret (test servers)
+    absent_is_unseen  a frame without a box counts as labelled not visible
+    class_in_name     the object's class is the name of a sequence up to its last hyphen
+    base, names       another benchmark whose keys hold here too, and the sequences of it to take
+
+Paths may use {name}, {folder} and {group} (the name up to its last hyphen) of a sequence; `boxes` may hold a * for any
+folder, and `frames` may use {beside}, the folder of the box file.
 """
 
 import errno
@@ -72,17 +74,24 @@ class Entry:
     """What the data file says about one sequence."""
 
     first: int = 1
+    """Number of the first annotated frame in the names of numbered pictures."""
     last: int | None = None
+    """Number of the last one; None when it goes by the box file."""
     skip: int = 0
+    """Annotated frames at the start that are not tracked."""
     folder: str = ""
+    """The sequence's folder, where it is not called like the sequence."""
     boxes: str = ""
+    """Instead of the variant's."""
     frames: str = ""
+    """Instead of the variant's."""
     object_class: str = ""
     attributes: str = ""
+    """Short names, separated by spaces."""
 
     @property
-    def frame_count(self) -> int | None:
-        """Number of annotated frames; None when the data file does not say."""
+    def length(self) -> int | None:
+        """Number of annotated frames; None when it goes by the box file."""
         return None if self.last is None else self.last - self.first + 1
 
 
@@ -171,43 +180,52 @@ def read_sequences(spec: Spec, root: Path, names: list[str]) -> list[Sequence]:
     Raises:
         UserError: sequences are missing, a file is damaged, or boxes and frames do not match.
     """
-    places = [_find(spec, root, name.removeprefix(spec.prefix)) for name in names]
-    missing = [name for name, place in zip(names, places, strict=True) if place is None]
+    found = [_find(spec, root, name) for name in names]
+    missing = [name for name, stored in zip(names, found, strict=True) if stored is None]
     if missing:
         more = ", ..." if len(missing) > SHOWN else ""
         raise UserError(f"{len(missing)} of {len(names)} sequences of {spec.title} have no box file in {root}: "
                         f"{', '.join(missing[:SHOWN])}{more}; expected {spec.layout}; get them from {spec.download}")
-    return [_read(spec, root, name, *place) for name, place in zip(names, places, strict=True)]
+    return [_read(spec, stored) for stored in found if stored is not None]
 
 
-def _find(spec: Spec, root: Path, name: str) -> tuple[Variant, Path] | None:
-    """The variant that a sequence is stored in and its box file; None when it is not there."""
-    own = spec.sequences.get(name, Entry()).boxes
+@dataclass(frozen=True)
+class _Stored:
+    """Where one sequence lies."""
+
+    name: str
+    entry: Entry
+    variant: Variant
+    box_file: Path
+    root: Path
+    parts: dict[str, str]
+    """What stands for {name} and the others in paths."""
+
+    def path(self, pattern: str) -> Path:
+        return self.root / pattern.format(**self.parts)
+
+
+def _find(spec: Spec, root: Path, full_name: str) -> _Stored | None:
+    """A sequence in the first variant whose box file is there; None without any."""
+    name = full_name.removeprefix(spec.prefix)
+    entry = spec.sequences.get(name, Entry())
+    parts = {"name": name, "folder": entry.folder or name, "group": name.rpartition("-")[0]}
     for variant in spec.variants:
-        path = (own or variant.boxes).format(**_path_parts(spec, name))
-        if "*" in path:
-            file = next(iter(sorted(root.glob(path))), None)
-        else:
-            file = root / path if (root / path).is_file() else None
-        if file is not None:
-            return variant, file
+        path = (entry.boxes or variant.boxes).format(**parts)
+        files = sorted(root.glob(path)) if "*" in path else [root / path]
+        if files and files[0].is_file():
+            parts["beside"] = str(files[0].parent)
+            return _Stored(full_name, entry, variant, files[0], root, parts)
     return None
 
 
-def _path_parts(spec: Spec, name: str) -> dict[str, str]:
-    folder = spec.sequences.get(name, Entry()).folder
-    return {"name": name, "folder": folder or name, "group": name.rpartition("-")[0]}
-
-
-def _read(spec: Spec, root: Path, full_name: str, variant: Variant, box_file: Path) -> Sequence:
-    name = full_name.removeprefix(spec.prefix)
-    entry = spec.sequences.get(name, Entry())
-    parts = _path_parts(spec, name)
+def _read(spec: Spec, stored: _Stored) -> Sequence:
+    entry, variant, box_file = stored.entry, stored.variant, stored.box_file
     boxes = READERS[variant.format](box_file)
-    if entry.frame_count not in (None, len(boxes)) and variant.format != "vatic":
-        raise UserError(f"{box_file} holds {len(boxes)} boxes, but {spec.title} has {entry.frame_count} frames in "
-                        f"{name}; the file is cut off or belongs to another version: get it from {spec.download}")
-    frames = _open_frames(spec, root, name, variant, box_file, len(boxes))
+    if entry.length not in (None, len(boxes)) and variant.format != "vatic":
+        raise UserError(f"{box_file} holds {len(boxes)} boxes, but {stored.name} of {spec.title} has {entry.length} "
+                        f"frames; the file is cut off or belongs to another version: get it from {spec.download}")
+    frames = _open_frames(spec, stored, len(boxes))
     boxes = boxes[entry.skip:]
     if variant.format == "vatic":
         boxes = _thin_out(boxes, len(frames), variant.every)
@@ -216,41 +234,41 @@ def _read(spec: Spec, root: Path, full_name: str, variant: Variant, box_file: Pa
     frames = match_frames(frames, len(boxes), box_file)
     visible = np.isfinite(boxes[:, 0]) if spec.absent_is_unseen else None
     if variant.labels:
-        visible = read_visibility(root / variant.labels.format(**parts), len(boxes))
-    object_class = parts["group"] if spec.class_in_name else entry.object_class
-    return Sequence(full_name, spec.dataset, frames, boxes, visible, object_class, tuple(entry.attributes.split()))
+        visible = read_visibility(stored.path(variant.labels), len(boxes))
+    object_class = stored.parts["group"] if spec.class_in_name else entry.object_class
+    return Sequence(stored.name, spec.dataset, frames, boxes, visible, object_class, tuple(entry.attributes.split()))
 
 
-def _open_frames(spec: Spec, root: Path, name: str, variant: Variant, box_file: Path, count: int) -> FrameSource:
+def _open_frames(spec: Spec, stored: _Stored, count: int) -> FrameSource:
     """The frames of a sequence with `count` boxes. Of numbered ones, only the first and the last are looked for."""
-    entry = spec.sequences.get(name, Entry())
+    entry = stored.entry
     tried = []
-    for pattern in (entry.frames,) if entry.frames else variant.frames:
-        folder, _, file = pattern.rpartition("/") if "{frame" in pattern else (pattern, "", "")
-        place = box_file.parent if pattern == "." else root / folder.format(**_path_parts(spec, name))
-        if not file and place.is_dir():
-            return open_frames(place)
-        tried.append(place)
-        if file:
-            frames = NumberedFrames(place, file, entry.first + entry.skip, count - entry.skip)
-            tried[-1] = frames.path(0)
-            if os.path.isfile(frames.path(0)):
-                last = frames.path(len(frames) - 1)
-                if not os.path.isfile(last):
-                    raise UserError(f"frames of {name} are missing: {box_file} holds {count} boxes, but there is no "
-                                    f"{last}; unpack that sequence again")
-                return frames
-    raise UserError(f"no frames of {name} ({spec.title}): there is no {' and no '.join(map(str, tried))}; expected "
-                    f"{spec.layout}")
+    for pattern in (entry.frames,) if entry.frames else stored.variant.frames:
+        if "{frame" not in pattern:
+            tried.append(stored.path(pattern))
+            if tried[-1].is_dir():
+                return open_frames(tried[-1])
+            continue
+        folder, _, template = pattern.rpartition("/")
+        frames = NumberedFrames(stored.path(folder), template, entry.first + entry.skip, count - entry.skip)
+        tried.append(Path(frames.path(0)))
+        if tried[-1].is_file():
+            last = frames.path(len(frames) - 1)
+            if not os.path.isfile(last):
+                raise UserError(f"frames of {stored.name} are missing: {stored.box_file} holds {count} boxes, but "
+                                f"there is no {last}; unpack that sequence again")
+            return frames
+    raise UserError(f"no frames of {stored.name} ({spec.title}): there is no {' and no '.join(map(str, tried))}; "
+                    f"expected {spec.layout}")
 
 
 def _thin_out(boxes_xywh: np.ndarray, frames: int, every: int) -> np.ndarray:
     """The boxes of NFS that belong to its frames.
 
-    The box files of the 30 FPS videos have a line for every frame at 240 FPS, and some box files of either rate have one
-    line too many at the end (the rules of the GOT-10k toolkit).
+    The box files of the 30 FPS videos have a line for every frame at 240 FPS, and some box files of either rate have
+    one line too many at the end (the rules of the GOT-10k toolkit).
     """
-    if len(boxes_xywh) > frames + 1:
+    if len(boxes_xywh) > frames + 1 and abs(len(boxes_xywh[::every]) - frames) <= 1:
         boxes_xywh = boxes_xywh[::every]
     return boxes_xywh[:frames] if len(boxes_xywh) == frames + 1 else boxes_xywh
 
@@ -266,7 +284,7 @@ BENCHMARKS = {name: _benchmark(spec) for name, spec in _SPECS.items()}
 ALIASES = {alias: name for name, spec in _SPECS.items() for alias in spec.aliases}
 """Other names of benchmarks."""
 OWN_FOLDERS = frozenset(spec.dataset for spec in _SPECS.values() if spec.own_folder)
-"""Data sets (`Sequence.dataset`) whose names of sequences repeat in others: their results have a folder of their own."""
+"""Data sets (`Sequence.dataset`) that share names of sequences with others; their results have their own folder."""
 
 
 def vot_benchmark(dataset: str) -> Benchmark:
