@@ -11,6 +11,7 @@ import pytest
 import trees
 from test_sequences import number_of
 
+from lib.test.analysis.metrics import convention_for
 from lib.test.analysis.results import ResultFolder
 from lib.test.evaluation import get_dataset
 from lib.test.evaluation.benchmarks import ALIASES, BENCHMARKS, SPECS, load_spec
@@ -113,6 +114,21 @@ def test_data_files_agree_with_themselves(name):
         assert entry.last is None or 0 <= entry.skip < entry.length
     assert not spec.attributes or any(entry.attributes for entry in spec.sequences.values())
     assert (SPECS / f"{name}.json").read_text().isascii()
+
+
+@pytest.mark.parametrize("name", sorted(BENCHMARKS))
+def test_the_table_of_the_documentation_is_true(root, name):
+    page = (root / "docs" / "evaluation.md").read_text()
+    row, = (line for line in page.splitlines() if line.startswith(f"| `{name}` ") and line.count("|") == 7)
+    spec = load_spec(name)
+    names, place, sequences, frames, source, scores = (cell.strip() for cell in row.strip("|").split("|"))
+    assert all(f"`{alias}`" in names for alias in spec.aliases)
+    folder = Path(fields_of_tests("/w", "/data")[spec.field]).name
+    assert place == f"`{spec.field}`: `{folder}`" and f"({spec.download})" in source
+    assert sequences == (str(len(spec.sequences)) if spec.sequences else "as on disk")
+    lengths = [entry.length for entry in spec.sequences.values()]
+    assert frames == (f"{sum(lengths):,}" if lengths and None not in lengths else "as on disk")
+    assert scores == ("its server" if spec.first_box_only else f"here, convention `{convention_for(name).name}`")
 
 
 def test_names_do_not_clash():

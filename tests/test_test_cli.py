@@ -80,6 +80,8 @@ def test_one_sequence_sub_pixel_in_this_process(main, work, caplog):
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--dataset", "nosuch"], "unknown data set 'nosuch'"),
     (["--dataset", "folder:elsewhere"], "elsewhere"),
+    (["--dataset", "vot:elsewhere"], "folder of VOT sequences not found: .*elsewhere"),
+    (["--dataset", "UAV123"], "data set UAV123 .UAV123. not found: uav_path is .* get it from http"),
     (["--dataset", "folder:videos", "--sequence", "three"], "no sequence 'three'"),
     (["--dataset", "folder:videos", "--checkpoint", "none.pth"], "no checkpoint at .*none.pth"),
     (["--dataset", "folder:videos", "--device", "abacus"], "unknown device"),

@@ -240,9 +240,14 @@ def parse_boxes(text: str, name: str) -> np.ndarray:
         bad = next((i for i, row in enumerate(rows) if not _four_numbers(row)), 0)
         found = repr(lines[bad][:60]) if lines else "an empty file"
         raise UserError(f"{name}, line {bad + 1}: expected four numbers x,y,w,h, found {found}")
-    absent = ~(np.isfinite(boxes).all(axis=1) & (boxes[:, 2] > 0) & (boxes[:, 3] > 0))
-    boxes[absent] = np.nan
-    return boxes
+    return absent_as_nan(boxes)
+
+
+def absent_as_nan(boxes_xywh: np.ndarray) -> np.ndarray:
+    """(N, 4) boxes with NaN in all four numbers, in place, where one is not finite or a size is not positive."""
+    absent = ~(np.isfinite(boxes_xywh).all(axis=1) & (boxes_xywh[:, 2] > 0) & (boxes_xywh[:, 3] > 0))
+    boxes_xywh[absent] = np.nan
+    return boxes_xywh
 
 
 def read_boxes(path: str | Path) -> np.ndarray:

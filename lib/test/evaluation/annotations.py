@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from lib.utils.errors import UserError
-from lib.utils.sequences import read_boxes, read_text
+from lib.utils.sequences import absent_as_nan, read_boxes, read_text
 
 
 def read_regions(path: str | Path) -> np.ndarray:
@@ -23,17 +23,7 @@ def read_regions(path: str | Path) -> np.ndarray:
     Raises:
         UserError: the file cannot be read, is empty, or a line is none of these; file and line are named.
     """
-    lines = read_text(path, "box file").rstrip().splitlines()
-    boxes = np.full((len(lines), 4), np.nan)
-    for i, line in enumerate(lines):
-        try:
-            boxes[i] = _region_box(line.strip())
-        except ValueError as error:
-            raise UserError(f"{path}, line {i + 1}: expected a rectangle, a polygon or a mask of VOT, found "
-                            f"{line[:60]!r}") from error
-    if not lines:
-        raise UserError(f"{path}: expected one region per line, found an empty file")
-    return _absent_to_nan(boxes)
+    return _read_lines(path, _region_box, "a rectangle, a polygon or a mask of VOT")
 
 
 def read_vatic(path: str | Path) -> np.ndarray:
@@ -48,17 +38,7 @@ def read_vatic(path: str | Path) -> np.ndarray:
     Raises:
         UserError: the file cannot be read, is empty, or a line does not begin so; file and line are named.
     """
-    lines = read_text(path, "box file").rstrip().splitlines()
-    corners = np.empty((len(lines), 4))
-    for i, line in enumerate(lines):
-        try:
-            corners[i] = line.split()[1:5]
-        except ValueError as error:
-            raise UserError(f"{path}, line {i + 1}: expected <track> <xmin> <ymin> <xmax> <ymax> ..., found "
-                            f"{line[:60]!r}") from error
-    if not lines:
-        raise UserError(f"{path}: expected one box per line, found an empty file")
-    return _absent_to_nan(np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1))
+    return _read_lines(path, _vatic_box, "<track> <xmin> <ymin> <xmax> <ymax> ...")
 
 
 READERS: dict[str, Callable[[str | Path], np.ndarray]] = {
@@ -66,10 +46,23 @@ READERS: dict[str, Callable[[str | Path], np.ndarray]] = {
 """Format in a benchmark's data file -> function from a box file to (N, 4) xywh."""
 
 
-def _absent_to_nan(boxes_xywh: np.ndarray) -> np.ndarray:
-    """NaN in all four numbers of boxes without area."""
-    boxes_xywh[~(np.isfinite(boxes_xywh).all(axis=1) & (boxes_xywh[:, 2:] > 0).all(axis=1))] = np.nan
-    return boxes_xywh
+def _read_lines(path: str | Path, parse: Callable[[str], list[float]], expected: str) -> np.ndarray:
+    """(N, 4) boxes of the lines of a file; `parse` raises ValueError for a line that is not what was `expected`."""
+    lines = read_text(path, "box file").rstrip().splitlines()
+    if not lines:
+        raise UserError(f"{path}: expected {expected} in each line, found an empty file")
+    boxes_xywh = np.empty((len(lines), 4))
+    for i, line in enumerate(lines):
+        try:
+            boxes_xywh[i] = parse(line.strip())
+        except ValueError as error:
+            raise UserError(f"{path}, line {i + 1}: expected {expected}, found {line[:60]!r}") from error
+    return absent_as_nan(boxes_xywh)
+
+
+def _vatic_box(line: str) -> list[float]:
+    left, top, right, bottom = map(float, line.split()[1:5])
+    return [left, top, right - left, bottom - top]
 
 
 def _region_box(line: str) -> list[float]:
