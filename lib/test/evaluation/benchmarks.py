@@ -151,7 +151,7 @@ def _load_keys(name: str) -> dict[str, Any]:
     keys = json.loads((SPECS / f"{name}.json").read_text(encoding="utf-8"))
     if "base" in keys:
         keys = {**_load_keys(keys.pop("base")), **keys}
-        keys["sequences"] = {name: keys["sequences"][name] for name in keys.pop("names")}
+        keys["sequences"] = {key: keys["sequences"][key] for key in keys.pop("names")}
     return keys
 
 
