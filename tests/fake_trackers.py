@@ -15,8 +15,8 @@ from lib.utils.errors import UserError
 class Frames:
     """`count` black frames without files; what `lib.utils.sequences.FrameSource` offers."""
 
-    def __init__(self, count, broken=None, error=None):
-        self.count, self.broken, self.error = count, broken, error
+    def __init__(self, count, broken=None, error=None, size=(40, 60)):
+        self.count, self.broken, self.error, self.size = count, broken, error, size
         self.closed = False
 
     def __len__(self):
@@ -25,7 +25,7 @@ class Frames:
     def __getitem__(self, index):
         if index == self.broken:
             raise self.error or UserError(f"cannot read frame {index}")
-        return np.zeros((40, 60, 3), np.uint8)
+        return np.zeros((*self.size, 3), np.uint8)
 
     def path(self, index):
         return f"{index}.jpg"
