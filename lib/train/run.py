@@ -28,10 +28,10 @@ from lib.train.state import (
     net_state,
     newest_state,
     save_state,
-    set_aside,
 )
 from lib.train.trainer import Actor, Loader, Position, Recipe, Trainer
 from lib.utils.errors import UserError
+from lib.utils.files import set_aside
 from lib.utils.signals import StopRequest
 
 logger = logging.getLogger(__name__)

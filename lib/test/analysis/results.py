@@ -15,7 +15,7 @@ import numpy as np
 
 from lib.test.analysis.metrics import Convention, Scores, SequenceScores, convention_for, evaluate_sequence, summarize
 from lib.test.analysis.textfiles import read_boxes, read_times
-from lib.test.evaluation.results import boxes_file, has_own_names, times_file, tracker_folder
+from lib.test.evaluation.results import boxes_file, has_own_names, has_results, times_file, tracker_folder
 from lib.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -87,14 +87,9 @@ def find_trackers(results_path: str | Path) -> list[ResultFolder]:
     results_path = Path(results_path)
     if not results_path.is_dir():
         return []
-    folders = [folder for folder in sorted(results_path.glob("*/*"))
-               if folder.is_dir() and any(_is_boxes(file) for file in [*folder.glob("*.txt"), *folder.glob("*/*.txt")])]
+    folders = [folder for folder in sorted(results_path.glob("*/*")) if folder.is_dir() and has_results(folder)]
     names = [folder.name for folder in folders]
     return [ResultFolder(f.name if names.count(f.name) == 1 else f"{f.parent.name}/{f.name}", f) for f in folders]
-
-
-def _is_boxes(file: Path) -> bool:
-    return not file.stem.endswith(("_time", "_all_boxes", "_all_scores"))
 
 
 def parse_tracker(text: str, results_path: str | Path) -> ResultFolder:

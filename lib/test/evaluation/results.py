@@ -1,5 +1,7 @@
 """Where results lie and how they are written: OSTrack's files, one box per line."""
 
+import glob
+import re
 from collections.abc import Sequence as Rows
 from pathlib import Path
 
@@ -13,6 +15,16 @@ def tracker_folder(results_path: str | Path, script: str, config: str, run_id: i
     """`<results_path>/<script>/<config>`, with `_<run id>` in three digits behind the config of a repeated run."""
     suffix = "" if run_id is None else f"_{run_id:03d}"
     return Path(results_path) / script / f"{config}{suffix}"
+
+
+def find_runs(results_path: str | Path, script: str, config: str) -> dict[int, Path]:
+    """Run id -> folder of every repeated run of a tracker that has one (see `tracker_folder`), in rising order."""
+    found = {}
+    for folder in (Path(results_path) / script).glob(f"{glob.escape(config)}_*"):
+        match = re.fullmatch(r"\d{3,}", folder.name[len(config) + 1:])
+        if match and folder.is_dir():
+            found[int(match[0])] = folder
+    return dict(sorted(found.items()))
 
 
 def dataset_folder(dataset: str) -> str:
@@ -42,6 +54,14 @@ def boxes_file(folder: str | Path, dataset: str, sequence: str) -> Path:
 def times_file(boxes: Path) -> Path:
     """The file with the seconds per frame, beside the file with the boxes."""
     return boxes.with_name(f"{boxes.stem}_time.txt")
+
+
+def has_results(folder: Path) -> bool:
+    """Whether a tracker's folder holds boxes of sequences. Those of the video demo (`video_*.txt`) and what lies in
+    `previous_N` folders do not count."""
+    return any(not file.stem.endswith(("_time", "_all_boxes", "_all_scores"))
+               and not file.name.startswith("video_") and not file.parent.name.startswith("previous_")
+               for pattern in ("*.txt", "*/*.txt") for file in folder.glob(pattern))
 
 
 def is_done(boxes: Path, frames: int, sub_pixel: bool = False) -> bool:
