@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lib.test.analysis import run
-from lib.test.analysis.metrics import CONVENTIONS
+from lib.test.analysis.conventions import CONVENTIONS
 from lib.test.analysis.packed import PackedResults, PackedSequence, read_benchmark
 from lib.test.analysis.plots import PLOTS, draw_plot
 from lib.test.analysis.report import markdown_table, text_table
@@ -213,7 +213,7 @@ def test_packed_benchmark(tmp_path, benchmark):
     assert first.visible.all() and second.visible.tolist() == [False] + [True] * (FRAMES - 1)
     np.testing.assert_array_equal(second.ground_truth, benchmark[1].ground_truth)
     source = PackedResults("same", path)
-    assert source.locate(sequence("dog-3")) is None and source.times(first) is None
+    assert source.locate(sequence("dog-3")) is None and source.open(first).times() is None
     report = evaluate_benchmark([source], [first, second], "toy", CONVENTIONS["plain"])
     assert report.trackers[0].scores.AO == 100
 
