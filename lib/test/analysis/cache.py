@@ -22,7 +22,6 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.test.analysis import conventions, metrics, packed, sources, textfiles
 from lib.test.analysis.conventions import Convention
 from lib.test.analysis.metrics import SequenceScores
 from lib.test.analysis.sources import Result
@@ -33,14 +32,16 @@ from lib.utils.files import atomic_write
 logger = logging.getLogger(__name__)
 
 _FIELDS = tuple(field.name for field in fields(SequenceScores))
+_SCORING = ("conventions.py", "metrics.py", "packed.py", "results.py", "sources.py", "textfiles.py")
+"""The files beside this one that scores depend on."""
 
 
 @cache
 def _code_digest() -> bytes:
     """Of the source files that scores depend on."""
-    digest = hashlib.sha256()
-    for module in (conventions, metrics, packed, sources, textfiles, numbers):
-        digest.update(Path(module.__file__).read_bytes())
+    digest = hashlib.sha256(Path(numbers.__file__).read_bytes())
+    for name in _SCORING:
+        digest.update(Path(__file__).with_name(name).read_bytes())
     return digest.digest()
 
 

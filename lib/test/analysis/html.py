@@ -12,7 +12,7 @@ from lib.test.analysis.results import BenchmarkReport
 from lib.test.analysis.thumbnails import TRUTH, thumbnails
 
 _PARTS = Path(__file__).parent / "page"
-_DIGITS = 3
+_DIGITS = 4
 """Decimals of a number in per cent; the page shows at most two."""
 
 
@@ -70,10 +70,10 @@ def _page_data(report: BenchmarkReport, pictures: int) -> dict[str, Any]:
     }
 
 
-def _numbers(scores: dict[str, float] | None) -> list[float] | None:
+def _numbers(scores: dict[str, float | None] | None) -> list[float | None] | None:
     """Scores in the order of their names."""
     return scores and _rounded(list(scores.values()))
 
 
-def _rounded(values: list[float]) -> list[float]:
-    return [round(value, _DIGITS) for value in values]
+def _rounded(values: list[float | None]) -> list[float | None]:
+    return [None if value is None else round(value, _DIGITS) for value in values]

@@ -44,6 +44,10 @@ PRECISION_THRESHOLDS = np.arange(51, dtype=float)
 NORMALIZED_THRESHOLDS = np.arange(51) / 100
 SCORE_NAMES = ("AUC", "OP50", "OP75", "Precision", "NormPrecision", "AO", "SR50", "SR75")
 
+_AT_50, _AT_75 = 10, 15
+"""Where 0.5 and 0.75 stand among the success thresholds."""
+_AT_20, _AT_02 = 20, 20
+"""Where 20 pixels and 0.2 stand among the other two."""
 _TOGETHER = 30_000
 """Frames that are judged at once (as whole sequences)."""
 _THREADS = min(4, os.cpu_count() or 1)
@@ -71,7 +75,7 @@ def _common(start: np.ndarray, length: np.ndarray, gt_start: np.ndarray, gt_leng
 def _center(start: np.ndarray, length: np.ndarray) -> np.ndarray:
     """Middle of intervals, counted in whole pixels as the published toolkits do: start + (length - 1) / 2."""
     center = length - 1
-    center /= 2
+    center *= 0.5
     center += start
     return center
 
@@ -154,8 +158,8 @@ class SequenceScores:
 
     @property
     def ao(self) -> float:
-        """Mean overlap of the valid frames, 0..1."""
-        return self.overlap_sum / self.frames
+        """Mean overlap of the valid frames, 0..1; NaN without any."""
+        return self.overlap_sum / self.frames if self.frames else float("nan")
 
 
 @dataclass(frozen=True)
@@ -202,9 +206,10 @@ def frame_errors(pred: np.ndarray, gt: np.ndarray, visible: np.ndarray | None, c
     if convention.clip and size is not None:
         pred, gt = _clip(pred, size), _clip(gt, size)
     overlaps = overlap(pred, gt)
-    if convention.clip:
-        overlaps[np.isnan(overlaps)] = 0.0  # nothing of either box is in the image
     center, normalized = center_errors(pred, gt)
+    if convention.clip:  # nothing of the annotation, and perhaps of either box, is in the image
+        overlaps[np.isnan(overlaps)] = 0.0
+        normalized[np.isnan(normalized)] = np.inf
     absent = ~valid
     for values, value in ((overlaps, -1.0), (center, convention.absent_error),
                           (normalized, convention.absent_normalized)):
@@ -252,11 +257,14 @@ def _passed(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
 
     The same as `np.searchsorted(thresholds, values)`, for which only values next to a threshold are looked up.
     """
-    scaled = values * round(1 / thresholds[1])
-    with np.errstate(invalid="ignore"):
-        distance = np.rint(scaled)
-        distance -= scaled
-    near = np.flatnonzero(np.abs(distance, out=distance) < 1e-9)
+    steps = round(1 / thresholds[1])
+    scaled = values * steps
+    near = ()
+    if steps != 1:  # otherwise nothing was rounded
+        with np.errstate(invalid="ignore"):
+            distance = np.rint(scaled)
+            distance -= scaled
+        near = np.flatnonzero(np.abs(distance, out=distance) < 1e-9)
     np.ceil(scaled, out=scaled)
     np.maximum(scaled, 0, out=scaled)
     passed = np.minimum(scaled, len(thresholds), out=scaled).astype(np.intp)
@@ -297,17 +305,14 @@ def evaluate_sequence(pred: np.ndarray, gt: np.ndarray, visible: np.ndarray | No
     Raises:
         UserError: lengths differ, a prediction is NaN, infinite or has a negative side, or no frame can be judged.
     """
-    (scores,) = evaluate_sequences([pred], [gt], [visible], convention)
-    if not scores.frames:
-        raise UserError("no frame has a visible, annotated target: there is nothing to measure")
-    return scores
+    return evaluate_sequences([pred], [gt], [visible], convention)[0]
 
 
 def evaluate_sequences(preds: Sequence[np.ndarray], gts: Sequence[np.ndarray],
                        visible: Sequence[np.ndarray | None] | None = None, convention: Convention | str = "ostrack",
                        sizes: Sequence[tuple[int, int] | None] | None = None,
                        names: Sequence[str] | None = None) -> list[SequenceScores]:
-    """Score many sequences; one without any visible, annotated target has `frames` 0.
+    """Score many sequences. Under a convention that leaves out more than hidden targets, `frames` may be 0.
 
     Args:
         preds, gts, visible: as for `evaluate_sequence`, one entry per sequence.
@@ -331,10 +336,19 @@ def evaluate_sequences(preds: Sequence[np.ndarray], gts: Sequence[np.ndarray],
         return _evaluate_together(preds[part], gts[part], visible[part], convention, sizes[part],
                                   names[part] if names else None)
 
-    if len(parts) < 2:
-        return [scores for part in parts for scores in evaluate(part)]
-    with ThreadPoolExecutor(min(len(parts), _THREADS)) as pool:  # NumPy lets go of the interpreter while it computes
-        return [scores for found in pool.map(evaluate, parts) for scores in found]
+    with ThreadPoolExecutor(_THREADS) as pool:  # NumPy lets go of the interpreter while it computes
+        found = list(map(evaluate, parts) if len(parts) < 2 else pool.map(evaluate, parts))
+    scores = [score for part in found for score in part]
+    for i, score in enumerate(scores):
+        if not score.frames and not _has_target(gts[i], visible[i]):
+            raise UserError(f"{names[i] + ': ' if names else ''}no frame has a visible, annotated target: there is "
+                            "nothing to measure")
+    return scores
+
+
+def _has_target(gt: np.ndarray, visible: np.ndarray | None) -> bool:
+    """Whether a target can be seen in any frame, whatever the convention makes of it."""
+    return bool((annotated(gt) if visible is None else annotated(gt) & np.asarray(visible, dtype=bool)).any())
 
 
 def _parts(lengths: Sequence[int]) -> Iterator[slice]:
@@ -366,18 +380,19 @@ def _evaluate_together(preds: Sequence[np.ndarray], gts: Sequence[np.ndarray], v
 
     row = np.repeat(np.arange(len(gts)), lengths)
     judged = np.add.reduceat(errors.judged, starts, dtype=np.intp)
-    curves = []
-    for values, thresholds in ((errors.overlap, SUCCESS_THRESHOLDS), (errors.center, PRECISION_THRESHOLDS),
-                               (errors.normalized, NORMALIZED_THRESHOLDS)):
-        if not errors.judged.all():
-            values = values[errors.judged]
-        rows = row if len(values) == len(row) else row[errors.judged]
-        curves.append(count_above(values, thresholds, rows, len(gts)) / np.maximum(judged, 1)[:, None])
-    overlaps = np.where(errors.valid, errors.overlap, 0.0)
-    sums = [np.add.reduceat(values, starts, dtype=float)
-            for values in (errors.valid, overlaps, overlaps > 0.5, overlaps > 0.75)]
-    return [SequenceScores(success, 1 - above, 1 - above_normalized, int(count), *map(float, totals))
-            for success, above, above_normalized, count, *totals in zip(*curves, judged, *sums, strict=True)]
+    valid = np.add.reduceat(errors.valid, starts, dtype=np.intp)
+    sums = np.add.reduceat(np.where(errors.valid, errors.overlap, 0.0), starts)
+    kept = slice(None)
+    if judged.sum() < len(row):
+        kept, row = errors.judged, row[errors.judged]
+    above, beyond, beyond_normalized = (
+        count_above(values[kept], thresholds, row, len(gts))
+        for values, thresholds in ((errors.overlap, SUCCESS_THRESHOLDS), (errors.center, PRECISION_THRESHOLDS),
+                                   (errors.normalized, NORMALIZED_THRESHOLDS)))
+    total = np.maximum(judged, 1)[:, None]
+    columns = (above / total, 1 - beyond / total, 1 - beyond_normalized / total, judged, valid, sums,
+               above[:, _AT_50], above[:, _AT_75])
+    return [SequenceScores(*sequence[:3], *map(float, sequence[3:])) for sequence in zip(*columns, strict=True)]
 
 
 def _columns(arrays: Sequence[np.ndarray]) -> np.ndarray:
@@ -411,23 +426,32 @@ def _check_values(preds: Sequence[np.ndarray], names: Sequence[str] | None, conv
 
 
 def summarize(sequences: Sequence[SequenceScores], convention: Convention | str = "ostrack") -> Scores:
-    """Scores of a benchmark from those of its sequences (at least one), in per cent."""
+    """Scores of a benchmark from those of its sequences (at least one), in per cent.
+
+    A sequence of which a convention judges no frame has no part in the means; what has no frame at all is NaN.
+    """
     convention = get_convention(convention) if isinstance(convention, str) else convention
     if not sequences:
         raise UserError("there is no sequence to score")
-    weights = np.array([s.judged for s in sequences], dtype=float) if convention.pooled else None
+    judged = np.array([s.judged for s in sequences], dtype=float)
+    frames = np.array([s.frames for s in sequences], dtype=float)
     success, precision, normalized = (
-        100 * np.average([getattr(sequence, curve) for sequence in sequences], axis=0, weights=weights)
+        100 * _mean(np.array([getattr(sequence, curve) for sequence in sequences]), judged, convention.pooled)
         for curve in ("success", "precision", "normalized"))
     sums = np.array([[s.overlap_sum, s.above_50, s.above_75] for s in sequences], dtype=float)
-    frames = np.array([[s.frames] for s in sequences], dtype=float)
-    ao, sr50, sr75 = 100 * (sums.sum(axis=0) / frames.sum() if convention.pooled else (sums / frames).mean(axis=0))
+    ao, sr50, sr75 = 100 * _mean(sums / np.maximum(frames, 1)[:, None], frames, convention.pooled)
     return Scores(
-        AUC=float(success.mean()), OP50=float(success[10]), OP75=float(success[15]),
-        Precision=float(precision[20]), NormPrecision=float(normalized[20]),
+        AUC=float(success.mean()), OP50=float(success[_AT_50]), OP75=float(success[_AT_75]),
+        Precision=float(precision[_AT_20]), NormPrecision=float(normalized[_AT_02]),
         AO=float(ao), SR50=float(sr50), SR75=float(sr75),
         success=success, precision=precision, normalized=normalized,
     )
+
+
+def _mean(shares: np.ndarray, frames: np.ndarray, pooled: bool) -> np.ndarray:
+    """(S, K) shares of (S,) frames each -> (K,): over all frames, or the mean of the sequences that have any."""
+    weights = frames if pooled else frames > 0
+    return weights @ shares / weights.sum() if weights.any() else np.full(shares.shape[1], np.nan)
 
 
 def mean_of_runs(runs: Sequence[SequenceScores]) -> SequenceScores:

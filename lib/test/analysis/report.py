@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -160,7 +161,9 @@ def sequences_csv(report: BenchmarkReport) -> str:
 
 
 def _decimals(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:.4f}"
+    if isinstance(value, str):
+        return value
+    return "" if math.isnan(value) else f"{value:.4f}"
 
 
 def _csv(lines: Sequence[Sequence[Any]]) -> str:
@@ -206,7 +209,8 @@ def report_data(report: BenchmarkReport) -> dict[str, Any]:
             "curves": {plot.name: getattr(scores, plot.curve).tolist() for plot in PLOTS} if scores else None,
             "attributes": {name: report.scores_on(tracker, names).as_dict()
                            for name, names in report.attributes.items()} if scores else {},
-            "sequences": {name: summarize([tracker.sequences[name]], report.convention).as_dict()
+            "sequences": {name: {score: None if math.isnan(value) else value for score, value in
+                                 summarize([tracker.sequences[name]], report.convention).as_dict().items()}
                           for name in report.names if name in tracker.sequences},
             "missing": tracker.missing,
             "notes": [note._asdict() for note in tracker.notes],

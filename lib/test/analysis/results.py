@@ -156,9 +156,7 @@ def _score(label: str, results: Sequence[Result | None], sequences: Sequence, co
     preds, gts, visible = zip(*aligned, strict=True) if aligned else ((), (), ())
     scores = evaluate_sequences(preds, gts, visible, convention, [size for *_, size in found],
                                 [where for _, where, _ in found])
-    for (name, where, _), score in zip(found, scores, strict=True):
-        if not score.frames:
-            raise UserError(f"{where}: no frame of {name} has a visible, annotated target: there is nothing to measure")
+    for (name, *_), score in zip(found, scores, strict=True):
         report.sequences[name] = score
     return report, aligned
 

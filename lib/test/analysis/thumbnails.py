@@ -16,8 +16,8 @@ from lib.vis.draw import draw_boxes, fit_image
 
 logger = logging.getLogger(__name__)
 
-WIDTH = 320
-QUALITY = 75
+WIDTH = 480
+QUALITY = 70
 TRUTH = "#ffffff"
 _FRAMES = (0.25, 0.6, 0.95)
 """Places among the annotated frames of a sequence that are shown."""

@@ -235,8 +235,8 @@
         })),
       ];
       if (visible().length > 1) {
-        columns.push({ title: "Best", value: (i) => name(extreme(i, 1)) },
-          { title: "Worst", value: (i) => name(extreme(i, -1)) },
+        columns.push({ title: "Best", value: (i) => name(extreme(i, 1)), mark: () => "words" },
+          { title: "Worst", value: (i) => name(extreme(i, -1)), mark: () => "words" },
           { title: "Best − worst", value: (i) => (present(i).length ? value(extreme(i, 1), i) - value(extreme(i, -1), i) : null) });
       }
       const rows = data.names.map((_, i) => i).filter((i) => data.names[i].toLowerCase().includes(wanted));
