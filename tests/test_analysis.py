@@ -18,8 +18,10 @@ from lib.test.analysis.conventions import CONVENTIONS
 from lib.test.analysis.packed import PackedResults, PackedSequence, read_benchmark
 from lib.test.analysis.plots import PLOTS, draw_plot
 from lib.test.analysis.report import attribute_rows, csv_table, latex_table, markdown_table, text_table
-from lib.test.analysis.results import ResultFolder, evaluate_benchmark, find_trackers, parse_tracker
+from lib.test.analysis.results import ResultFolder, evaluate_benchmark, find_trackers, image_size, parse_tracker
 from lib.utils.errors import UserError
+from lib.utils.sequences import ImageFrames
+from tests.trees import write_picture
 
 FRAMES = 6
 
@@ -141,6 +143,23 @@ def test_lasot_without_flags_warns(results, caplog):
     with caplog.at_level(logging.WARNING):
         evaluate_benchmark(find_trackers(results), [sequence("car-1"), sequence("cat-2")], "lasot")
     assert "no visibility flags" in caplog.text
+
+
+def test_what_a_convention_lacks_is_said_below_the_table(results, benchmark, caplog):
+    for seq in benchmark:
+        seq.visible = None
+    benchmark[0].frames = ImageFrames(results, ["missing.jpg"])
+    report = evaluate_benchmark(find_trackers(results), benchmark, "got10k_val")
+    text = text_table(report)
+    assert "No visibility flags found, so every annotated frame" in text
+    assert "not clipped to the image in 2 of 2 sequences" in text and "missing.jpg" in caplog.text
+
+
+def test_the_size_of_pictures_comes_from_the_first(tmp_path):
+    for name in ("a.jpg", "a.png"):
+        write_picture(tmp_path / name, 1, (90, 50))
+        assert image_size(SimpleNamespace(name="s", frames=ImageFrames(tmp_path, [name]))) == (90, 50)
+    assert image_size(SimpleNamespace(name="s")) is None
 
 
 # --- packed files ---------------------------------------------------------------------------------------------------

@@ -46,8 +46,8 @@ def test_numbers(text, expected):
     np.testing.assert_array_equal(parse_table(text.encode()), expected)
 
 
-@pytest.mark.parametrize("text", ["1 2\n3\n", "1 2\n\n3 4", "\n1 2", "1 x", "1..2 3", "1.2.3 4", "1-2 3", "0x1 2", ". 1",
-                                  "- 1", "1_0 2", "1 2\n3 4 5\n6"])
+@pytest.mark.parametrize("text", ["1 2\n3\n", "1 2\n\n3 4", "\n1 2", "1 x", "1..2 3", "1.2.3 4", "1-2 3", "0x1 2",
+                                  "- 1", ". 1", "1_0 2", "1 2\n3 4 5\n6"])
 def test_what_is_no_table(text):
     assert parse_table(text.encode()) is None
 

@@ -54,7 +54,8 @@ def attribute_rows(report: BenchmarkReport, digits: int = 2) -> tuple[list[str],
 def remarks(report: BenchmarkReport) -> list[str]:
     """What a reader has to know about the numbers: the convention, what they are over and what is missing."""
     convention = report.convention
-    lines = [f"Convention {convention.name}: {convention.summary}."]
+    lines = [f"Convention {convention.name}: {convention.summary}.",
+             *(f"{note[0].upper()}{note[1:]}." for note in report.notes)]
     if report.scored < report.total:
         lines.append(f"PARTIAL: scores over the {report.scored} sequences that all trackers have, of {report.total}; "
                      "not comparable with published numbers.")

@@ -73,6 +73,7 @@ class BenchmarkReport:
         scored: number of sequences the scores are over; less than `total` only in a partial report.
         names: of the scored sequences.
         attributes: name of a challenge -> scored sequences that have it; empty when the benchmark names none.
+        notes: what the convention asks for and the benchmark lacks.
         benchmark, sources: what was scored, by sequence and by label (of repeated runs the first).
     """
 
@@ -83,6 +84,7 @@ class BenchmarkReport:
     trackers: list[TrackerReport]
     names: list[str] = field(default_factory=list)
     attributes: dict[str, list[str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     benchmark: Sequence = field(default=(), repr=False)
     sources: Mapping[str, ResultSource] = field(default_factory=dict, repr=False)
 
@@ -192,10 +194,10 @@ def evaluate_benchmark(sources: Sequence[ResultSource], sequences: Sequence, dat
     """
     _require_annotations(sequences, dataset)
     convention = convention or convention_for(dataset)
-    if convention.unseen_is_miss and all(sequence.visible is None for sequence in sequences):
-        logger.warning("%s: no visibility flags found, so hidden targets are not counted as misses and the scores are "
-                       "not comparable with published ones", dataset)
     sizes = [image_size(sequence) if convention.clip else None for sequence in sequences]
+    lacks = _lacks(sequences, sizes, convention)
+    for lack in lacks:
+        logger.warning("%s: %s", dataset, lack)
     digest = benchmark_digest(sequences, sizes, convention) if cache else None
     trackers = [score_tracker(source, sequences, convention, cache, sizes, digest) for source in sources]
     scored = [sequence.name for sequence in sequences
@@ -213,10 +215,23 @@ def evaluate_benchmark(sources: Sequence[ResultSource], sequences: Sequence, dat
         trackers = [merged if tracker.label == members[0] else tracker for tracker in trackers
                     if tracker.label == members[0] or tracker.label not in members]
         by_label[label] = by_label[members[0]]
-    report = BenchmarkReport(dataset, convention, len(sequences), len(scored), trackers, scored,
-                             benchmark=sequences, sources=by_label)
-    report.attributes = _by_attribute(sequences, scored, attributes)
-    return report
+    return BenchmarkReport(dataset, convention, len(sequences), len(scored), trackers, scored,
+                           _by_attribute(sequences, scored, attributes), lacks, sequences, by_label)
+
+
+def _lacks(sequences: Sequence, sizes: Sequence[tuple[int, int] | None], convention: Convention) -> list[str]:
+    """What a convention asks for and a benchmark does not give, as sentences without full stops."""
+    lacks = []
+    if all(sequence.visible is None for sequence in sequences):
+        if convention.unseen_is_miss:
+            lacks.append("no visibility flags found, so hidden targets are not counted as misses and the scores are "
+                         "not comparable with published ones")
+        elif convention.skip_first and convention.use_visible:
+            lacks.append("no visibility flags found, so every annotated frame counts as one with a target")
+    if convention.clip and None in sizes:
+        lacks.append(f"boxes were not clipped to the image in {sizes.count(None)} of {len(sizes)} sequences, whose "
+                     "pictures are not at hand")
+    return lacks
 
 
 def _mean_tracker(label: str, runs: Sequence[TrackerReport], scored: Sequence[str],

@@ -10,8 +10,8 @@ from typing import Any
 
 from lib.test.analysis.cache import ScoreCache
 from lib.test.analysis.conventions import convention_for, get_convention
-from lib.test.analysis.html import html_page
 from lib.test.analysis.packed import PackedResults, read_benchmark
+from lib.test.analysis.page import html_page
 from lib.test.analysis.plots import save_plots
 from lib.test.analysis.report import (
     attributes_csv,

@@ -11,7 +11,7 @@ from lib.test.analysis.report import report_data, text_table
 from lib.test.analysis.results import BenchmarkReport
 from lib.test.analysis.thumbnails import TRUTH, thumbnails
 
-_PARTS = Path(__file__).parent / "page"
+_PARTS = Path(__file__).parent / "page_parts"
 _DIGITS = 4
 """Decimals of a number in per cent; the page shows at most two."""
 
