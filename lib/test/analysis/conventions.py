@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from lib.utils.errors import UserError
 
 MISS = float("inf")
-HIT = -1.0
+HIT = 0.0
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Convention:
         use_visible: flags of hidden targets say which frames have a target; otherwise only the annotated box does.
         positive_corner: a box whose left or top edge is not above 0 counts as not annotated.
         count_absent: frames without a target stay in the denominator of the curves (their overlap never counts).
-        absent_error: centre error given to a frame without a target: infinite is a miss, negative a hit.
+        absent_error: centre error given to a frame without a target: infinite is a miss, 0 a hit.
         absent_normalized: the same for the normalised error.
         unseen_is_miss: frames marked as not visible are misses in both precision curves whatever the two above say.
         repair: a prediction with NaN, infinity or a negative side takes the place of the one before it, as one without

@@ -111,7 +111,9 @@ def center_errors(pred: np.ndarray, gt: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 def annotated(gt: np.ndarray) -> np.ndarray:
     """(N, 4) xywh -> (N,) bool: the frame has a finite box with area."""
-    return np.isfinite(gt).all(axis=1) & (gt[:, 2:] > 0).all(axis=1)
+    x, y, w, h = gt.T
+    with np.errstate(invalid="ignore"):
+        return np.isfinite(x + y + w + h) & (w > 0) & (h > 0)
 
 
 @dataclass(frozen=True)
@@ -200,7 +202,7 @@ def frame_errors(pred: np.ndarray, gt: np.ndarray, visible: np.ndarray | None, c
     pred[starts] = gt[starts]
     has_box = annotated(gt)
     if convention.positive_corner:
-        has_box &= (gt[:, :2] > 0).all(axis=1)
+        has_box &= (gt[:, 0] > 0) & (gt[:, 1] > 0)
     unseen = ~visible if visible is not None and convention.use_visible else None
     valid = has_box if unseen is None else has_box & ~unseen
     if convention.clip and size is not None:
@@ -211,9 +213,10 @@ def frame_errors(pred: np.ndarray, gt: np.ndarray, visible: np.ndarray | None, c
         overlaps[np.isnan(overlaps)] = 0.0
         normalized[np.isnan(normalized)] = np.inf
     absent = ~valid
-    for values, value in ((overlaps, -1.0), (center, convention.absent_error),
-                          (normalized, convention.absent_normalized)):
-        values[absent] = value
+    if absent.any():
+        for values, value in ((overlaps, 0.0), (center, convention.absent_error),
+                              (normalized, convention.absent_normalized)):
+            values[absent] = value
     if convention.unseen_is_miss and unseen is not None:
         center[unseen] = normalized[unseen] = np.inf
     judged = np.ones(len(gt), dtype=bool) if convention.count_absent else valid.copy()
@@ -227,6 +230,8 @@ def _hold(pred: np.ndarray, gt: np.ndarray, starts: np.ndarray, convention: Conv
 
     The first boxes of sequences stay as they are.
     """
+    if pred[:, 2:].min() > 0 and not convention.repair:
+        return pred
     repeat = (pred[:, 2] == 0) | (pred[:, 3] == 0)
     if convention.repair:
         repeat |= invalid(pred)
@@ -253,7 +258,7 @@ def _clip(boxes: np.ndarray, size: np.ndarray) -> np.ndarray:
 
 
 def _passed(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """How many of the evenly spaced thresholds 0, d, 2d, ... lie below each value: (N,), (T,) -> (N,) int.
+    """How many of the evenly spaced thresholds 0, d, 2d, ... lie below each value >= 0: (N,), (T,) -> (N,) int.
 
     The same as `np.searchsorted(thresholds, values)`, for which only values next to a threshold are looked up.
     """
@@ -266,7 +271,6 @@ def _passed(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
             distance -= scaled
         near = np.flatnonzero(np.abs(distance, out=distance) < 1e-9)
     np.ceil(scaled, out=scaled)
-    np.maximum(scaled, 0, out=scaled)
     passed = np.minimum(scaled, len(thresholds), out=scaled).astype(np.intp)
     if len(near):
         passed[near] = np.searchsorted(thresholds, values[near])
@@ -277,7 +281,7 @@ def count_above(values: np.ndarray, thresholds: np.ndarray, row: np.ndarray | No
     """How many values lie strictly above each of the evenly spaced thresholds 0, d, 2d, ...
 
     Args:
-        values: (N,), without NaN.
+        values: (N,), >= 0; may be infinite.
         thresholds: (T,).
         row: (N,) integers from 0 to `rows` - 1: what each value is counted for; None means all for row 0.
 
@@ -368,7 +372,7 @@ def _evaluate_together(preds: Sequence[np.ndarray], gts: Sequence[np.ndarray], v
     lengths = np.array([len(gt) for gt in gts])
     starts = lengths.cumsum() - lengths
     pred, gt = _columns(preds), _columns(gts)
-    if not np.isfinite(pred.sum()) or pred[:, 2:].min() < 0:
+    if not (np.isfinite(pred.sum()) and pred[:, 2:].min() >= 0):
         _check_values(preds, names, convention)
     seen, size = None, None
     if any(flags is not None for flags in visible):
