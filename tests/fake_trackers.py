@@ -2,6 +2,8 @@
 
 import os
 import signal
+import struct
+import sys
 import time
 from types import SimpleNamespace
 
@@ -13,8 +15,8 @@ from lib.utils.errors import UserError
 class Frames:
     """`count` black frames without files; what `lib.utils.sequences.FrameSource` offers."""
 
-    def __init__(self, count, broken=None, error=None):
-        self.count, self.broken, self.error = count, broken, error
+    def __init__(self, count, broken=None, error=None, size=(40, 60)):
+        self.count, self.broken, self.error, self.size = count, broken, error, size
         self.closed = False
 
     def __len__(self):
@@ -23,7 +25,7 @@ class Frames:
     def __getitem__(self, index):
         if index == self.broken:
             raise self.error or UserError(f"cannot read frame {index}")
-        return np.zeros((40, 60, 3), np.uint8)
+        return np.zeros((*self.size, 3), np.uint8)
 
     def path(self, index):
         return f"{index}.jpg"
@@ -33,7 +35,7 @@ class Frames:
 
 
 class Mover:
-    """Moves its box by 1.3 pixels a frame; dies, fails or waits in the third frame when its name asks for it."""
+    """Moves its box by 1.3 pixels a frame; `act` says for which y of the box it dies, fails or waits."""
 
     def __init__(self, device, log=None, act=None):
         self.device, self.act = device, act or {}
@@ -48,11 +50,35 @@ class Mover:
         action = self.act.get(self.box[1])
         if action == "die":
             os.kill(os.getpid(), signal.SIGKILL)
+        if action == "die within a message":
+            tear(sys._getframe())
         if action == "fail":
             raise ValueError("no such thing")
         if action == "wait":
             time.sleep(0.02)
         return SimpleNamespace(box_xywh=list(self.box), score=0.5, score_map=None)
+
+
+def tear(frame):
+    """Announce a long message on the worker's pipe, send its first byte, and die."""
+    while "connection" not in frame.f_locals:
+        frame = frame.f_back
+    os.write(frame.f_locals["connection"].fileno(), struct.pack("!i", 1000) + b"x")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Looker:
+    """Puts its box where the mean colour of the frame says."""
+
+    def __init__(self, device):
+        pass
+
+    def initialize(self, image, box):
+        self.size = box[2:]
+
+    def track(self, image):
+        red, green = image[..., :2].mean(axis=(0, 1)).tolist()
+        return SimpleNamespace(box_xywh=[red, green, *self.size], score=0.5, score_map=None)
 
 
 def unbuildable(device):

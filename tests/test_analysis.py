@@ -2,20 +2,26 @@
 
 import csv
 import importlib.util
+import json
 import logging
+import os
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from lib.test.analysis import run
-from lib.test.analysis.metrics import CONVENTIONS
+from lib.test.analysis import cache as cache_module
+from lib.test.analysis import plots, run
+from lib.test.analysis import results as scoring
+from lib.test.analysis.cache import ScoreCache
+from lib.test.analysis.conventions import CONVENTIONS
 from lib.test.analysis.packed import PackedResults, PackedSequence, read_benchmark
 from lib.test.analysis.plots import PLOTS, draw_plot
-from lib.test.analysis.report import markdown_table, text_table
-from lib.test.analysis.results import ResultFolder, align, evaluate_benchmark, find_trackers, parse_tracker
-from lib.test.analysis.textfiles import read_boxes, read_times
+from lib.test.analysis.report import attribute_rows, csv_table, latex_table, markdown_table, text_table
+from lib.test.analysis.results import ResultFolder, evaluate_benchmark, find_trackers, image_size, parse_tracker
 from lib.utils.errors import UserError
+from lib.utils.sequences import ImageFrames
+from tests.trees import write_picture
 
 FRAMES = 6
 
@@ -61,61 +67,6 @@ def env(results, benchmark, monkeypatch):
     monkeypatch.setitem(run.BENCHMARKS, "lasot", listed)
     return SimpleNamespace(results_path=str(results), result_plot_path=str(results / "plots"), lasot_path="",
                            got10k_path="", trackingnet_path="")
-
-
-# --- result files ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("text", ["1\t2\t3\t4\n5\t6\t7\t8\n", "1,2,3,4\n5,6,7,8", "1 2  3 4\r\n5 6 7 8\r\n\r\n",
-                                  "1, 2, 3, 4\n5.0;6;7;8e0", "\ufeff1,2,3,4\n5,6,7,8\n"])
-def test_every_usual_separator_is_read(tmp_path, text):
-    path = tmp_path / "s.txt"
-    path.write_text(text, encoding="utf-8", newline="")
-    assert read_boxes(path).tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
-
-
-@pytest.mark.parametrize(("text", "message"), [
-    ("", "empty"), ("\n \n", "empty"), ("1,2,3,4\n1,2,3\n", "line 2: 3 column"), ("1,2,3,4,5\n", "line 1: 5 column"),
-    ("1,2,3,4\nx,y,w,h\n", "line 2: .*not numeric"), ("1,2,3,4\n1,nan,3,4\n", "line 2: .*not finite"),
-    ("1,2,3,4\n1,2,3,inf", "line 2: .*not finite"), ("1,2,3,4\n\n1,2,3,4\n", "line 2: an empty line"),
-    ("1,2,3,4\n1,2,-3,4\n", "line 2: negative"), ("1:2:3:4\n", "line 1: 1 column")])
-def test_bad_result_files_are_refused_with_file_and_line(tmp_path, text, message):
-    path = tmp_path / "sequence.txt"
-    path.write_text(text)
-    with pytest.raises(UserError, match=message) as caught:
-        read_boxes(path)
-    assert str(path) in str(caught.value)
-
-
-def test_binary_and_missing_result_files(tmp_path):
-    (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(UserError, match="not a text file"):
-        read_boxes(tmp_path / "a.txt")
-    with pytest.raises(UserError, match="cannot be read"):
-        read_boxes(tmp_path / "b.txt")
-
-
-def test_times(tmp_path):
-    (tmp_path / "t.txt").write_text("0.5\n0.25\n")
-    assert read_times(tmp_path / "t.txt").tolist() == [0.5, 0.25]
-    (tmp_path / "t.txt").write_text("0.5\n-1\n")
-    with pytest.raises(UserError, match="line 2"):
-        read_times(tmp_path / "t.txt")
-
-
-def test_results_that_are_too_long_or_too_short():
-    seq = sequence("s", visible=np.arange(FRAMES) > 1)
-    longer = np.vstack([seq.ground_truth, seq.ground_truth[:2]])
-    pred, gt, _, note = align(longer, seq, "file")
-    assert len(pred) == len(gt) == FRAMES and "2 rows beyond" in note
-    pred, gt, visible, note = align(seq.ground_truth[2:], seq, "file")
-    np.testing.assert_array_equal(pred, gt)
-    assert visible.all() and "starts at frame 3" in note
-    with pytest.raises(UserError, match="file: 4 boxes for the 6"):
-        align(seq.ground_truth[:4], seq, "file")
-    seq.ground_truth[:] = seq.ground_truth[0]
-    with pytest.raises(UserError, match="4 boxes"):  # a target at rest fits both ends: ambiguous
-        align(seq.ground_truth[2:], seq, "file")
 
 
 # --- trackers and scores --------------------------------------------------------------------------------------------
@@ -194,6 +145,23 @@ def test_lasot_without_flags_warns(results, caplog):
     assert "no visibility flags" in caplog.text
 
 
+def test_what_a_convention_lacks_is_said_below_the_table(results, benchmark, caplog):
+    for seq in benchmark:
+        seq.visible = None
+    benchmark[0].frames = ImageFrames(results, ["missing.jpg"])
+    report = evaluate_benchmark(find_trackers(results), benchmark, "got10k_val")
+    text = text_table(report)
+    assert "No visibility flags found, so every annotated frame" in text
+    assert "not clipped to the image in 2 of 2 sequences" in text and "missing.jpg" in caplog.text
+
+
+def test_the_size_of_pictures_comes_from_the_first(tmp_path):
+    for name in ("a.jpg", "a.png"):
+        write_picture(tmp_path / name, 1, (90, 50))
+        assert image_size(SimpleNamespace(name="s", frames=ImageFrames(tmp_path, [name]))) == (90, 50)
+    assert image_size(SimpleNamespace(name="s")) is None
+
+
 # --- packed files ---------------------------------------------------------------------------------------------------
 
 
@@ -213,7 +181,7 @@ def test_packed_benchmark(tmp_path, benchmark):
     assert first.visible.all() and second.visible.tolist() == [False] + [True] * (FRAMES - 1)
     np.testing.assert_array_equal(second.ground_truth, benchmark[1].ground_truth)
     source = PackedResults("same", path)
-    assert source.locate(sequence("dog-3")) is None and source.times(first) is None
+    assert source.locate(sequence("dog-3")) is None and source.open(first).times() is None
     report = evaluate_benchmark([source], [first, second], "toy", CONVENTIONS["plain"])
     assert report.trackers[0].scores.AO == 100
 
@@ -235,6 +203,138 @@ def test_bad_packed_files(tmp_path, benchmark):
     packed = pack(tmp_path / "gt.npz", benchmark)
     with pytest.raises(UserError, match="no visibility flag"):
         read_benchmark(packed, absent=packed)
+
+
+# --- scores kept between calls --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def kept(results, benchmark, tmp_path, monkeypatch):
+    """Scores the benchmark with a cache; returns the report and how many trackers were really scored."""
+    counted = []
+    score = scoring._score
+    monkeypatch.setattr(scoring, "_score", lambda *arguments: counted.append(1) or score(*arguments))
+
+    def call(convention=None, sequences=benchmark):
+        counted.clear()
+        report = evaluate_benchmark(find_trackers(results), sequences, "lasot", convention,
+                                    cache=ScoreCache(tmp_path / "cache"))
+        return report, len(counted)
+
+    return call
+
+
+def test_scores_of_the_same_content_are_taken_from_the_cache(kept, results):
+    (results / "ours" / "good" / "car-1.txt").write_text("x,y,w,h\n" + "".join(
+        f"{10 * i},5,40,30\n" for i in range(FRAMES)))
+    first, computed = kept()
+    assert computed == 2
+    again, computed = kept()
+    assert computed == 0
+    for one, other in zip(first.trackers, again.trackers, strict=True):
+        assert one.scores.as_dict() == other.scores.as_dict() and one.fps == other.fps
+        assert one.notes == other.notes and list(one.sequences) == list(other.sequences)
+        np.testing.assert_array_equal(one.scores.precision, other.scores.precision)
+    assert again.trackers[0].notes[0].what == "a header line left out"
+
+
+def test_a_change_anywhere_is_noticed(kept, results, benchmark, monkeypatch):
+    kept()
+    path = results / "ours" / "good" / "cat-2.txt"
+    stat = path.stat()
+    path.write_text(path.read_text().replace("5\t40", "6\t40"))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # same size, same time, other content
+    assert path.stat().st_size == stat.st_size
+    report, computed = kept()
+    assert computed == 1 and report.trackers[0].scores.AO < 100
+    (results / "ours" / "good" / "car-1_time.txt").write_text("1\n" * FRAMES)
+    assert kept()[1] == 1
+    (results / "theirs" / "bad_003" / "car-1.txt").unlink()
+    report, computed = kept()
+    assert computed == 1 and report.trackers[1].missing == ["car-1"] and kept()[1] == 0
+    assert kept()[0].trackers[1].missing == ["car-1"]
+    benchmark[0].ground_truth[3, 0] += 1
+    assert kept()[1] == 2
+    benchmark[0].visible[2] = False
+    assert kept()[1] == 2
+    assert kept(CONVENTIONS["plain"])[1] == 2 and kept()[1] == 0  # each convention has its own
+    monkeypatch.setattr(cache_module, "_code_digest", lambda: b"other code")
+    assert kept()[1] == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 broken"])
+def test_a_damaged_cache_is_as_good_as_none(kept, tmp_path, content):
+    kept()
+    for path in (tmp_path / "cache").iterdir():
+        path.write_bytes(content)
+    assert kept()[1] == 2 and kept()[1] == 0
+
+
+def test_a_truncated_cache_is_as_good_as_none(kept, tmp_path):
+    kept()
+    for path in (tmp_path / "cache").iterdir():
+        path.write_bytes(path.read_bytes()[:-2000])
+    assert kept()[1] == 2
+
+
+def test_a_cache_that_cannot_be_written_is_reported(kept, tmp_path, caplog):
+    (tmp_path / "cache").write_text("in the way")
+    report, computed = kept()
+    assert computed == 2 and report.trackers[0].scores and "not kept for the next time" in caplog.text
+
+
+def test_labels_that_look_alike_as_file_names_do_not_share_a_cache(tmp_path):
+    cache = ScoreCache(tmp_path)
+    assert cache._file("a/b", "plain") != cache._file("a:b", "plain")
+
+
+# --- repeated runs and attributes -----------------------------------------------------------------------------------
+
+
+def test_repeated_runs_become_one_row(env, results, benchmark):
+    for run_id, shift in ((0, 0), (1, 10), (2, 20)):
+        for seq in benchmark:
+            write(results / "ours" / f"net_{run_id:03d}" / f"{seq.name}.txt",
+                  seq.ground_truth + np.outer(np.arange(FRAMES) > 0, [shift, 0, 0, 0]), times=[1] * FRAMES)
+    single = {t.label: t.scores for t in run.analyse(env, datasets=["lasot"], script="ours")[0].trackers}
+    (report,) = run.analyse(env, datasets=["lasot"], merge_runs=True)
+    assert [t.label for t in report.trackers] == ["good", "net", "bad"]
+    net = report.trackers[1]
+    values = [single[f"net_{i:03d}"].AUC for i in range(3)]
+    assert net.runs == 3 and net.scores.AUC == pytest.approx(np.mean(values)) and net.fps == 1
+    assert net.deviation["AUC"] == pytest.approx(np.std(values, ddof=1))
+    assert report.trackers[2].runs == 1 and report.trackers[2].deviation is None  # bad_003 is alone
+    text = text_table(report)
+    assert f"{np.mean(values):.2f} +- {np.std(values, ddof=1):.2f}" in text and "net: mean of 3 runs" in text
+    rows = list(csv.DictReader(csv_table(report).splitlines()))
+    assert float(rows[1]["AUC std"]) == pytest.approx(net.deviation["AUC"], abs=1e-4) and rows[0]["AUC std"] == ""
+    (results / "ours" / "net_001" / "car-1.txt").unlink()
+    net = run.analyse(env, datasets=["lasot"], merge_runs=True)[0].trackers[1]
+    assert net.scores is None and net.missing == ["car-1"]
+
+
+def test_scores_by_attribute(results, benchmark):
+    benchmark[0].attributes, benchmark[1].attributes = ("fast",), ("fast", "small")
+    report = evaluate_benchmark(find_trackers(results), benchmark, "lasot")
+    assert report.attributes == {"fast": ["car-1", "cat-2"], "small": ["cat-2"]}
+    header, rows = attribute_rows(report)
+    assert header == ["Attribute", "Sequences", "good", "bad_003"]
+    assert [row[:2] for row in rows] == [["fast", "2"], ["small", "1"]]
+    assert float(rows[1][3]) == pytest.approx(100 * report.trackers[1].sequences["cat-2"].auc, abs=0.01)
+    assert "AUC by attribute" in text_table(report) and "| small | 1 |" in markdown_table(report)
+
+
+def test_attributes_from_a_file(env, tmp_path):
+    path = tmp_path / "attributes.json"
+    path.write_text('{"car-1": ["night"], "unknown": ["day"]}')
+    assert run.analyse(env, datasets=["lasot"], attributes=path)[0].attributes == {"night": ["car-1"]}
+    for content, message in (("{", "cannot be read as JSON"), ('["a"]', "attributes are expected"),
+                             ('{"a": "b"}', "attributes are expected")):
+        path.write_text(content)
+        with pytest.raises(UserError, match=message):
+            run.analyse(env, datasets=["lasot"], attributes=path)
+    with pytest.raises(UserError, match="cannot be read"):
+        run.analyse(env, datasets=["lasot"], attributes=tmp_path / "none.json")
 
 
 # --- reports --------------------------------------------------------------------------------------------------------
@@ -260,6 +360,41 @@ def test_files(results, benchmark, tmp_path):
     assert (folder / "success.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "norm_precision.pdf").read_bytes().startswith(b"%PDF")
     assert "| good |" in (folder / "scores.md").read_text()
+    content = json.loads((folder / "scores.json").read_text())
+    assert content["trackers"][1]["scores"] == report.trackers[1].scores.as_dict()
+    assert content["trackers"][0]["sequences"]["cat-2"]["AO"] == 100 and len(content["thresholds"]["precision"]) == 51
+    rows = list(csv.DictReader((folder / "sequences.csv").open()))
+    assert [(row["Sequence"], row["Tracker"]) for row in rows[:2]] == [("car-1", "good"), ("car-1", "bad_003")]
+    assert float(rows[0]["AO"]) == 100 and rows[0]["Frames"] == str(FRAMES)
+
+
+def test_plots_that_are_up_to_date_are_left_alone(results, benchmark, tmp_path, monkeypatch):
+    def report():
+        return evaluate_benchmark(find_trackers(results), benchmark, "lasot")
+
+    drawn = []
+    save = plots._save
+    monkeypatch.setattr(plots, "_save", lambda *arguments: drawn.append(arguments[1].name) or save(*arguments))
+    monkeypatch.setattr(plots, "PLOTS", PLOTS[:1])
+    plots.save_plots(report(), tmp_path / "out", ["png", "pdf"])
+    assert drawn == ["success.png", "success.pdf"]
+    assert len(plots.save_plots(report(), tmp_path / "out", ["png", "pdf"])) == 2 and len(drawn) == 2
+    (tmp_path / "out" / "success.pdf").write_text("something else")
+    plots.save_plots(report(), tmp_path / "out", ["png", "pdf"])
+    assert drawn[2:] == ["success.pdf"]
+    write(results / "ours" / "good" / "car-1.txt", benchmark[0].ground_truth + np.outer(np.arange(FRAMES) > 0, [9] * 4))
+    plots.save_plots(report(), tmp_path / "out", ["png"])
+    assert drawn[3:] == ["success.png"]
+
+
+def test_latex_table(results, benchmark):
+    report = evaluate_benchmark(find_trackers(results), benchmark, "lasot")
+    report.trackers[0].label = "A_b & 50% {x}"
+    lines = latex_table(report).splitlines()
+    body = lines[lines.index(r"\midrule") + 1:lines.index(r"\bottomrule")]
+    assert body[0].startswith(r"A\_b \& 50\% \{x\} & \textbf{95.2} & \textbf{100.0}") and body[0].endswith(r"\\")
+    assert body[1].startswith(r"bad\_003 & ") and "textbf" not in body[1]
+    assert all(line.count(" & ") == body[1].count(" & ") for line in body[1:])
 
 
 def test_legend_is_sorted_by_the_score_it_shows(results, benchmark):
@@ -343,6 +478,22 @@ def test_script(script, env, results, capsys, monkeypatch):
     with pytest.raises(UserError, match="--config and --runid need"):
         script.main(["--config", "good"])
     assert script.main(["--script", "theirs", "--config", "bad", "--runid", "3", "--formats", "none"]) == 0
+    with pytest.raises(UserError, match="--pictures -1"):
+        script.main(["--pictures", "-1"])
+
+
+def test_script_keeps_scores_unless_told_otherwise(script, env, results, monkeypatch):
+    monkeypatch.setattr(script, "env_settings", lambda: env)
+    assert script.main(["--formats", "none", "--no-cache"]) == 0
+    assert not (results / "plots" / "lasot").exists()
+    assert script.main(["--formats", "none"]) == 0
+    assert len(list((results / "plots" / "lasot" / "cache").iterdir())) == 2
+
+
+def test_script_times_the_scoring(script, env, capsys, monkeypatch):
+    monkeypatch.setattr(script, "env_settings", lambda: env)
+    assert script.main(["--benchmark", "--formats", "none"]) == 0
+    assert "lasot: good: 2 sequences, 12 frames: vectorised" in capsys.readouterr().out
 
 
 def test_script_in_a_save_dir(script, env, results, tmp_path, monkeypatch):

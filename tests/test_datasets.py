@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 from lib.test.evaluation import get_dataset
-from lib.test.evaluation.datasets import SPECS
 from lib.utils.errors import UserError
-from lib.utils.sequences import read_names
 from lib.vis.draw import save_image
 
 
@@ -37,21 +35,6 @@ def test_got10k(tmp_path):
     assert test.length == 3 and test.first_box() == [1, 2, 3, 4] and np.isnan(test.ground_truth[1:]).all()
     with pytest.raises(UserError, match="got10k_train is not whole"):
         get_dataset("got10k_train", env)
-
-
-def test_lasot(tmp_path):
-    env = SimpleNamespace(lasot_path=str(tmp_path))
-    folder = tmp_path / "airplane" / "airplane-1"
-    frames(folder / "img", 4)
-    write(folder / "groundtruth.txt", "1,2,3,4\n1,2,3,4\n0,0,0,0\n1,2,3,4\n")
-    write(folder / "full_occlusion.txt", "0,1,0,0")
-    write(folder / "out_of_view.txt", "0,0,1,0")
-    sequence, = get_dataset("lasot", env, "airplane-1")
-    assert sequence.dataset == "lasot" and sequence.visible.tolist() == [True, False, False, True]
-    assert np.isnan(sequence.ground_truth[2]).all()
-    assert get_dataset("LaSOT", env, 0)[0].name == "airplane-1"
-    with pytest.raises(UserError, match="airplane-9"):
-        get_dataset("lasot", env)
 
 
 def test_trackingnet(tmp_path):
@@ -84,10 +67,3 @@ def test_missing_data_says_what_to_set(tmp_path):
     for path in ("", str(tmp_path / "nowhere")):
         with pytest.raises(UserError, match="lasot_path.*local.py"):
             get_dataset("lasot", SimpleNamespace(lasot_path=path))
-
-
-def test_lasot_list_is_the_published_test_set(shared_dir):
-    names = read_names(SPECS / "lasot_test.txt")
-    assert len(names) == len(set(names)) == 280
-    with np.load(shared_dir / "results" / "lasot" / "lasot_test_gt.npz") as file:
-        assert sorted(names) == sorted(file["names"].tolist())

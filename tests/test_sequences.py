@@ -10,6 +10,7 @@ import trees
 
 from lib.utils.errors import UserError
 from lib.utils.sequences import (
+    NumberedFrames,
     VideoFrames,
     find_in_spec,
     find_sequences,
@@ -24,6 +25,17 @@ def number_of(image):
     """Which `trees.picture` an image is, by its mean colour."""
     reds = [trees.picture(i).mean(axis=(0, 1)) for i in range(30)]
     return int(np.argmin([np.abs(image.mean(axis=(0, 1)) - red).sum() for red in reds]))
+
+
+def test_numbered_frames(tmp_path):
+    for number in range(7, 10):
+        trees.write_picture(tmp_path / f"{number:04d}.png", number)
+    frames = pickle.loads(pickle.dumps(NumberedFrames(tmp_path, "{frame:04d}.png", 7, 3)))
+    assert len(frames) == 3 and frames.path(2) == str(tmp_path / "0009.png")
+    assert [number_of(image) for image in frames] == [7, 8, 9] and number_of(frames[-1]) == 9
+    (tmp_path / "0008.png").unlink()
+    with pytest.raises(UserError, match=r"frame 1 \(counted from 0\).*0008.png"):
+        frames[1]
 
 
 def test_folder_of_each_kind(tmp_path):

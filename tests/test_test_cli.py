@@ -11,6 +11,7 @@ import pytest
 from lib.config import load_config
 from lib.models.build import build_student
 from lib.models.checkpoint import save_slim
+from lib.test.evaluation.results import find_runs
 from lib.utils.errors import UserError
 from lib.vis.draw import save_image
 
@@ -77,9 +78,33 @@ def test_one_sequence_sub_pixel_in_this_process(main, work, caplog):
     assert len(list((path.parents[1] / "debug" / "folder_videos" / "one").iterdir())) == 3
 
 
+def test_repeated_runs(main, work, caplog):
+    with caplog.at_level(logging.INFO):
+        assert main("--dataset", "folder:videos", "--sequence", "one", "--runs", "2", "--runid", "4") == 0
+    assert any("2 runs of the same weights" in message for message in caplog.messages)
+    assert any("time went into waiting for frames" in message for message in caplog.messages)
+    runs = find_runs(work / "out/test/tracking_results", "compresstracker", CONFIG)
+    texts = [(runs[number] / "folder_videos" / "one.txt").read_text() for number in (4, 5)]
+    assert texts[0] == texts[1] and len(texts[0].splitlines()) == 3
+
+
+def test_stale_results_are_refused(main, work):
+    arguments = ["--dataset", "folder:videos", "--sequence", "one", "--runid", "7"]
+    assert main(*arguments) == 0
+    folder = work / "out/test/tracking_results/compresstracker" / f"{CONFIG}_007"
+    assert (folder / "manifest.json").is_file()
+    with pytest.raises(UserError, match="TEST.WINDOW True instead of False"):
+        main(*arguments, "--set", "TEST.WINDOW=false")
+    assert main(*arguments, "--read_ahead", "0") == 0
+    assert main(*arguments, "--set", "TEST.WINDOW=false", "--force") == 0
+    assert (folder / "previous_1" / "folder_videos" / "one.txt").is_file()
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--dataset", "nosuch"], "unknown data set 'nosuch'"),
     (["--dataset", "folder:elsewhere"], "elsewhere"),
+    (["--dataset", "vot:elsewhere"], "folder of VOT sequences not found: .*elsewhere"),
+    (["--dataset", "UAV123"], "data set UAV123 .UAV123. not found: uav_path is .* get it from http"),
     (["--dataset", "folder:videos", "--sequence", "three"], "no sequence 'three'"),
     (["--dataset", "folder:videos", "--checkpoint", "none.pth"], "no checkpoint at .*none.pth"),
     (["--dataset", "folder:videos", "--device", "abacus"], "unknown device"),
@@ -89,7 +114,8 @@ def test_mistakes_are_named(main, arguments, message):
         main(*arguments)
 
 
-def test_wrong_usage(main, capsys):
+@pytest.mark.parametrize(("option", "value", "least"), [("threads", -1, 0), ("read_ahead", -1, 0), ("runs", 0, 1)])
+def test_wrong_usage(main, capsys, option, value, least):
     with pytest.raises(SystemExit, match="2"):
-        main("--dataset", "lasot", "--threads", "-1")
-    assert "--threads must be 0 or more" in capsys.readouterr().err
+        main("--dataset", "lasot", f"--{option}", str(value))
+    assert f"--{option} must be {least} or more" in capsys.readouterr().err

@@ -33,7 +33,7 @@ def test_got10k_layout(tmp_path):
     write_results(tmp_path / "got10k", [*names, "GOT-10k_Val_000001"])
     before = snapshot(tmp_path / "got10k")
     archive = tmp_path / "out.zip"
-    assert pack(SERVERS["got10k"], tmp_path, None, archive) == 2
+    assert pack(SERVERS["got10k"], tmp_path, None, archive, partial=True) == 2
     expected = {}
     for name in names:
         expected[f"{name}/{name}_001.txt"] = "0,2,3,4\n1,2,3,4\n2,2,3,4\n"
@@ -41,7 +41,7 @@ def test_got10k_layout(tmp_path):
     assert contents(archive) == expected
     assert snapshot(tmp_path / "got10k") == before, "the raw results were touched"
     first = archive.read_bytes()
-    pack(SERVERS["got10k"], tmp_path, None, archive)
+    pack(SERVERS["got10k"], tmp_path, None, archive, partial=True)
     assert archive.read_bytes() == first
 
 
@@ -49,17 +49,18 @@ def test_trackingnet_layout(tmp_path):
     write_results(tmp_path / "trackingnet", ["abc_0"])
     (tmp_path / "trackingnet" / "b-1.txt").write_text("0.5000\t2.25\t3.0\t4.0\n")
     archive = tmp_path / "out.zip"
-    pack(SERVERS["trackingnet"], tmp_path, {"abc_0": 3, "b-1": 1}, archive)
+    pack(SERVERS["trackingnet"], tmp_path, {"abc_0": 3, "b-1": 1}, archive, partial=True)
     assert contents(archive) == {"abc_0.txt": "0,2,3,4\n1,2,3,4\n2,2,3,4\n", "b-1.txt": "0.5000,2.25,3.0,4.0\n"}
 
 
-def test_incomplete_results_are_refused(tmp_path):
+def test_damaged_results_are_refused(tmp_path):
+    server = SERVERS["got10k"]._replace(sequences=5)
     write_results(tmp_path / "got10k", ["whole", "short", "untimed", "broken"])
     (tmp_path / "got10k" / "untimed_time.txt").unlink()
     (tmp_path / "got10k" / "broken.txt").write_text("0\t1\t2\t3\n1\t2\tnan\t3\n1\t2\t3\t4\n")
     lengths = {"whole": 3, "short": 4, "untimed": 3, "broken": 3, "missing": 3}
     with pytest.raises(UserError) as caught:
-        pack(SERVERS["got10k"], tmp_path, lengths, tmp_path / "out.zip")
+        pack(server, tmp_path, lengths, tmp_path / "out.zip")
     message = str(caught.value)
     assert "4 of 5 sequences" in message and "whole" not in message
     assert "short.txt has 3 lines, the sequence has 4 frames" in message
@@ -69,8 +70,27 @@ def test_incomplete_results_are_refused(tmp_path):
 
 
 def test_no_results(tmp_path):
-    with pytest.raises(UserError, match="no results of the TrackingNet test set"):
-        pack(SERVERS["trackingnet"], tmp_path, None, tmp_path / "out.zip")
+    for lengths in (None, {"abc_0": 3}):
+        with pytest.raises(UserError, match="no results of the TrackingNet test set"):
+            pack(SERVERS["trackingnet"], tmp_path, lengths, tmp_path / "out.zip", partial=True)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_part_of_the_test_set_is_refused(tmp_path, known):
+    write_results(tmp_path / "trackingnet", ["a_0", "b_0"])
+    lengths = {"a_0": 3, "b_0": 3} if known else None
+    with pytest.raises(UserError, match="has 511 sequences, but there are .* of 2; .*--partial"):
+        pack(SERVERS["trackingnet"], tmp_path, lengths, tmp_path / "out.zip")
+    assert not (tmp_path / "out.zip").exists()
+    whole = SERVERS["trackingnet"]._replace(sequences=2)
+    assert pack(whole, tmp_path, lengths, tmp_path / "out.zip") == 2
+
+
+def test_partial_leaves_out_what_has_no_results(tmp_path):
+    write_results(tmp_path / "trackingnet", ["a_0"])
+    lengths = {"a_0": 3, "b_0": 3}
+    assert pack(SERVERS["trackingnet"], tmp_path, lengths, tmp_path / "out.zip", partial=True) == 1
+    assert list(contents(tmp_path / "out.zip")) == ["a_0.txt"]
 
 
 @pytest.fixture
@@ -82,6 +102,7 @@ def datasets(tmp_path):
             (tmp_path / folder).mkdir(parents=True, exist_ok=True)
             save_image(tmp_path / folder / f"{i}.jpg", image)
     (tmp_path / "got10k/test/list.txt").write_text("GOT-10k_Test_000001\n")
+    (tmp_path / "got10k/test/GOT-10k_Test_000001/groundtruth.txt").write_text("1,2,3,4\n")
     (tmp_path / "trackingnet/TEST/anno").mkdir()
     (tmp_path / "trackingnet/TEST/anno/abc_0.txt").write_text("1,2,3,4\n")
     return {"COMPRESSTRACKER_GOT10K_PATH": str(tmp_path / "got10k"),
@@ -94,9 +115,12 @@ def test_scripts(root, tmp_path, datasets, name, sequence):
     write_results(folder / name, [sequence], frames=2)
     command = [sys.executable, str(root / f"lib/test/utils/transform_{name}.py"), "--tracker_name", "compresstracker",
                "--cfg_name", "x", "--runid", "2", "--save_dir", "out"]
+    whole = subprocess.run(command, cwd=tmp_path, env=datasets, capture_output=True, text=True)
+    assert whole.returncode == 2 and "--partial" in whole.stderr and "Traceback" not in whole.stderr
+    command.append("--partial")
     run = subprocess.run(command, cwd=tmp_path, env=datasets, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    assert "1 sequences in" in run.stderr and "not on this machine" not in run.stderr
+    assert "1 of " in run.stderr and "not checked" not in run.stderr
     assert len(contents(folder / f"{name}_submit.zip")) == (2 if name == "got10k" else 1)
 
     write_results(folder / name, [sequence], frames=3)

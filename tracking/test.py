@@ -5,12 +5,14 @@ import argparse
 import functools
 import logging
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib.test.evaluation import get_dataset  # noqa: E402
+from lib.test.evaluation import get_dataset, manifest  # noqa: E402
 from lib.test.evaluation.environment import env_settings  # noqa: E402
+from lib.test.evaluation.readahead import FRAMES_AHEAD  # noqa: E402
 from lib.test.evaluation.results import tracker_folder  # noqa: E402
 from lib.test.evaluation.running import RunSummary, run_dataset  # noqa: E402
 from lib.test.tracker import Tracker, find_checkpoint  # noqa: E402
@@ -36,6 +38,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="lasot, got10k_test, got10k_val, got10k_train, trackingnet, or folder:<path>[@<file with names>]")
     add("--sequence", help="only this sequence: its name, or its number from 0")
     add("--runid", type=int, help="number of a repeated run; its results get a folder of their own")
+    add("--runs", type=int, default=1, metavar="N",
+        help="track everything N times, as runs --runid (default 1), --runid + 1, ...")
     add("--threads", type=int, default=0, help="worker processes; 0 (default) tracks in this process")
     add("--num_gpus", type=int, default=8, help="spread the processes over at most so many GPUs (default 8)")
     add("--device", default="auto", help="auto (default: the GPUs, or the CPU without any), cpu, cuda or cuda:N")
@@ -45,13 +49,17 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
         help="override a key of the config, such as TEST.WINDOW=false; may be repeated")
     add("--float", dest="sub_pixel", action="store_true", help="write boxes with four decimals, not whole pixels")
-    add("--force", action="store_true", help="track again what has results already")
+    add("--force", action="store_true",
+        help="track again what has results already; results of other weights or settings move to a folder previous_N")
+    add("--read_ahead", type=int, default=FRAMES_AHEAD, metavar="FRAMES",
+        help="read so many frames while the tracker works, as far as they fit into 64 MiB per process; 0 reads each "
+             "frame when it is needed (default %(default)s)")
     add("--debug", type=int, default=0, metavar="LEVEL",
         help="1: track again and save every frame with its boxes below the results")
     options = parser.parse_args(arguments)
-    for name in ("threads", "num_gpus", "debug"):
-        if getattr(options, name) < 0:
-            parser.error(f"--{name} must be 0 or more")
+    for name, least in (("threads", 0), ("num_gpus", 0), ("debug", 0), ("read_ahead", 0), ("runs", 1)):
+        if getattr(options, name) < least:
+            parser.error(f"--{name} must be {least} or more")
     return options
 
 
@@ -67,19 +75,35 @@ def main(arguments: list[str] | None = None) -> int:
     logger.info("%s %s with %s", cfg.script, cfg.name, checkpoint)
     sequences = get_dataset(options.dataset, env, options.sequence)
     results_path = save_dir / "test" / "tracking_results" if save_dir else env.results_path
-    folder = tracker_folder(results_path, cfg.script, cfg.name, options.runid)
+    made_with = manifest.describe(cfg, checkpoint)
     factory = functools.partial(Tracker.from_config, script, config, checkpoint=checkpoint,
                                 overrides=tuple(options.overrides))
-    summary = run_dataset(sequences, factory, folder, threads=options.threads, num_gpus=options.num_gpus,
-                          device=options.device, sub_pixel=options.sub_pixel, force=options.force, debug=options.debug)
-    return report(summary, folder)
+    status = 0
+    for run_id in run_ids(options.runid, options.runs):
+        folder = tracker_folder(results_path, cfg.script, cfg.name, run_id)
+        summary = run_dataset(sequences, factory, folder, threads=options.threads, num_gpus=options.num_gpus,
+                              device=options.device, sub_pixel=options.sub_pixel, force=options.force,
+                              debug=options.debug, read_ahead=options.read_ahead, made_with=made_with)
+        status = max(status, report(summary, folder))
+    return status
+
+
+def run_ids(first: int | None, runs: int) -> Iterable[int | None]:
+    """Numbers of the repeated runs to track; None is a run without a number."""
+    if runs == 1:
+        return [first]
+    logger.info("%d runs of the same weights: the tracker draws nothing at random, so they differ by the device's "
+                "rounding at most", runs)
+    first = 1 if first is None else first
+    return range(first, first + runs)
 
 
 def report(summary: RunSummary, folder: Path) -> int:
     """Say what happened, failures last; 1 when there are any."""
     if summary.finished:
-        logger.info("%d sequences tracked, %d frames in %.1f s (%.1f frames/s with reading)", len(summary.finished),
-                    summary.frames, summary.seconds, summary.frames / max(summary.seconds, 1e-9))
+        logger.info("%d sequences tracked, %d frames in %.1f s (%.1f frames/s with reading; %.0f %% of the trackers' "
+                    "time went into waiting for frames)", len(summary.finished), summary.frames, summary.seconds,
+                    summary.frames / max(summary.seconds, 1e-9), 100 * summary.waiting_share)
     logger.info("results: %s", folder)
     for failure in summary.failures:
         logger.error("%s failed: %s%s", failure.sequence, failure.message,

@@ -14,6 +14,7 @@ from lib.models.checkpoint import load_weights
 from lib.test.analysis.report import text_table
 from lib.test.analysis.results import has_annotations
 from lib.test.analysis.run import FORMATS, analyse, report_folder, write_report
+from lib.test.evaluation import manifest
 from lib.test.evaluation.datasets import Sequence as TestSequence
 from lib.test.evaluation.datasets import get_dataset
 from lib.test.evaluation.environment import env_settings
@@ -49,7 +50,8 @@ class Evaluation:
     def run(self, cfg: Config, checkpoint: Path, save_dir: Path, *, device: str = "auto", threads: int = 0,
             num_gpus: int = 0) -> int:
         """Do what is missing, with the results and reports where `tracking/test.py` and
-        `tracking/analysis_results.py` put them below `save_dir`.
+        `tracking/analysis_results.py` put them below `save_dir`. Results that an earlier training of this name left
+        there move to a folder `previous_N`.
 
         Args:
             cfg, checkpoint: the configuration of the run and its slim checkpoint.
@@ -63,11 +65,12 @@ class Evaluation:
         """
         folder = tracker_folder(save_dir / "test" / "tracking_results", cfg.script, cfg.name)
         factory = functools.partial(build_tracker, cfg, checkpoint)
-        status = 0
+        status, made_with = 0, manifest.describe(cfg, checkpoint)
         for name in self.names:
             logger.info("evaluating %s on %s", checkpoint.name, name)
             sequences = get_dataset(name, self._env)
-            summary = run_dataset(sequences, factory, folder, threads=threads, num_gpus=num_gpus, device=device)
+            summary = run_dataset(sequences, factory, folder, threads=threads, num_gpus=num_gpus, device=device,
+                                  force=manifest.is_stale(folder, made_with), made_with=made_with)
             for failure in summary.failures:
                 logger.error("%s failed: %s%s", failure.sequence, failure.message,
                              f"\n{failure.trace.rstrip()}" if failure.trace else "")
@@ -98,9 +101,6 @@ class Evaluation:
         """Write the archive for an evaluation server, beside the results."""
         archive = folder / f"{server.folder}_submit.zip"
         number = pack(server, folder, {sequence.name: sequence.length for sequence in sequences}, archive)
-        if number != server.sequences:
-            logger.warning("%d sequences were packed; the test set of %s has %d", number, server.title,
-                           server.sequences)
         logger.info("%d sequences in %s", number, archive)
 
 

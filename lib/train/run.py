@@ -33,12 +33,11 @@ from lib.train.state import (
     net_state,
     newest_state,
     save_state,
-    set_aside,
     write_tensors,
 )
 from lib.train.trainer import Loader, Position, Recipe, TrackedSequences, Trainer
 from lib.utils.errors import UserError
-from lib.utils.files import remove_unfinished
+from lib.utils.files import remove_unfinished, set_aside
 from lib.utils.signals import StopRequest
 
 logger = logging.getLogger(__name__)

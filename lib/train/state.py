@@ -3,7 +3,7 @@
 import logging
 import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -124,22 +124,6 @@ def newest_state(folder: Path) -> tuple[Path, TrainingState] | None:
         except UserError as error:
             logger.warning("skipped: %s", error)
     return None
-
-
-def set_aside(paths: Iterable[Path]) -> None:
-    """Move an abandoned run's checkpoints into a new `previous_N` folder beside them: not lost, and never resumed."""
-    paths = [path for path in paths if path.exists()]
-    if not paths:
-        return
-    folder = paths[0].parent
-    number = 1
-    while (folder / f"previous_{number}").exists():
-        number += 1
-    target = folder / f"previous_{number}"
-    target.mkdir()
-    for path in paths:
-        path.rename(target / path.name)
-    logger.info("%d earlier checkpoints moved to %s", len(paths), target)
 
 
 def net_state(net: nn.Module) -> dict[str, Tensor]:

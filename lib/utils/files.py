@@ -1,12 +1,15 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lib.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[2]
 """The repository's root: what relative paths of yaml files and of ``local.py`` start from."""
@@ -62,6 +65,23 @@ def write_text(path: str | Path, text: str) -> None:
     """Write `text` to `path` as UTF-8, atomically."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def set_aside(paths: Iterable[Path]) -> None:
+    """Move files (or folders) of an abandoned run, in the order given, into a new `previous_N` folder beside them: not
+    lost, and never taken for the new run's."""
+    paths = [path for path in paths if path.exists()]
+    if not paths:
+        return
+    folder = paths[0].parent
+    number = 1
+    while (folder / f"previous_{number}").exists():
+        number += 1
+    target = folder / f"previous_{number}"
+    target.mkdir()
+    for path in paths:
+        path.rename(target / path.name)
+    logger.info("%d earlier files moved to %s", len(paths), target)
 
 
 def _umask() -> int:

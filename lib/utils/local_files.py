@@ -49,7 +49,8 @@ _TEST = {
     "got10k_path": ("data", "got10k"), "got10k_lmdb_path": ("data", "got10k_lmdb"), "lasot_path": ("data", "lasot"),
     "lasot_lmdb_path": ("data", "lasot_lmdb"), "trackingnet_path": ("data", "trackingnet"),
     "vot18_path": ("data", "vot2018"), "vot22_path": ("data", "vot2022"), "itb_path": ("data", "itb"),
-    "tnl2k_path": ("data", "tnl2k"), "lasot_extension_subset_path": ("data", "lasot_extension_subset"),
+    "tnl2k_path": ("data", "tnl2k"), "vasttrack_path": ("data", "vasttrack"),
+    "lasot_extension_subset_path": ("data", "lasot_extension_subset"),
     "lasot_extension_subset_path_path": ("data", "lasot_extension_subset"),  # as the official file spells it
     **dict.fromkeys(("tpl_path", "davis_dir", "youtubevos_dir", "got_packed_results_path", "got_reports_path",
                      "tn_packed_results_path"), ("", "")),

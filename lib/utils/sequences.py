@@ -87,6 +87,29 @@ class ImageFrames(FrameSource):
             raise UserError(f"frame {index} (counted from 0): {error}") from error
 
 
+class NumberedFrames(ImageFrames):
+    """Picture files whose names have consecutive numbers; nothing is listed, so a source costs no look at the disk.
+
+    Args:
+        folder: where the pictures are.
+        template: a file's name for `str.format` with the number as `frame`, as in {frame:08d}.jpg.
+        first: number of the first frame.
+        count: number of frames.
+    """
+
+    def __init__(self, folder: str | Path, template: str, first: int, count: int):
+        self.folder = str(folder)
+        self.template = template
+        self.first = first
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def path(self, index: int) -> str:
+        return os.path.join(self.folder, self.template.format(frame=self.first + index))
+
+
 class VideoFrames(FrameSource):
     """The frames of one video file.
 
@@ -217,14 +240,19 @@ def parse_boxes(text: str, name: str) -> np.ndarray:
         bad = next((i for i, row in enumerate(rows) if not _four_numbers(row)), 0)
         found = repr(lines[bad][:60]) if lines else "an empty file"
         raise UserError(f"{name}, line {bad + 1}: expected four numbers x,y,w,h, found {found}")
-    absent = ~(np.isfinite(boxes).all(axis=1) & (boxes[:, 2] > 0) & (boxes[:, 3] > 0))
-    boxes[absent] = np.nan
-    return boxes
+    return absent_as_nan(boxes)
+
+
+def absent_as_nan(boxes_xywh: np.ndarray) -> np.ndarray:
+    """(N, 4) boxes with NaN in all four numbers, in place, where one is not finite or a size is not positive."""
+    absent = ~(np.isfinite(boxes_xywh).all(axis=1) & (boxes_xywh[:, 2] > 0) & (boxes_xywh[:, 3] > 0))
+    boxes_xywh[absent] = np.nan
+    return boxes_xywh
 
 
 def read_boxes(path: str | Path) -> np.ndarray:
     """Read a box file: see :func:`parse_boxes`."""
-    return parse_boxes(_read_text(path, "box file"), str(path))
+    return parse_boxes(read_text(path, "box file"), str(path))
 
 
 def _four_numbers(row: list[str]) -> bool:
@@ -234,7 +262,8 @@ def _four_numbers(row: list[str]) -> bool:
         return False
 
 
-def _read_text(path: str | Path, what: str) -> str:
+def read_text(path: str | Path, what: str) -> str:
+    """The text of a file; UserError naming `what` it is where it cannot be read."""
     try:
         return Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -282,14 +311,14 @@ def read_visibility(folder: str | Path, count: int) -> np.ndarray | None:
 
     def read(name: str) -> str | None:
         path = Path(folder) / name
-        return _read_text(path, "label file") if path.is_file() else None
+        return read_text(path, "label file") if path.is_file() else None
 
     return visibility(read, str(folder), count)
 
 
 def read_names(path: str | Path) -> list[str]:
     """Names of sequences from a list file: one per line, empty lines and lines that start with # left out."""
-    lines = [line.strip() for line in _read_text(path, "list of sequences").splitlines()]
+    lines = [line.strip() for line in read_text(path, "list of sequences").splitlines()]
     return [line for line in lines if line and not line.startswith("#")]
 
 
@@ -400,18 +429,28 @@ def open_sequence(name: str, folder: Path) -> SequenceFiles:
     count = len(frames)
     if count != len(boxes) and isinstance(frames, VideoFrames):
         count = frames.count_exactly()
-    if count < len(boxes):
-        raise UserError(f"{box_file} holds {len(boxes)} boxes but there are only {count} frames in {folder}; frames "
-                        "are missing, or the box file belongs to another sequence")
-    visible = read_visibility(folder, len(boxes))
     if len(boxes) == 1 < count:
         boxes = np.concatenate([boxes, np.full((count - 1, 4), np.nan)])
-        visible = None
-    elif count > len(boxes):
+        return SequenceFiles(name, frames, boxes, box_file)
+    frames = match_frames(frames, len(boxes), box_file)
+    return SequenceFiles(name, frames, boxes, box_file, read_visibility(folder, len(boxes)))
+
+
+def match_frames(frames: FrameSource, count: int, box_file: str | Path) -> FrameSource:
+    """`frames` cut, with a warning, to the `count` boxes of a box file.
+
+    Raises:
+        UserError: there are fewer frames than boxes.
+    """
+    place = os.path.dirname(frames.path(0))
+    if len(frames) < count:
+        raise UserError(f"{box_file} holds {count} boxes but there are only {len(frames)} frames in {place}; frames "
+                        "are missing, or the box file belongs to another sequence")
+    if len(frames) > count:
         logger.warning("%s: %d frames but %d boxes; the last %d frames are left out",
-                       folder, count, len(boxes), count - len(boxes))
-        frames = _shortened(frames, len(boxes))
-    return SequenceFiles(name, frames, boxes, box_file, visible)
+                       place, len(frames), count, len(frames) - count)
+        frames = _shortened(frames, count)
+    return frames
 
 
 def _shortened(frames: FrameSource, count: int) -> FrameSource:

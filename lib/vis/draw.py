@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import cv2
 import numpy as np
 
-from lib.vis.images import copy_image, fit_image, save_image
+from lib.vis.images import color_map, copy_image, fit_image, save_image
 from lib.vis.video import VideoWriter
 
 __all__ = ["PALETTE", "VideoWriter", "draw_boxes", "draw_score_map", "fit_image", "image_strip", "is_present",
@@ -90,9 +90,7 @@ def draw_score_map(image: np.ndarray, score_map: np.ndarray, fraction: float = 0
     canvas = copy_image(image)
     height, width = canvas.shape[:2]
     side = max(8, round(fraction * min(height, width)))
-    levels = np.rint(255 * np.clip(score_map, 0, 1)).astype(np.uint8)
-    inset = cv2.resize(levels, (side, side), interpolation=cv2.INTER_NEAREST)
-    inset = cv2.cvtColor(cv2.applyColorMap(inset, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
+    inset = cv2.resize(color_map(score_map), (side, side), interpolation=cv2.INTER_NEAREST)
     border = max(1, round(2 * _scale(canvas)))
     inset = cv2.copyMakeBorder(inset, border, border, border, border, cv2.BORDER_CONSTANT, value=(255, 255, 255))
     side = min(inset.shape[0], height, width)

@@ -39,6 +39,14 @@ def fit_image(image: np.ndarray, size: tuple[int, int], background: tuple[int, i
     return canvas
 
 
+def color_map(values: np.ndarray) -> np.ndarray:
+    """Numbers (H, W) as RGB uint8 (H, W, 3): 0 is dark and 1 is bright, values outside are clipped, NaN is black."""
+    levels = np.rint(255 * np.clip(np.nan_to_num(values, nan=0.0), 0, 1)).astype(np.uint8)
+    colors = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
+    colors[np.isnan(values)] = 0
+    return colors
+
+
 def save_image(path: str | Path, image: np.ndarray) -> None:
     """Write an RGB uint8 image; the ending of `path` (.jpg, .png, ...) chooses the format. Atomic.
 

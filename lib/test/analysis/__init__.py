@@ -1,15 +1,14 @@
-"""Scores of tracking results: metrics, reading of result files, tables and plots."""
+"""Scores of tracking results: metrics, reading of result files, tables, plots and the HTML report."""
 
+from lib.test.analysis.conventions import CONVENTIONS, Convention, convention_for
 from lib.test.analysis.metrics import (
-    CONVENTIONS,
-    Convention,
     Scores,
     SequenceScores,
-    convention_for,
     evaluate_sequence,
+    evaluate_sequences,
     success_auc,
     summarize,
 )
 
 __all__ = ["CONVENTIONS", "Convention", "Scores", "SequenceScores", "convention_for", "evaluate_sequence",
-           "success_auc", "summarize"]
+           "evaluate_sequences", "success_auc", "summarize"]

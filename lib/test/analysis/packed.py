@@ -89,27 +89,54 @@ def read_benchmark(path: str | Path, absent: str | Path | None = None) -> list[P
     return sequences
 
 
+@dataclass(frozen=True)
+class PackedResult:
+    """The rows (N, 4) of one sequence in a packed file; used like `sources.TextResult`."""
+
+    where: str
+    rows: np.ndarray
+
+    def content(self) -> list[bytes | memoryview]:
+        """See `sources.Result`."""
+        return [np.ascontiguousarray(self.rows).data.cast("B")] if self.rows.size else [b""]
+
+    def boxes(self, repair: bool = False) -> tuple[np.ndarray, list[str]]:
+        """See `sources.Result`; the scoring refuses invalid boxes."""
+        return self.rows, []
+
+    def times(self) -> None:
+        """Packed results hold no times."""
+
+
 class PackedResults:
-    """A tracker's predictions in a packed file, read when first asked for; used like `results.ResultFolder`."""
+    """A tracker's predictions in a packed file, read when first asked for; used like `sources.ResultFolder`."""
 
     def __init__(self, label: str, path: str | Path):
         self.label = label
         self.path = Path(path)
         self._sequences: dict[str, dict[str, np.ndarray]] | None = None
 
-    def locate(self, sequence) -> str | None:
-        """Where the predictions of a sequence are, for messages; None when there are none."""
+    def open(self, sequence) -> PackedResult | None:
+        """The predictions of a sequence, or None.
+
+        Raises:
+            UserError: see `read_packed`.
+        """
         if self._sequences is None:
             self._sequences = read_packed(self.path)
         found = self._sequences.get(sequence.name)
-        return None if found is None or "boxes" not in found else f"{self.path} [{sequence.name}]"
+        if found is None or "boxes" not in found:
+            return None
+        return PackedResult(f"{self.path} [{sequence.name}]", found["boxes"])
+
+    def locate(self, sequence) -> str | None:
+        """Where the predictions of a sequence are, for messages; None when there are none."""
+        found = self.open(sequence)
+        return found and found.where
 
     def boxes(self, sequence) -> np.ndarray:
-        """(N, 4) xywh predictions of a sequence that `locate` found."""
-        if self._sequences is None:
-            self._sequences = read_packed(self.path)
-        return self._sequences[sequence.name]["boxes"]
-
-    def times(self, sequence) -> np.ndarray | None:
-        """Packed results hold no times."""
-        return None
+        """(N, 4) xywh predictions of a sequence; UserError when there are none."""
+        found = self.open(sequence)
+        if found is None:
+            raise UserError(f"{self.path}: no results for the sequence {sequence.name}")
+        return found.rows

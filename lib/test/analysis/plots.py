@@ -1,57 +1,36 @@
 """Success and precision plots."""
 
+import hashlib
+import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from matplotlib import rc_context
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
-
-from lib.test.analysis.metrics import NORMALIZED_THRESHOLDS, PRECISION_THRESHOLDS, SUCCESS_THRESHOLDS
+from lib.test.analysis import curves
+from lib.test.analysis.curves import COLORS, PLOTS, Plot
 from lib.test.analysis.report import by_score
 from lib.test.analysis.results import BenchmarkReport
 from lib.utils.files import atomic_write
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
-"""Colours that stay apart for colour-blind readers (after Okabe and Ito), the yellow replaced by a darker brown."""
+__all__ = ["COLORS", "PLOTS", "draw_plot", "save_plots"]
+
 DASHES = ("solid", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)))
 
 _INSIDE = 5
 """With more trackers than this the legend stands beside the plot."""
 
 
-@dataclass(frozen=True)
-class _Plot:
-    """One kind of plot: which curve and score it shows, and its axes."""
-
-    name: str
-    title: str
-    curve: str
-    score: str
-    thresholds: np.ndarray
-    x_label: str
-    y_label: str
-    legend: str
-
-
-PLOTS = (
-    _Plot("success", "Success", "success", "AUC", SUCCESS_THRESHOLDS, "Overlap threshold", "Success rate",
-          "lower left"),
-    _Plot("precision", "Precision", "precision", "Precision", PRECISION_THRESHOLDS, "Centre error threshold (pixels)",
-          "Precision", "lower right"),
-    _Plot("norm_precision", "Normalised precision", "normalized", "NormPrecision", NORMALIZED_THRESHOLDS,
-          "Normalised centre error threshold", "Normalised precision", "lower right"),
-)
-
-
-def draw_plot(report: BenchmarkReport, plot: _Plot) -> Figure:
+def draw_plot(report: BenchmarkReport, plot: Plot):
     """One plot with a curve per scored tracker; the legend is sorted by the score it shows in brackets.
 
     A tracker looks the same in all plots of a report.
+
+    Returns:
+        a Matplotlib figure.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # Matplotlib takes a second to import
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
     styles = [(tracker, COLORS[i % len(COLORS)], DASHES[(i + i // len(COLORS)) % len(DASHES)])
               for i, tracker in enumerate(tracker for tracker in by_score(report) if tracker.scores)]
     styles.sort(key=lambda style: -getattr(style[0].scores, plot.score))
@@ -80,6 +59,8 @@ def draw_plot(report: BenchmarkReport, plot: _Plot) -> Figure:
 def save_plots(report: BenchmarkReport, folder: str | Path, formats: Iterable[str]) -> list[Path]:
     """Write the three plots of a report in every format (png, pdf); nothing when no tracker has scores.
 
+    Each file carries a key of what it shows; a file whose key is the right one is left as it is.
+
     Returns:
         the files, named <plot>.<format>.
     """
@@ -87,10 +68,32 @@ def save_plots(report: BenchmarkReport, folder: str | Path, formats: Iterable[st
         return []
     paths = []
     for plot in PLOTS:
-        figure = draw_plot(report, plot)
+        key, figure = _key(report, plot), None
         for form in formats:
             path = Path(folder) / f"{plot.name}.{form}"
-            with atomic_write(path) as temporary, rc_context({"pdf.fonttype": 42}):  # fonts embedded as TrueType
-                figure.savefig(temporary, format=form, dpi=300)
             paths.append(path)
+            if path.is_file() and key.encode() in path.read_bytes():
+                continue
+            figure = figure or draw_plot(report, plot)
+            _save(figure, path, form, key)
     return paths
+
+
+def _key(report: BenchmarkReport, plot: Plot) -> str:
+    """What a plot is known by: a digest of all it shows and of the code that draws it."""
+    shown = [report.dataset, report.scored,
+             [[tracker.label, getattr(tracker.scores, plot.score), getattr(tracker.scores, plot.curve).tolist()]
+              for tracker in by_score(report) if tracker.scores]]
+    digest = hashlib.sha256(json.dumps(shown).encode())
+    for source in (__file__, curves.__file__):
+        digest.update(Path(source).read_bytes())
+    return f"scores {digest.hexdigest()}"
+
+
+def _save(figure, path: Path, form: str, key: str) -> None:
+    """Write a figure with the key among the file's properties."""
+    from matplotlib import rc_context
+
+    properties = {"png": "Description", "pdf": "Subject"}
+    with atomic_write(path) as temporary, rc_context({"pdf.fonttype": 42}):  # fonts embedded as TrueType
+        figure.savefig(temporary, format=form, dpi=300, metadata={properties[form]: key})

@@ -1,118 +1,43 @@
-"""Results of trackers: finding them, matching them with a benchmark's annotations, scoring them.
+"""Scoring results of trackers on benchmarks.
 
 A sequence is any object with `name`, `dataset`, `ground_truth` (N, 4) xywh (NaN where there is no target) and
-`visible` (N,) bool or None. A source of results is any object with the four members of `ResultSource`.
+`visible` (N,) bool or None; it may also have `attributes`, names of its challenges, and `frames` with its pictures.
 """
 
 import logging
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple
 
 import numpy as np
+import simplejpeg
 
-from lib.test.analysis.metrics import Convention, Scores, SequenceScores, convention_for, evaluate_sequence, summarize
-from lib.test.analysis.textfiles import read_boxes, read_times
-from lib.test.evaluation.results import boxes_file, times_file, tracker_folder
+from lib.test.analysis.cache import ScoreCache, benchmark_digest, results_key
+from lib.test.analysis.conventions import Convention, convention_for
+from lib.test.analysis.metrics import (
+    SCORE_NAMES,
+    Scores,
+    SequenceScores,
+    evaluate_sequences,
+    invalid,
+    mean_of_runs,
+    summarize,
+)
+from lib.test.analysis.sources import Result, ResultFolder, ResultSource, align, find_trackers, parse_tracker
 from lib.utils.errors import UserError
+from lib.utils.images import read_file
+
+__all__ = ["BenchmarkReport", "Note", "ResultFolder", "ResultSource", "TrackerReport", "align", "evaluate_benchmark",
+           "find_trackers", "has_annotations", "image_size", "parse_tracker", "score_tracker"]
 
 logger = logging.getLogger(__name__)
 
-_SAME_BOX = 1.0
-"""Pixels by which a written first box may differ from the annotation (results are cut to integers)."""
 
+class Note(NamedTuple):
+    """Something that was adapted in a result file."""
 
-class ResultSource(Protocol):
-    """One tracker's predictions on any number of sequences."""
-
-    label: str
-
-    def locate(self, sequence) -> str | None:
-        """Where the predictions of a sequence are, for messages; None when there are none."""
-
-    def boxes(self, sequence) -> np.ndarray:
-        """(N, 4) xywh predictions of a sequence that `locate` found."""
-
-    def times(self, sequence) -> np.ndarray | None:
-        """Seconds per frame, (N,), or None when they were not recorded."""
-
-
-@dataclass
-class ResultFolder:
-    """A folder of result files `<sequence>.txt`.
-
-    Attributes:
-        label: the tracker's name in tables and plots.
-        folder: where the files are; GOT-10k, TrackingNet and plain folders have their own sub-folder in it.
-        flat: look for every data set's files in `folder` itself too (results that another project wrote).
-    """
-
-    label: str
-    folder: Path
-    flat: bool = False
-
-    def _file(self, sequence) -> Path | None:
-        files = [boxes_file(self.folder, sequence.dataset, sequence.name)]
-        if self.flat or not sequence.dataset.startswith("folder:"):
-            files.append(self.folder / f"{sequence.name}.txt")
-        return next((file for file in files if file.is_file()), None)
-
-    def locate(self, sequence) -> str | None:
-        """The result file of a sequence, or None."""
-        file = self._file(sequence)
-        return None if file is None else str(file)
-
-    def boxes(self, sequence) -> np.ndarray:
-        """(N, 4) xywh predictions; UserError with file and line when the file is damaged."""
-        file = self._file(sequence)
-        if file is None:
-            raise UserError(f"{self.folder}: no results for the sequence {sequence.name}")
-        return read_boxes(file)
-
-    def times(self, sequence) -> np.ndarray | None:
-        """Seconds per frame from the time file beside the boxes, or None where there is none."""
-        file = self._file(sequence)
-        if file is None or not times_file(file).is_file():
-            return None
-        return read_times(times_file(file))
-
-
-def find_trackers(results_path: str | Path) -> list[ResultFolder]:
-    """Every `<results_path>/<script>/<config>` folder with result files in it, sorted by path.
-
-    A label is the folder's name, with the script before it where two scripts share that name.
-    """
-    results_path = Path(results_path)
-    if not results_path.is_dir():
-        return []
-    folders = [folder for folder in sorted(results_path.glob("*/*"))
-               if folder.is_dir() and any(_is_boxes(file) for file in [*folder.glob("*.txt"), *folder.glob("*/*.txt")])]
-    names = [folder.name for folder in folders]
-    return [ResultFolder(f.name if names.count(f.name) == 1 else f"{f.parent.name}/{f.name}", f) for f in folders]
-
-
-def _is_boxes(file: Path) -> bool:
-    return not file.stem.endswith(("_time", "_all_boxes", "_all_scores"))
-
-
-def parse_tracker(text: str, results_path: str | Path) -> ResultFolder:
-    """A tracker from `script:config[:runid][=label]`.
-
-    Raises:
-        UserError: the text has another form, or there is no such folder (the message says what there is).
-    """
-    match = re.fullmatch(r"([^:=]+):([^:=]+)(?::(\d+))?(?:=(.+))?", text)
-    if not match:
-        raise UserError(f"--tracker {text}: expected script:config, script:config:runid or either with =label behind")
-    script, config, run_id, label = match.groups()
-    folder = tracker_folder(results_path, script, config, None if run_id is None else int(run_id))
-    if not folder.is_dir():
-        found = [f"{f.folder.parent.name}:{f.folder.name}" for f in find_trackers(results_path)]
-        raise UserError(f"no results in {folder}; run tracking/test.py {script} {config} first. "
-                        f"Found below {results_path}: {', '.join(found) or 'nothing'}")
-    return ResultFolder(label or folder.name, folder)
+    where: str
+    what: str
 
 
 @dataclass
@@ -125,14 +50,18 @@ class TrackerReport:
         missing: names of the sequences without results.
         notes: what was unusual about the files.
         fps: frames per second after the first frame, over all sequences with recorded times; None without any.
+        runs: how many repeated runs the scores are means of.
+        deviation: standard deviation over those runs of each score by name (n - 1 in the denominator); None for one.
     """
 
     label: str
     scores: Scores | None = None
     sequences: dict[str, SequenceScores] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
     fps: float | None = None
+    runs: int = 1
+    deviation: dict[str, float] | None = None
 
 
 @dataclass
@@ -142,6 +71,10 @@ class BenchmarkReport:
     Attributes:
         total: number of sequences the benchmark has.
         scored: number of sequences the scores are over; less than `total` only in a partial report.
+        names: of the scored sequences.
+        attributes: name of a challenge -> scored sequences that have it; empty when the benchmark names none.
+        notes: what the convention asks for and the benchmark lacks.
+        benchmark, sources: what was scored, by sequence and by label (of repeated runs the first).
     """
 
     dataset: str
@@ -149,71 +82,101 @@ class BenchmarkReport:
     total: int
     scored: int
     trackers: list[TrackerReport]
+    names: list[str] = field(default_factory=list)
+    attributes: dict[str, list[str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    benchmark: Sequence = field(default=(), repr=False)
+    sources: Mapping[str, ResultSource] = field(default_factory=dict, repr=False)
 
     @property
     def complete(self) -> bool:
         """No tracker lacks a sequence."""
         return not any(tracker.missing for tracker in self.trackers)
 
-
-def align(pred: np.ndarray, sequence, where: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, str | None]:
-    """Bring predictions and annotations to the same frames.
-
-    Rows beyond the last annotated frame are left out (some LaSOT results have them). Results that are too short are
-    accepted only when they plainly start later: their first box is the annotation of that later frame and not the one
-    of the first frame (OTB's Tiger1, which trackers start at frame 6).
-
-    Returns:
-        predictions (M, 4), annotations (M, 4), visibility (M,) or None, and a note when something was left out.
-
-    Raises:
-        UserError: too short in any other way.
-    """
-    gt, visible = np.asarray(sequence.ground_truth, dtype=np.float64), sequence.visible
-    lack = len(gt) - len(pred)
-    if lack == 0:
-        return pred, gt, visible, None
-    if lack < 0:
-        return pred[:len(gt)], gt, visible, f"{where}: {-lack} rows beyond the {len(gt)} annotated frames left out"
-    late = len(pred) > 0 and np.abs(pred[0] - gt[lack]).max() <= _SAME_BOX
-    on_time = len(pred) > 0 and np.abs(pred[0] - gt[0]).max() <= _SAME_BOX
-    if not late or on_time:
-        raise UserError(f"{where}: {len(pred)} boxes for the {len(gt)} annotated frames of {sequence.name}; one "
-                        "box per frame was expected. Delete the file and run the tracker on this sequence again")
-    return (pred, gt[lack:], None if visible is None else visible[lack:],
-            f"{where}: starts at frame {lack + 1}; compared with the annotations from there on")
+    def scores_on(self, tracker: TrackerReport, names: Iterable[str]) -> Scores:
+        """A tracker's scores over some of the scored sequences."""
+        return summarize([tracker.sequences[name] for name in names], self.convention)
 
 
-def score_tracker(source: ResultSource, sequences: Iterable, convention: Convention) -> TrackerReport:
+def score_tracker(source: ResultSource, sequences: Sequence, convention: Convention, cache: ScoreCache | None = None,
+                  sizes: Sequence[tuple[int, int] | None] | None = None, digest: bytes | None = None) -> TrackerReport:
     """Score one tracker on every sequence it has results for (`scores` stays None).
+
+    Args:
+        cache: where scores of the same content may be found and are kept.
+        sizes: width and height of each sequence's images, for conventions that clip.
+        digest: `benchmark_digest` of the sequences, where it is known already.
 
     Raises:
         UserError: a result file is damaged or has the wrong length, or a sequence has no public annotations.
     """
-    report = TrackerReport(source.label)
-    frames, seconds = 0, 0.0
-    for sequence in sequences:
-        where = source.locate(sequence)
-        if where is None:
+    sizes = [None] * len(sequences) if sizes is None else sizes
+    results = [source.open(sequence) for sequence in sequences]
+    if cache is None:
+        return _score(source.label, results, sequences, convention, sizes)[0]
+    key = results_key(digest or benchmark_digest(sequences, sizes, convention), results)
+    kept = cache.load(source.label, convention.name, key)
+    if kept:
+        scores, more = kept
+        return TrackerReport(source.label, None, scores, more["missing"], [Note(*note) for note in more["notes"]],
+                             more["fps"])
+    report = _score(source.label, results, sequences, convention, sizes)[0]
+    cache.store(source.label, convention.name, key, report.sequences,
+                {"missing": report.missing, "notes": report.notes, "fps": report.fps})
+    return report
+
+
+class Aligned(NamedTuple):
+    """Predictions and annotations of the same frames: (M, 4), (M, 4) and (M,) bool or None."""
+
+    pred: np.ndarray
+    gt: np.ndarray
+    visible: np.ndarray | None
+
+
+def _score(label: str, results: Sequence[Result | None], sequences: Sequence, convention: Convention,
+           sizes: Sequence[tuple[int, int] | None]) -> tuple[TrackerReport, list[Aligned]]:
+    """Read and score; also what was scored, one entry for each sequence with results."""
+    report = TrackerReport(label)
+    found, aligned, frames, seconds = [], [], 0, 0.0
+    for result, sequence, size in zip(results, sequences, sizes, strict=True):
+        if result is None:
             report.missing.append(sequence.name)
             continue
-        pred, gt, visible, note = align(source.boxes(sequence), sequence, where)
-        if note:
-            report.notes.append(note)
-        try:
-            report.sequences[sequence.name] = evaluate_sequence(pred, gt, visible, convention)
-        except UserError as error:
-            raise UserError(f"{where}: {error}") from error
-        times = source.times(sequence)
+        boxes, notes = result.boxes(convention.repair)
+        pred, gt, visible, note = align(boxes, sequence, result.where)
+        if convention.repair and invalid(pred).any():
+            notes.append(f"{int(invalid(pred).sum())} invalid boxes, in whose place the one before was scored")
+        report.notes.extend(Note(result.where, what) for what in [*notes, *([note] if note else [])])
+        aligned.append(Aligned(pred, gt, visible))
+        found.append((sequence.name, result.where, size))
+        times = result.times()
         if times is not None and len(times) > 1:
             frames += len(times) - 1
             seconds += float(times[1:].sum())
     report.fps = frames / seconds if seconds > 0 else None
-    return report
+    preds, gts, visible = zip(*aligned, strict=True) if aligned else ((), (), ())
+    scores = evaluate_sequences(preds, gts, visible, convention, [size for *_, size in found],
+                                [where for _, where, _ in found])
+    for (name, *_), score in zip(found, scores, strict=True):
+        report.sequences[name] = score
+    return report, aligned
+
+
+def load_aligned(source: ResultSource, sequences: Sequence, convention: Convention) -> list[Aligned]:
+    """Predictions and annotations of the sequences that a tracker has results for, as they are scored.
+
+    Raises:
+        UserError: see `score_tracker`.
+    """
+    results = [source.open(sequence) for sequence in sequences]
+    return _score(source.label, results, sequences, convention, [None] * len(sequences))[1]
 
 
 def evaluate_benchmark(sources: Sequence[ResultSource], sequences: Sequence, dataset: str,
-                       convention: Convention | None = None, partial: bool = False) -> BenchmarkReport:
+                       convention: Convention | None = None, partial: bool = False, cache: ScoreCache | None = None,
+                       attributes: Mapping[str, Sequence[str]] | None = None,
+                       runs: Mapping[str, Sequence[str]] | None = None) -> BenchmarkReport:
     """Score trackers on a benchmark.
 
     Args:
@@ -222,16 +185,21 @@ def evaluate_benchmark(sources: Sequence[ResultSource], sequences: Sequence, dat
         dataset: its name, which chooses the convention when none is given.
         partial: score the sequences for which every tracker has results. Otherwise a tracker that lacks sequences
             gets no scores; its `missing` says which.
+        cache: where scores are kept between calls.
+        attributes: names of the challenges by sequence; None takes them from the sequences.
+        runs: label -> labels of the sources that are repeated runs of one tracker, to be replaced by their mean.
 
     Raises:
         UserError: see `score_tracker`; or a benchmark without public annotations; or no sequence is common to all.
     """
     _require_annotations(sequences, dataset)
     convention = convention or convention_for(dataset)
-    if convention.unseen_is_miss and all(sequence.visible is None for sequence in sequences):
-        logger.warning("%s: no visibility flags found, so hidden targets are not counted as misses and the scores are "
-                       "not comparable with published ones", dataset)
-    trackers = [score_tracker(source, sequences, convention) for source in sources]
+    sizes = [image_size(sequence) if convention.clip else None for sequence in sequences]
+    lacks = _lacks(sequences, sizes, convention)
+    for lack in lacks:
+        logger.warning("%s: %s", dataset, lack)
+    digest = benchmark_digest(sequences, sizes, convention) if cache else None
+    trackers = [score_tracker(source, sequences, convention, cache, sizes, digest) for source in sources]
     scored = [sequence.name for sequence in sequences
               if not partial or all(sequence.name in tracker.sequences for tracker in trackers)]
     if not scored:
@@ -241,7 +209,75 @@ def evaluate_benchmark(sources: Sequence[ResultSource], sequences: Sequence, dat
     for tracker in trackers:
         if all(name in tracker.sequences for name in scored):
             tracker.scores = summarize([tracker.sequences[name] for name in scored], convention)
-    return BenchmarkReport(dataset, convention, len(sequences), len(scored), trackers)
+    by_label = {source.label: source for source in sources}
+    for label, members in (runs or {}).items():
+        merged = _mean_tracker(label, [tracker for tracker in trackers if tracker.label in members], scored, convention)
+        trackers = [merged if tracker.label == members[0] else tracker for tracker in trackers
+                    if tracker.label == members[0] or tracker.label not in members]
+        by_label[label] = by_label[members[0]]
+    return BenchmarkReport(dataset, convention, len(sequences), len(scored), trackers, scored,
+                           _by_attribute(sequences, scored, attributes), lacks, sequences, by_label)
+
+
+def _lacks(sequences: Sequence, sizes: Sequence[tuple[int, int] | None], convention: Convention) -> list[str]:
+    """What a convention asks for and a benchmark does not give, as sentences without full stops."""
+    lacks = []
+    if all(sequence.visible is None for sequence in sequences):
+        if convention.unseen_is_miss:
+            lacks.append("no visibility flags found, so hidden targets are not counted as misses and the scores are "
+                         "not comparable with published ones")
+        elif convention.skip_first and convention.use_visible:
+            lacks.append("no visibility flags found, so every annotated frame counts as one with a target")
+    if convention.clip and None in sizes:
+        lacks.append(f"boxes were not clipped to the image in {sizes.count(None)} of {len(sizes)} sequences, whose "
+                     "pictures are not at hand")
+    return lacks
+
+
+def _mean_tracker(label: str, runs: Sequence[TrackerReport], scored: Sequence[str],
+                  convention: Convention) -> TrackerReport:
+    """Repeated runs as one tracker: the means of their scores, and how far they spread."""
+    missing = list(dict.fromkeys(name for run in runs for name in run.missing))
+    merged = TrackerReport(label, missing=missing, notes=[note for run in runs for note in run.notes], runs=len(runs))
+    merged.sequences = {name: mean_of_runs([run.sequences[name] for run in runs]) for name in runs[0].sequences
+                        if all(name in run.sequences for run in runs)}
+    speeds = [run.fps for run in runs if run.fps is not None]
+    merged.fps = float(np.mean(speeds)) if speeds else None
+    if all(run.scores for run in runs):
+        merged.scores = summarize([merged.sequences[name] for name in scored], convention)
+        if len(runs) > 1:
+            values = [list(run.scores.as_dict().values()) for run in runs]
+            merged.deviation = dict(zip(SCORE_NAMES, np.std(values, axis=0, ddof=1).tolist(), strict=True))
+    return merged
+
+
+def _by_attribute(sequences: Sequence, scored: Iterable[str],
+                  attributes: Mapping[str, Sequence[str]] | None) -> dict[str, list[str]]:
+    """Attribute -> scored sequences that have it, attributes in the order of their first use."""
+    if attributes is None:
+        attributes = {sequence.name: getattr(sequence, "attributes", ()) for sequence in sequences}
+    grouped: dict[str, list[str]] = {}
+    for name in scored:
+        for attribute in attributes.get(name, ()):
+            grouped.setdefault(attribute, []).append(name)
+    return grouped
+
+
+def image_size(sequence) -> tuple[int, int] | None:
+    """Width and height of a sequence's first picture; None when it has none or it cannot be read."""
+    frames = getattr(sequence, "frames", None)
+    if frames is None or not len(frames):
+        return None
+    try:
+        path = frames.path(0)
+        if path.lower().endswith((".jpg", ".jpeg")):
+            height, width = simplejpeg.decode_jpeg_header(read_file(path))[:2]
+        else:
+            height, width = frames[0].shape[:2]
+    except (UserError, ValueError) as error:
+        logger.warning("%s: the size of its pictures is not known, boxes are not clipped: %s", sequence.name, error)
+        return None
+    return width, height
 
 
 def has_annotations(sequences: Sequence) -> bool:

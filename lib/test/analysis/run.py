@@ -1,30 +1,94 @@
 """From folders of results to reports: chooses trackers and benchmarks, scores them, writes tables and plots."""
 
+import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lib.test.analysis.metrics import Convention, convention_for, get_convention
+from lib.test.analysis.cache import ScoreCache
+from lib.test.analysis.conventions import convention_for, get_convention
 from lib.test.analysis.packed import PackedResults, read_benchmark
-from lib.test.analysis.report import csv_table, markdown_table
-from lib.test.analysis.results import (
-    BenchmarkReport,
-    ResultFolder,
-    ResultSource,
-    evaluate_benchmark,
-    find_trackers,
-    has_annotations,
-    parse_tracker,
+from lib.test.analysis.page import html_page
+from lib.test.analysis.plots import save_plots
+from lib.test.analysis.report import (
+    attributes_csv,
+    csv_table,
+    json_text,
+    latex_table,
+    markdown_table,
+    sequences_csv,
 )
+from lib.test.analysis.results import BenchmarkReport, evaluate_benchmark, has_annotations, load_aligned
+from lib.test.analysis.sources import ResultFolder, ResultSource, find_trackers, parse_tracker
 from lib.test.evaluation.datasets import BENCHMARKS, get_dataset
 from lib.utils.errors import UserError
 from lib.utils.files import resolve, write_text
 
 logger = logging.getLogger(__name__)
 
-FORMATS = ("csv", "md", "png", "pdf")
+FORMATS = ("csv", "md", "tex", "json", "html", "png", "pdf")
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How results are scored, whatever the data set.
+
+    Attributes:
+        convention: name of one; None goes by the data set.
+        partial: score only the sequences that all trackers have.
+        attributes: challenges by sequence; None takes what the data sets say.
+        merge_runs: put the mean of repeated runs (`<config>_000`, `<config>_001`, ...) in their place.
+        reports: folder of the reports, in which scores are kept between calls; None keeps none.
+    """
+
+    convention: str | None = None
+    partial: bool = False
+    attributes: Mapping[str, Sequence[str]] | None = None
+    merge_runs: bool = False
+    reports: Path | None = None
+
+    def evaluate(self, sources: Sequence[ResultSource], sequences: Sequence, dataset: str) -> BenchmarkReport:
+        """`evaluate_benchmark` in this way."""
+        cache = ScoreCache(self.reports / _folder_name(dataset) / "cache") if self.reports else None
+        return evaluate_benchmark(sources, sequences, dataset, convention_for(dataset, self.convention), self.partial,
+                                  cache, self.attributes, repeated_runs(sources) if self.merge_runs else None)
+
+
+def repeated_runs(sources: Sequence[ResultSource]) -> dict[str, list[str]]:
+    """Label for the mean -> labels of the sources that are runs `_000`, `_001`, ... of one configuration."""
+    grouped: dict[Path, list[ResultSource]] = {}
+    for source in sources:
+        match = re.fullmatch(r"(.+)_\d{3}", source.folder.name) if isinstance(source, ResultFolder) else None
+        if match:
+            grouped.setdefault(source.folder.with_name(match[1]), []).append(source)
+    taken = {source.label for source in sources}
+    runs = {}
+    for folder, members in grouped.items():
+        label = next(name for name in (folder.name, f"{folder.parent.name}/{folder.name}", f"{folder.name} (mean)",
+                                       f"{folder} (mean)") if name not in taken)
+        taken.add(label)
+        runs[label] = [source.label for source in members]
+    return runs
+
+
+def read_attributes(path: Path) -> dict[str, list[str]]:
+    """Challenges by sequence from a JSON file: {"<sequence>": ["<attribute>", ...], ...}.
+
+    Raises:
+        UserError: the file cannot be read or holds something else.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as JSON: {error}") from error
+    fits = isinstance(content, dict) and all(
+        isinstance(names, list) and all(isinstance(name, str) for name in names) for names in content.values())
+    if not fits:
+        raise UserError(f'{path}: attributes are expected as {{"<sequence>": ["<attribute>", ...], ...}}')
+    return content
 
 
 def parse_formats(text: str) -> tuple[str, ...]:
@@ -78,21 +142,21 @@ def choose_trackers(results_path: Path, trackers: Sequence[str], results: Sequen
 
 
 def packed_report(ground_truth: Path, absent: Path | None, sources: Sequence[ResultSource],
-                  convention: Convention | None, partial: bool) -> BenchmarkReport:
+                  scoring: Scoring) -> BenchmarkReport:
     """Score trackers on a packed benchmark (see `lib.test.analysis.packed`). UserError as from `read_benchmark`."""
     sequences = read_benchmark(ground_truth, absent)
     if not sequences:
         raise UserError(f"{ground_truth}: no sequences in it")
     name = sequences[0].dataset
-    chosen = convention or convention_for(name)
+    chosen = convention_for(name, scoring.convention)
     if chosen.unseen_is_miss and sequences[0].visible is None:
         raise UserError(f"{ground_truth}: convention {chosen.name} needs the frames in which the target is hidden; "
                         "give them with --absent FILE.npz, or choose another --convention")
-    return evaluate_benchmark(sources, sequences, name, chosen, partial)
+    return scoring.evaluate(sources, sequences, name)
 
 
-def dataset_report(name: str, env: Any, sources: Sequence[ResultSource], named: bool, convention: Convention | None,
-                   partial: bool) -> BenchmarkReport:
+def dataset_report(name: str, env: Any, sources: Sequence[ResultSource], named: bool,
+                   scoring: Scoring) -> BenchmarkReport:
     """Score trackers on a data set; those that were only found, not named, are left out when they have none of it.
 
     Raises:
@@ -103,12 +167,11 @@ def dataset_report(name: str, env: Any, sources: Sequence[ResultSource], named: 
     if not present:
         raise UserError(f"{name}: no results of {', '.join(source.label for source in sources)}; run tracking/test.py "
                         f"with --dataset {name} first")
-    title = sequences[0].dataset if name.lower().startswith("folder:") else name.lower()
-    return evaluate_benchmark(sources if named else present, sequences, title, convention, partial)
+    title = sequences[0].dataset if ":" in name else name.lower()
+    return scoring.evaluate(sources if named else present, sequences, title)
 
 
-def find_reports(env: Any, sources: Sequence[ResultSource], named: bool, convention: Convention | None,
-                 partial: bool) -> list[BenchmarkReport]:
+def find_reports(env: Any, sources: Sequence[ResultSource], named: bool, scoring: Scoring) -> list[BenchmarkReport]:
     """Score trackers on every data set that has results and annotations here.
 
     Raises:
@@ -128,7 +191,7 @@ def find_reports(env: Any, sources: Sequence[ResultSource], named: bool, convent
             reasons.append(f"{name}: the annotations are not public; pack the results for the evaluation server with "
                            f"lib/test/utils/transform_{benchmark.dataset}.py")
         elif present:
-            reports.append(evaluate_benchmark(sources if named else present, sequences, name, convention, partial))
+            reports.append(scoring.evaluate(sources if named else present, sequences, name))
             scored.add(benchmark.dataset)
     reasons = [text for dataset, text in unread if dataset not in scored] + reasons  # splits share a folder of results
     folders = sorted({path.name.removeprefix("folder_") for source in sources if isinstance(source, ResultFolder)
@@ -171,29 +234,51 @@ def _has_files(folder: Path, dataset: str) -> bool:
     return next((own if own.is_dir() else folder).glob("*.txt"), None) is not None
 
 
-def write_report(report: BenchmarkReport, folder: Path, formats: Sequence[str]) -> list[Path]:
-    """Write a report as scores.csv, scores.md and plots; returns the files. UserError when the disk refuses."""
-    written = []
-    for form, render in (("csv", csv_table), ("md", markdown_table)):
-        if form in formats:
-            written.append(folder / f"scores.{form}")
-            write_text(written[-1], render(report))
-    images = [form for form in formats if form in ("png", "pdf")]
-    if images:
-        from lib.test.analysis.plots import save_plots  # Matplotlib takes a second to import
+def write_report(report: BenchmarkReport, folder: Path, formats: Sequence[str], pictures: int = 6) -> list[Path]:
+    """Write a report in some of FORMATS; returns the files, of which plots that are up to date were left as they were.
 
-        written += save_plots(report, folder, images)
-    return written
+    Args:
+        pictures: of how many of the worst sequences the HTML page shows frames, where they are at hand.
+
+    Raises:
+        UserError: the disk refuses.
+    """
+    texts = {"csv": {"scores.csv": csv_table, "sequences.csv": sequences_csv}, "md": {"scores.md": markdown_table},
+             "tex": {"scores.tex": latex_table}, "json": {"scores.json": json_text},
+             "html": {"report.html": lambda report: html_page(report, pictures)}}
+    if report.attributes:
+        texts["csv"]["attributes.csv"] = attributes_csv
+    written = []
+    for name, render in (item for form in formats if form in texts for item in texts[form].items()):
+        written.append(folder / name)
+        write_text(written[-1], render(report))
+    images = [form for form in formats if form not in texts]
+    return written + (save_plots(report, folder, images) if images else [])
+
+
+def time_scoring(report: BenchmarkReport) -> str:
+    """Time the scoring of a report's first tracker against a plain loop, on arrays in memory; a line for people."""
+    from lib.test.analysis.plain import compare  # PyTorch takes seconds to import
+
+    source = next(iter(report.sources.values()))
+    preds, gts, visible = zip(*load_aligned(source, report.benchmark, report.convention), strict=True)
+    return f"{source.label}: {compare(preds, gts, visible, report.convention)}"
 
 
 def report_folder(output: Path, report: BenchmarkReport) -> Path:
     """Where a report's files go: a sub-folder of `output` with the data set's name."""
-    return output / re.sub(r"[^\w.+-]+", "_", report.dataset)
+    return output / _folder_name(report.dataset)
+
+
+def _folder_name(dataset: str) -> str:
+    return re.sub(r"[^\w.+-]+", "_", dataset)
 
 
 def analyse(env: Any, *, datasets: Sequence[str] = (), trackers: Sequence[str] = (), results: Sequence[str] = (),
             script: str | None = None, results_path: Path | None = None, ground_truth: Path | None = None,
-            absent: Path | None = None, convention: str = "auto", partial: bool = False) -> list[BenchmarkReport]:
+            absent: Path | None = None, convention: str = "auto", partial: bool = False,
+            attributes: Path | None = None, merge_runs: bool = False,
+            reports: Path | None = None) -> list[BenchmarkReport]:
     """Score trackers on benchmarks; everything that is not given is what can be found.
 
     Args:
@@ -204,18 +289,23 @@ def analyse(env: Any, *, datasets: Sequence[str] = (), trackers: Sequence[str] =
         ground_truth, absent: packed annotations and flags instead of `datasets`.
         convention: name of one, or `auto` to go by the data set.
         partial: score only the sequences that all trackers have.
+        attributes: file with the challenges of the sequences, instead of what the data sets say.
+        merge_runs, reports: see `Scoring`.
 
     Raises:
         UserError: nothing to score, or input that cannot be scored.
     """
-    chosen = None if convention == "auto" else get_convention(convention)
+    if convention != "auto":
+        get_convention(convention)
+    scoring = Scoring(None if convention == "auto" else convention, partial,
+                      read_attributes(attributes) if attributes else None, merge_runs, reports)
     sources, named = choose_trackers(Path(results_path or resolve(env.results_path)), trackers, results, script)
     if ground_truth:
         if datasets:
             raise UserError("--ground-truth and --dataset exclude each other")
-        return [packed_report(ground_truth, absent, sources, chosen, partial)]
+        return [packed_report(ground_truth, absent, sources, scoring)]
     if absent:
         raise UserError("--absent belongs to --ground-truth; data sets bring their own flags")
     if datasets:
-        return [dataset_report(name, env, sources, named, chosen, partial) for name in datasets]
-    return find_reports(env, sources, named, chosen, partial)
+        return [dataset_report(name, env, sources, named, scoring) for name in datasets]
+    return find_reports(env, sources, named, scoring)

@@ -5,13 +5,14 @@ worker was doing when it died. Workers write nothing: results travel back and th
 the workers at any moment leaves no half-written file.
 """
 
+import contextlib
 import logging
 import multiprocessing
 import signal
 import sys
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -63,16 +64,17 @@ def run(
     devices: Sequence[str],
     threads: int,
     debug_dir: Path | None,
+    read_ahead: int,
     *,
-    on_frames: Callable[[int], None],
+    on_frames: Callable[[Any, int], None],
     on_outcome: Callable[[Any, Any], None],
 ) -> None:
     """Track `sequences` in the order given with one process per entry of `devices`.
 
     Args:
-        tracker_factory, debug_dir: see `run_dataset`.
+        tracker_factory, debug_dir, read_ahead: see `run_dataset`.
         threads: CPU threads of each process.
-        on_frames: called with a number of newly tracked frames.
+        on_frames: called with a sequence and a number of newly tracked frames.
         on_outcome: called with a sequence and its `Tracked` or `Failure`.
 
     Raises:
@@ -86,9 +88,10 @@ def run(
 
     def start(device: str) -> None:
         here, there = context.Pipe()
-        process = context.Process(target=_work, args=(there, tracker_factory, device, threads, debug_dir),
-                                  daemon=True)
-        process.start()
+        process = context.Process(target=_work, daemon=True,
+                                  args=(there, tracker_factory, device, threads, debug_dir, read_ahead))
+        with _interrupts_held():
+            process.start()
         there.close()
         workers.append(_Worker(device, process, here))
 
@@ -112,17 +115,17 @@ def run(
                 worker = next(w for w in workers if w.connection is connection)
                 try:
                     message = connection.recv()
-                except (EOFError, ConnectionResetError):
+                except (EOFError, OSError):  # the pipe is closed, perhaps within a message
                     drop(worker)
                     if worker.job is not None:
-                        on_outcome(worker.job, Failure(worker.job.name, _obituary(worker.process.exitcode)))
                         if waiting:
                             start(worker.device)
+                        on_outcome(worker.job, Failure(worker.job.name, _obituary(worker)))
                     elif not worker.ready and unable is None:
-                        unable = _Unable(_obituary(worker.process.exitcode), "", False)
+                        unable = _Unable(_obituary(worker), "", False)
                     continue
                 if isinstance(message, _Frames):
-                    on_frames(message.number)
+                    on_frames(worker.job, message.number)
                 elif isinstance(message, _Unable):
                     if message.user_error:
                         raise UserError(message.message)
@@ -132,8 +135,9 @@ def run(
                     worker.ready = True
                     next_job(worker)
                 else:
-                    on_outcome(worker.job, message)
-                    next_job(worker)
+                    done = worker.job
+                    next_job(worker)  # before the result is written, so that the worker does not wait for the disk
+                    on_outcome(done, message)
         reason = unable or _Unable("the worker processes ended", "", False)
         if len(waiting) == len(sequences):
             raise RuntimeError(f"no worker process could start: {reason.message}\n{reason.trace}")
@@ -146,8 +150,21 @@ def run(
             worker.process.join()
 
 
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block, and a process started in it never gets one: the parent stops it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _work(connection: Connection, tracker_factory: Callable[..., Any], device: str, threads: int,
-          debug_dir: Path | None) -> None:
+          debug_dir: Path | None, read_ahead: int) -> None:
     """What a worker process does: build the tracker, then track what comes until None comes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which stops the workers
     cv2.setNumThreads(threads)
@@ -163,15 +180,17 @@ def _work(connection: Connection, tracker_factory: Callable[..., Any], device: s
     connection.send(_Ready())
     try:
         while (sequence := connection.recv()) is not None:
-            connection.send(attempt(tracker, sequence, debug_dir, lambda number: connection.send(_Frames(number))))
+            connection.send(attempt(tracker, sequence, debug_dir, lambda number: connection.send(_Frames(number)),
+                                    read_ahead))
     except (EOFError, BrokenPipeError):
         return  # the parent is gone
 
 
-def _obituary(exit_code: int | None) -> str:
+def _obituary(worker: _Worker) -> str:
     """Why a worker process that said nothing is gone."""
+    exit_code, who = worker.process.exitcode, f"its worker process {worker.process.pid} on {worker.device}"
     if exit_code is not None and exit_code < 0:
         name = signal.Signals(-exit_code).name if -exit_code in set(signal.Signals) else str(-exit_code)
         hint = " (often: out of memory; use fewer --threads)" if name == "SIGKILL" else ""
-        return f"its worker process was killed by {name}{hint}"
-    return f"its worker process ended with exit status {exit_code}"
+        return f"{who} was killed by {name}{hint}"
+    return f"{who} ended with exit status {exit_code}"

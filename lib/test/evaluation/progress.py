@@ -49,9 +49,12 @@ class Progress:
         elif time.monotonic() - self._last_line >= LINE_EVERY:
             self._line()
 
-    def finish_sequence(self) -> None:
-        """One more sequence is done, well or not."""
+    def finish_sequence(self, lost: int = 0) -> None:
+        """One more sequence is done, well or not; `lost` of its frames will not be tracked."""
         self.sequences_done += 1
+        self.frames -= lost
+        if self._bar is not None:
+            self._bar.total = self.frames
         self._show_sequences()
         if self._bar is None and self.sequences_done == self.sequences:
             self._line()

@@ -1,10 +1,13 @@
 """Where results lie and how they are written: OSTrack's files, one box per line."""
 
+import glob
+import re
 from collections.abc import Sequence as Rows
 from pathlib import Path
 
 import numpy as np
 
+from lib.test.evaluation.benchmarks import OWN_FOLDERS
 from lib.utils.files import write_text
 
 
@@ -14,15 +17,33 @@ def tracker_folder(results_path: str | Path, script: str, config: str, run_id: i
     return Path(results_path) / script / f"{config}{suffix}"
 
 
+def find_runs(results_path: str | Path, script: str, config: str) -> dict[int, Path]:
+    """Run id -> folder of every repeated run of a tracker that has one (see `tracker_folder`), in rising order."""
+    found = {}
+    for folder in (Path(results_path) / script).glob(f"{glob.escape(config)}_*"):
+        match = re.fullmatch(r"\d{3,}", folder.name[len(config) + 1:])
+        if match and folder.is_dir():
+            found[int(match[0])] = folder
+    return dict(sorted(found.items()))
+
+
 def dataset_folder(dataset: str) -> str:
     """Sub-folder of a tracker's results that a data set has.
 
-    GOT-10k and TrackingNet have one of their name and all other benchmarks lie side by side in the tracker's folder,
-    as in the official code; a folder of sequences (`folder:<name>`) has one of its own, since names can repeat.
+    GOT-10k and TrackingNet have one of their name and most other benchmarks lie side by side in the tracker's folder,
+    as in the official code; those whose names of sequences repeat have one of their own (`has_own_names`).
     """
-    if dataset in ("got10k", "trackingnet"):
-        return dataset
-    return dataset.replace(":", "_") if dataset.startswith("folder:") else ""
+    if dataset in ("got10k", "trackingnet") or not has_own_names(dataset):
+        return dataset.replace(":", "_")
+    return ""
+
+
+def has_own_names(dataset: str) -> bool:
+    """Whether no other data set calls its sequences as this one does.
+
+    Not so for plain folders (`folder:<name>`), for VOT and for the benchmarks that share videos with others.
+    """
+    return not dataset.startswith(("folder:", "vot:")) and dataset not in OWN_FOLDERS
 
 
 def boxes_file(folder: str | Path, dataset: str, sequence: str) -> Path:
@@ -33,6 +54,14 @@ def boxes_file(folder: str | Path, dataset: str, sequence: str) -> Path:
 def times_file(boxes: Path) -> Path:
     """The file with the seconds per frame, beside the file with the boxes."""
     return boxes.with_name(f"{boxes.stem}_time.txt")
+
+
+def has_results(folder: Path) -> bool:
+    """Whether a tracker's folder holds boxes of sequences. Those of the video demo (`video_*.txt`) and what lies in
+    `previous_N` folders do not count."""
+    return any(not file.stem.endswith(("_time", "_all_boxes", "_all_scores"))
+               and not file.name.startswith("video_") and not file.parent.name.startswith("previous_")
+               for pattern in ("*.txt", "*/*.txt") for file in folder.glob(pattern))
 
 
 def is_done(boxes: Path, frames: int, sub_pixel: bool = False) -> bool:

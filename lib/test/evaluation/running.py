@@ -1,17 +1,20 @@
 """Run a tracker over sequences: here, or in worker processes on CPU cores or GPUs."""
 
+import functools
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lib.test.evaluation import pool
+from lib.test.evaluation import manifest, pool
 from lib.test.evaluation.datasets import Sequence as TestSequence
 from lib.test.evaluation.progress import Progress
+from lib.test.evaluation.readahead import FRAMES_AHEAD
 from lib.test.evaluation.results import boxes_file, is_done, write_result
 from lib.test.evaluation.single import Failure, Tracked, attempt
 from lib.utils.device import pick_device
@@ -21,13 +24,27 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class RunSummary:
-    """What `run_dataset` did."""
+    """What `run_dataset` did.
+
+    Attributes:
+        finished, skipped, failures: the sequences by what became of them.
+        frames, seconds: frames tracked, and the time from the first sequence's start to the end.
+        tracking, waited: seconds of all processes together, in finished sequences: in the tracker, and without
+            anything to do but to wait for frames.
+    """
 
     finished: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     frames: int = 0
     seconds: float = 0.0
+    tracking: float = 0.0
+    waited: float = 0.0
+
+    @property
+    def waiting_share(self) -> float:
+        """Part of the trackers' time that went into waiting for frames, 0..1."""
+        return self.waited / max(self.tracking + self.waited, 1e-9)
 
 
 def run_dataset(
@@ -41,6 +58,8 @@ def run_dataset(
     sub_pixel: bool = False,
     force: bool = False,
     debug: int = 0,
+    read_ahead: int = FRAMES_AHEAD,
+    made_with: Mapping[str, Any] | None = None,
     progress_bar: bool | None = None,
 ) -> RunSummary:
     """Track every sequence that has no whole result yet and write the results as OSTrack does.
@@ -59,13 +78,20 @@ def run_dataset(
         sub_pixel: write boxes with four decimals.
         force: track again what is done.
         debug: with 1 or more, track again and leave each frame with its boxes in `<out_dir>/debug/<sequence>`.
+        read_ahead: most frames that are read while the tracker works on those before; 0 for none.
+        made_with: weights and settings of the tracker, from `manifest.describe`, to keep results of others apart; None
+            keeps no record.
         progress_bar: None draws a bar on a terminal only.
 
     Raises:
-        UserError: two sequences would write the same file, no such device, or the tracker cannot be made.
+        UserError: two sequences would write the same file, no such device, the tracker cannot be made, or `out_dir`
+            holds results that were made with something else and `force` is not given.
+        KeyboardInterrupt: Ctrl-C; results that are written stay.
     """
     out_dir = Path(out_dir)
     targets = _targets(sequences, out_dir)
+    if made_with is not None:
+        manifest.check(out_dir, made_with, force)
     summary = RunSummary()
     todo = []
     for sequence in sequences:
@@ -82,11 +108,18 @@ def run_dataset(
     logger.info("tracking %d sequences (%d frames) with %s", len(todo), sum(s.length for s in todo), _crew(
         devices, threads))
     debug_dir = out_dir / "debug" if debug else None
+    tracked: Counter[int] = Counter()
     with Progress(len(todo), sum(s.length for s in todo), progress_bar) as progress:
+
+        def count(sequence: TestSequence, frames: int) -> None:
+            tracked[id(sequence)] += frames
+            progress.advance(frames)
 
         def keep(sequence: TestSequence, outcome: Tracked | Failure) -> None:
             if isinstance(outcome, Tracked):
                 try:
+                    if made_with is not None and not summary.finished:
+                        manifest.claim(out_dir, made_with, force)
                     write_result(targets[id(sequence)], outcome.boxes_xywh, outcome.seconds, sub_pixel)
                 except UserError as error:
                     outcome = Failure(sequence.name, str(error))
@@ -94,17 +127,25 @@ def run_dataset(
                 summary.failures.append(outcome)
             else:
                 summary.finished.append(sequence.name)
-            progress.finish_sequence()
+                summary.tracking += sum(outcome.seconds)
+                summary.waited += outcome.waited
+            progress.finish_sequence(lost=sequence.length - tracked[id(sequence)])
 
-        if threads == 0:
-            tracker = tracker_factory(device=devices[0])
-            for sequence in todo:
-                keep(sequence, attempt(tracker, sequence, debug_dir, progress.advance))
-        else:
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-            longest_first = sorted(todo, key=lambda s: -s.length)
-            pool.run(longest_first, tracker_factory, devices, max(1, cores // len(devices)), debug_dir,
-                     on_frames=progress.advance, on_outcome=keep)
+        try:
+            if threads == 0:
+                tracker = tracker_factory(device=devices[0])
+                for sequence in todo:
+                    keep(sequence, attempt(tracker, sequence, debug_dir, functools.partial(count, sequence),
+                                           read_ahead))
+            else:
+                cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+                longest_first = sorted(todo, key=lambda s: -s.length)
+                pool.run(longest_first, tracker_factory, devices, max(1, cores // len(devices)), debug_dir, read_ahead,
+                         on_frames=count, on_outcome=keep)
+        except KeyboardInterrupt:
+            logger.warning("%d of %d sequences were tracked and are kept; the same command tracks the rest",
+                           len(summary.finished), len(todo))
+            raise
         summary.frames, summary.seconds = progress.frames_done, progress.seconds
     return summary
 

@@ -3,6 +3,7 @@
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lib.test.evaluation.datasets import Sequence as TestSequence
+from lib.test.evaluation.readahead import FRAMES_AHEAD, ReadAhead
 from lib.test.evaluation.results import dataset_folder
 from lib.utils.errors import UserError
 
@@ -35,13 +37,15 @@ class Tracked:
     """(N, 4) pixels; row 0 is the given box."""
     seconds: list[float]
     """N; entry 0 is the initialisation. Reading the frames is not counted."""
+    waited: float = 0.0
+    """Seconds that the tracker had nothing to do but to wait for frames."""
 
 
-def attempt(tracker: Any, sequence: TestSequence, debug_dir: Path | None, on_frames: Callable[[int], None]
-            ) -> Tracked | Failure:
+def attempt(tracker: Any, sequence: TestSequence, debug_dir: Path | None, on_frames: Callable[[int], None],
+            read_ahead: int = FRAMES_AHEAD) -> Tracked | Failure:
     """`track_sequence`, with an error turned into a `Failure`."""
     try:
-        return track_sequence(tracker, sequence, debug_dir, on_frames)
+        return track_sequence(tracker, sequence, debug_dir, on_frames, read_ahead)
     except UserError as error:
         return Failure(sequence.name, str(error))
     except Exception as error:
@@ -51,34 +55,36 @@ def attempt(tracker: Any, sequence: TestSequence, debug_dir: Path | None, on_fra
 
 
 def track_sequence(tracker: Any, sequence: TestSequence, debug_dir: Path | None = None,
-                   on_frames: Callable[[int], None] = lambda frames: None) -> Tracked:
+                   on_frames: Callable[[int], None] = lambda frames: None, read_ahead: int = FRAMES_AHEAD) -> Tracked:
     """Track one sequence from the box of its first frame.
 
     Args:
         tracker: with `initialize(image, box_xywh)` and `track(image)`.
         debug_dir: where to leave drawn frames, in a folder of the sequence's name; None draws nothing.
         on_frames: told now and then how many more frames are tracked.
+        read_ahead: most frames that are read while the tracker works, see `ReadAhead`; 0 for none.
     """
     boxes, seconds = [], []
     reported, last_report = 0, time.monotonic()
-    for number in range(sequence.length):
-        image = sequence.frames[number]
-        start = time.perf_counter()
-        if number == 0:
-            box, score = sequence.first_box(), None
-            tracker.initialize(image, box)
-        else:
-            result = tracker.track(image)
-            box, score = result.box_xywh, result.score
-        seconds.append(time.perf_counter() - start)
-        boxes.append(box)
-        if debug_dir is not None:
-            _draw(debug_dir, sequence, number, image, box, score)
-        if time.monotonic() - last_report >= REPORT_EVERY:
-            on_frames(len(boxes) - reported)
-            reported, last_report = len(boxes), time.monotonic()
+    reader = ReadAhead(sequence.frames, read_ahead)
+    with closing(iter(reader)) as images:
+        for number, image in enumerate(images):
+            start = time.perf_counter()
+            if number == 0:
+                box, score = sequence.first_box(), None
+                tracker.initialize(image, box)
+            else:
+                result = tracker.track(image)
+                box, score = result.box_xywh, result.score
+            seconds.append(time.perf_counter() - start)
+            boxes.append(box)
+            if debug_dir is not None:
+                _draw(debug_dir, sequence, number, image, box, score)
+            if time.monotonic() - last_report >= REPORT_EVERY:
+                on_frames(len(boxes) - reported)
+                reported, last_report = len(boxes), time.monotonic()
     on_frames(len(boxes) - reported)
-    return Tracked(np.asarray(boxes, dtype=np.float64), seconds)
+    return Tracked(np.asarray(boxes, dtype=np.float64), seconds, reader.waited)
 
 
 def _draw(debug_dir: Path, sequence: TestSequence, number: int, image: np.ndarray, box: Sequence[float],

@@ -1,4 +1,8 @@
-"""Archives for the evaluation servers of GOT-10k and TrackingNet, from result files that stay as they are."""
+"""Archives for the evaluation servers of GOT-10k and TrackingNet, from result files that stay as they are.
+
+Of the benchmarks that `tracking/test.py` knows, only these two keep their annotations secret and take archives of
+boxes. The VOT challenges are run and packed by their own toolkit (`lib/test/toolkits`).
+"""
 
 import argparse
 import logging
@@ -9,11 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lib.test.evaluation.datasets import BENCHMARKS
+import yaml
+
+from lib.test.evaluation.datasets import get_dataset
 from lib.test.evaluation.results import boxes_file, times_file, tracker_folder
 from lib.utils.errors import UserError
-from lib.utils.files import atomic_write, resolve
-from lib.utils.sequences import open_frames
+from lib.utils.files import atomic_write
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +27,7 @@ SHOWN = 10
 
 
 class Server(NamedTuple):
-    """What an evaluation server wants."""
+    """What an evaluation server wants; `servers.yaml` says it for each."""
 
     title: str
     dataset: str
@@ -33,31 +38,24 @@ class Server(NamedTuple):
     """How many sequences its test set has."""
     others: str
     """Regular expression of the names of other splits' sequences, whose results may lie in the same folder."""
-    listing: str
-    """What the data set's folder holds when the data set is there, and..."""
-    frames: str
-    """...the folder of the sequences' frames in it."""
-    with_times: bool
-    """Whether it wants the seconds per frame."""
+    members: dict[str, str]
+    """Name in the archive, with `{name}` for the sequence's, -> `boxes` or `times`."""
 
 
-SERVERS = {
-    "got10k": Server("GOT-10k", "got10k_test", "got10k", 180, r"GOT-10k_(Val|Train)_.*", "test/list.txt", "test",
-                     True),
-    "trackingnet": Server("TrackingNet", "trackingnet", "trackingnet", 511, r"(?!)", "TEST/anno", "TEST/frames", False),
-}
+SERVERS = {key: Server(**values) for key, values in
+           yaml.safe_load((Path(__file__).parent / "servers.yaml").read_text(encoding="utf-8")).items()}
 
 
-def pack(server: Server, folder: Path, lengths: Mapping[str, int] | None, archive: Path) -> int:
-    """Write the archive of one tracker's results.
-
-    GOT-10k: `<sequence>/<sequence>_001.txt` and `<sequence>/<sequence>_time.txt`. TrackingNet: `<sequence>.txt`. One
-    comma separated box per line. The numbers are those of the result files.
+def pack(server: Server, folder: Path, lengths: Mapping[str, int] | None, archive: Path, partial: bool = False) -> int:
+    """Write the archive of one tracker's results: a text file for each of `server.members` and each sequence, one comma
+    separated box, or time, per line. The numbers are those of the result files.
 
     Args:
         folder: the tracker's results.
-        lengths: frames of every sequence of the test set; None packs what is there, for want of the data set.
+        lengths: frames of every sequence of the test set; None takes the sequences that have results, for want of the
+            data set.
         archive: the zip file; written whole or not at all.
+        partial: leave out the sequences that have no results, instead of refusing.
 
     Returns:
         Number of sequences packed.
@@ -66,6 +64,15 @@ def pack(server: Server, folder: Path, lengths: Mapping[str, int] | None, archiv
         UserError: results are missing, of the wrong length or damaged; all are named (up to ten), nothing is written.
     """
     names = list(lengths) if lengths is not None else _found(server, folder)
+    if partial:
+        names = [name for name in names if boxes_file(folder, server.folder, name).is_file()]
+    elif len(names) != server.sequences:
+        raise UserError(f"the test set of {server.title} has {server.sequences} sequences, but there are "
+                        f"{'results in ' + str(folder) if lengths is None else 'frames'} of {len(names)}; the server "
+                        "refuses such an archive. Finish the results (or the data set), or give --partial to pack it "
+                        "all the same")
+    if not names:
+        raise UserError(_nothing(server, folder))
     files: dict[str, str] = {}
     problems = []
     for name in names:
@@ -85,13 +92,12 @@ def pack(server: Server, folder: Path, lengths: Mapping[str, int] | None, archiv
 
 
 def frame_counts(server: Server, env: Any) -> dict[str, int] | None:
-    """Frames of every sequence of the test set; None when the data set is not on this machine."""
-    benchmark = BENCHMARKS[server.dataset]
-    path = getattr(env, benchmark.field, "")
-    root = resolve(path) if path else None
-    if root is None or not (root / server.listing).exists():
+    """Frames of every sequence of the test set; None, with a warning, when the data set cannot be read here."""
+    try:
+        return {sequence.name: sequence.length for sequence in get_dataset(server.dataset, env)}
+    except UserError as error:
+        logger.warning("the lengths of the results are not checked: %s", error)
         return None
-    return {name: len(open_frames(root / server.frames / name)) for name in benchmark.names(root)}
 
 
 def script(server: Server, arguments: list[str] | None = None) -> None:
@@ -107,44 +113,45 @@ def script(server: Server, arguments: list[str] | None = None) -> None:
     parser.add_argument("--save_dir", type=Path, help="as given to tracking/test.py; default: the environment file's")
     parser.add_argument("--output", type=Path,
                         help=f"the archive; default: {server.folder}_submit.zip beside the results")
+    parser.add_argument("--partial", action="store_true",
+                        help="pack the sequences that have results, although the test set has more")
     options = parser.parse_args(arguments)
     env = env_settings()
     results = options.save_dir / "test" / "tracking_results" if options.save_dir else Path(env.results_path)
     folder = tracker_folder(results, options.tracker_name, options.cfg_name, options.runid)
     archive = options.output or folder / f"{server.folder}_submit.zip"
-    lengths = frame_counts(server, env)
-    number = pack(server, folder, lengths, archive)
-    if lengths is None:
-        logger.warning("the %s test set is not on this machine, so the lengths were not checked", server.title)
-    if number != server.sequences:
-        logger.warning("%d sequences were packed; the test set of %s has %d", number, server.title, server.sequences)
-    logger.info("%d sequences in %s", number, archive)
+    number = pack(server, folder, frame_counts(server, env), archive, options.partial)
+    logger.info("%d of %d sequences in %s", number, server.sequences, archive)
 
 
 def _members(server: Server, folder: Path, name: str, frames: int | None) -> dict[str, str]:
     """What one sequence adds to the archive: name in it -> text."""
     boxes = boxes_file(folder, server.folder, name)
-    rows = _read_rows(boxes, columns=4)
-    if frames is not None and len(rows) != frames:
-        raise UserError(f"{boxes} has {len(rows)} lines, the sequence has {frames} frames")
-    text = "".join(f"{','.join(row)}\n" for row in rows)
-    if not server.with_times:
-        return {f"{name}.txt": text}
-    times = _read_rows(times_file(boxes), columns=1)
-    if len(times) != len(rows):
-        raise UserError(f"{times_file(boxes)} has {len(times)} lines, {boxes.name} has {len(rows)}")
-    return {f"{name}/{name}_001.txt": text, f"{name}/{name}_time.txt": "".join(f"{row[0]}\n" for row in times)}
+    rows = {"boxes": _read_rows(boxes, columns=4)}
+    if frames is not None and len(rows["boxes"]) != frames:
+        raise UserError(f"{boxes} has {len(rows['boxes'])} lines, the sequence has {frames} frames")
+    if "times" in server.members.values():
+        rows["times"] = _read_rows(times_file(boxes), columns=1)
+        if len(rows["times"]) != len(rows["boxes"]):
+            raise UserError(f"{times_file(boxes)} has {len(rows['times'])} lines, {boxes.name} has "
+                            f"{len(rows['boxes'])}")
+    return {member.format(name=name): "".join(f"{','.join(row)}\n" for row in rows[kind])
+            for member, kind in server.members.items()}
 
 
 def _found(server: Server, folder: Path) -> list[str]:
     """Names of the sequences with results, without those of other splits."""
-    inner = folder / server.folder
-    names = sorted(file.stem for file in inner.glob("*.txt")
+    names = sorted(file.stem for file in (folder / server.folder).glob("*.txt")
                    if not file.stem.endswith("_time") and not re.fullmatch(server.others, file.stem))
     if not names:
-        raise UserError(f"no results of the {server.title} test set in {inner}; make them with tracking/test.py ... "
-                        f"--dataset {server.dataset}")
+        raise UserError(_nothing(server, folder))
     return names
+
+
+def _nothing(server: Server, folder: Path) -> str:
+    """The message when there is nothing to pack."""
+    return (f"no results of the {server.title} test set in {folder / server.folder}; make them with tracking/test.py "
+            f"... --dataset {server.dataset}")
 
 
 def _read_rows(file: Path, columns: int) -> list[list[str]]:

@@ -99,7 +99,7 @@ class Pixels(ABC):
 
     @abstractmethod
     def crops(self, batch: dict[str, Any], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Template (B, 3, h, w) and search (B, 3, H, W) crops on `device` of a collated batch; uint8, or `normalised`."""
+        """Template (B, 3, h, w) and search (B, 3, H, W) crops on `device` of a batch; uint8, or `normalised`."""
 
 
 class CropPixels(Pixels):

@@ -1,0 +1,182 @@
+"""What a folder of results was made with: weights and settings, in `manifest.json` beside the results.
+
+One folder holds the results of one tracker. The runner writes the manifest with the first result, so results of other
+weights or settings under the same name (another epoch, another `--set`) are noticed and never mixed in. Results in a
+folder without a manifest, as other projects and earlier versions leave them, are taken as they are.
+"""
+
+import functools
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lib.config import KEYS, Config
+from lib.test.evaluation.results import has_results
+from lib.utils.errors import UserError
+from lib.utils.files import set_aside, write_text
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+"""Of the manifest's file."""
+RULES = 1
+"""Of tracking; raised by a change of the code that changes the boxes of the same weights and settings."""
+_SECTIONS = ("MODEL.", "TEST.", "DATA.MEAN", "DATA.STD")
+_WITHOUT = ("MODEL.PRETRAIN_FILE", "MODEL.BACKBONE.PRETRAIN_FILE", "TEST.EPOCH")
+"""Keys of those sections that only say where weights come from."""
+_SHOWN = 3
+"""Differences that a message lists."""
+_BLOCK = 2**20
+
+
+def describe(cfg: Config, checkpoint: str | Path) -> dict[str, Any]:
+    """The manifest of a run: the checkpoint's SHA-256, and the settings that decide on the boxes.
+
+    Raises:
+        UserError: the checkpoint cannot be read.
+    """
+    path = Path(checkpoint).resolve()
+    settings = {name: value for name, value in _flat(cfg.to_dict())
+                if name.startswith(_SECTIONS) and name not in _WITHOUT}
+    return {"format": FORMAT, "rules": RULES, "script": cfg.script, "config": cfg.name,
+            "checkpoint": {"file": str(checkpoint), "sha256": file_hash(path)}, "settings": settings}
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file; computed again only when its size or its time has changed.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        state = path.stat()
+        return _hash(path, state.st_size, state.st_mtime_ns)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+@functools.lru_cache(maxsize=64)
+def _hash(path: Path, size: int, time_ns: int) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def check(folder: Path, wanted: Mapping[str, Any], force: bool = False) -> None:
+    """Refuse to add results to `folder` that were made with something else than those that are there.
+
+    Args:
+        folder: a tracker's folder of results.
+        wanted: from `describe`.
+        force: results of something else do not matter: `claim` will move them away.
+
+    Raises:
+        UserError: the folder holds results of other weights or settings (the message says which), or its manifest is
+            damaged.
+    """
+    if force or not has_results(folder):
+        return
+    found = read_manifest(folder)
+    if found is None:
+        logger.warning("%s holds results without a manifest (made elsewhere or by an earlier version): they are taken "
+                       "as they are; --force moves them to a folder previous_N and tracks again", folder)
+        return
+    changes = differences(found, wanted)
+    if changes:
+        more = f" and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
+        raise UserError(f"the results in {folder} were made with something else: {'; '.join(changes[:_SHOWN])}{more}. "
+                        "Results of the two would be mixed. Keep both with --runid N, or move the old ones to a folder "
+                        "previous_N and track again with --force, or give the weights and settings of the old ones")
+
+
+def is_stale(folder: Path, wanted: Mapping[str, Any]) -> bool:
+    """Whether `folder` says that its results were made with something else than `wanted`.
+
+    Raises:
+        UserError: its manifest is damaged.
+    """
+    found = read_manifest(folder) if has_results(folder) else None
+    return found is not None and bool(differences(found, wanted))
+
+
+def claim(folder: Path, wanted: Mapping[str, Any], force: bool = False) -> None:
+    """Make `folder` ready for results of `wanted`: called just before the first of them is written.
+
+    With `force`, results of something else (or of nobody knows what) are moved to a folder `previous_N`; what is left
+    of the folder after a crash in between is still under its old manifest.
+    """
+    try:
+        found = read_manifest(folder)
+    except UserError:
+        found = None  # damaged: `check` has refused unless it is forced
+    if found is not None and not differences(found, wanted):
+        return
+    if has_results(folder):
+        if not force:
+            return  # `check` has said that results without a manifest stay what they are
+        entries = [path for path in sorted(folder.iterdir())
+                   if path.name != "debug" and not path.name.startswith(("previous_", "."))]
+        set_aside(sorted(entries, key=lambda path: path == manifest_file(folder)))
+    write_text(manifest_file(folder), json.dumps(wanted, indent=1) + "\n")
+
+
+def manifest_file(folder: Path) -> Path:
+    """Where a tracker's folder of results keeps its manifest."""
+    return folder / "manifest.json"
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a tracker's folder of results, None where there is none.
+
+    Raises:
+        UserError: it is damaged, or of a later version.
+    """
+    path = manifest_file(folder)
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        good = content["format"] == FORMAT and isinstance(content["checkpoint"]["sha256"], str) \
+            and isinstance(content["settings"], dict)
+    except (OSError, ValueError, KeyError, TypeError):
+        good = False
+    if not good:
+        raise UserError(f"{path} is damaged or of another version of this code. Delete it to take the results beside "
+                        "it as they are, or track again with --force")
+    return content
+
+
+def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """What two manifests differ in, in words. A key that `found` does not know had its default."""
+    changes = []
+    if found["checkpoint"]["sha256"] != wanted["checkpoint"]["sha256"]:
+        changes.append("checkpoint " + " instead of ".join(
+            f"{part['checkpoint'].get('file', '?')} ({part['checkpoint']['sha256'][:12]})" for part in (found, wanted)))
+    if found.get("rules") != wanted["rules"]:
+        changes.append(f"tracking rules {found.get('rules')} instead of {wanted['rules']}, an earlier or later version "
+                       "of this code")
+    for name in sorted({*found["settings"], *wanted["settings"]}):
+        default = _plain(KEYS[name].default) if name in KEYS else None
+        before, now = (part["settings"].get(name, default) for part in (found, wanted))
+        if before != now:
+            changes.append(f"{name} {before} instead of {now}")
+    return changes
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of a configuration's dictionary."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _plain(value: Any) -> Any:
+    """A default as JSON gives it back."""
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,1 @@
+"""The tracker inside the evaluation toolkits of others, through their published interfaces."""

@@ -1,0 +1,60 @@
+"""The tracker for the GOT-10k toolkit (got-10k/toolkit, package `got10k`), whose experiments run it on GOT-10k, OTB,
+VOT, UAV123, NFS, LaSOT and others::
+
+    from got10k.experiments import ExperimentGOT10k
+    from lib.test.toolkits.got10k import GOT10kTracker
+
+    tracker = GOT10kTracker.from_config("compresstracker", "compresstracker_vitb_256_4")
+    ExperimentGOT10k("data/got10k", subset="val").run(tracker)
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lib.test.tracker import Tracker
+from lib.utils.errors import UserError
+
+try:
+    from got10k.trackers import Tracker as ToolkitTracker
+except ImportError as missing:
+    raise UserError(f"the GOT-10k toolkit cannot be imported ({missing}): pip install got10k") from missing
+
+
+class GOT10kTracker(ToolkitTracker):
+    """A `lib.test.tracker.Tracker` behind the toolkit's interface.
+
+    It is deterministic, so the toolkit's experiments run it once where they repeat others three times. The toolkit
+    decodes the frames itself, with Pillow: boxes can differ from those of `tracking/test.py` by what the decoders
+    differ in.
+
+    Args:
+        tracker: with `initialize(image, box_xywh)` and `track(image)`.
+        name: of the folder of results.
+    """
+
+    def __init__(self, tracker: Tracker, name: str):
+        super().__init__(name=name, is_deterministic=True)
+        self.tracker = tracker
+
+    @classmethod
+    def from_config(cls, script: str, config: str, *, name: str | None = None, **options: Any) -> "GOT10kTracker":
+        """The tracker of a configuration with its weights.
+
+        Args:
+            script, config, options: see `Tracker.from_config`.
+            name: None takes the configuration's.
+
+        Raises:
+            UserError: as `Tracker.from_config`.
+        """
+        return cls(Tracker.from_config(script, config, **options), name or config)
+
+    def init(self, image: Any, box: Sequence[float]) -> None:
+        """Remember the target: an RGB `PIL.Image` and [x, y, w, h] in pixels."""
+        self.tracker.initialize(np.asarray(image), box)
+
+    def update(self, image: Any) -> np.ndarray:
+        """The box [x, y, w, h] in the next frame, (4,) float64."""
+        return np.asarray(self.tracker.track(np.asarray(image)).box_xywh, dtype=np.float64)

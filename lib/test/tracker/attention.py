@@ -1,0 +1,60 @@
+"""What a layer of the tracker looks at."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from lib.models.layers.elimination import template_attention
+from lib.models.ostrack import OSTrack
+from lib.utils.errors import UserError
+
+
+class AttentionProbe:
+    """Context manager that keeps how much the template attends to each search token in one layer, at every pass.
+
+    The attention is the mean over heads and template tokens (with candidate elimination: over the template tokens that
+    decide it), taken from the layer's own weights; the layer itself runs as it always does.
+
+    Args:
+        model: the tracker's model.
+        layer: number of the layer, from 0; negative numbers count from the last, -1.
+
+    Attributes:
+        layer: its number from 0.
+        map: (S, S) float32 of the last pass, at least 0, sum at most 1; NaN for search tokens that layers before had
+            eliminated. None before the first pass.
+
+    Raises:
+        UserError: the model is no OSTrack, or has no such layer.
+    """
+
+    def __init__(self, model: Any, layer: int):
+        if not isinstance(model, OSTrack):
+            raise UserError(f"attention maps need an OSTrack, not {type(model).__name__}")
+        if not -model.depth <= layer < model.depth:
+            raise UserError(f"there is no layer {layer}: the model has {model.depth} layers, 0 to {model.depth - 1}")
+        self.layer = layer % model.depth
+        self.map: np.ndarray | None = None
+        self._model = model
+        self._hook: Any = None
+
+    def __enter__(self) -> "AttentionProbe":
+        self._hook = self._model.layers[self.layer].register_forward_pre_hook(self._keep)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hook.remove()
+
+    @torch.no_grad()
+    def _keep(self, layer: Any, arguments: tuple) -> None:
+        """Runs before the layer, on its input."""
+        tokens = arguments[0]
+        votes = template_attention(layer.attn, layer.norm1(tokens.x), tokens.template_length, tokens.template_mask)[0]
+        side = self._model.feat_size
+        if tokens.kept is None:
+            grid = votes
+        else:
+            grid = votes.new_full((side * side,), torch.nan)
+            grid[tokens.kept[0]] = votes
+        self.map = grid.reshape(side, side).float().cpu().numpy()
