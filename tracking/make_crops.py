@@ -32,10 +32,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--quantile", type=float, default=0.99,
                         help="share of the jittered crops that is held whole; the rest is drawn again (default: "
                              "%(default)s)")
-    parser.add_argument("--density", type=float, default=1.0,
+    parser.add_argument("--density", type=float, default=1.5,
                         help="stored pixels per pixel of an unjittered crop: higher is nearer to whole frames, but "
                              "larger (default: %(default)s)")
-    parser.add_argument("--max_side", type=int, default=960,
+    parser.add_argument("--max_side", type=int, default=1280,
                         help="longest side of a stored picture in pixels (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1,
                         help="processes; 0 works in this one (default: one per core)")

@@ -77,8 +77,8 @@ def _sizes(cfg):
 
 def _data(cfg):
     if cfg.DATA.SCALED_DECODE and (cfg.DATA.LOADER != "frames" or cfg.DATA.DECODER == "opencv"):
-        yield (f"DATA.SCALED_DECODE is true, but DATA.LOADER {cfg.DATA.LOADER} with DATA.DECODER {cfg.DATA.DECODER} does "
-               "not decode at a smaller scale; use LOADER frames with DECODER auto or simplejpeg")
+        yield (f"DATA.SCALED_DECODE is true, but DATA.LOADER {cfg.DATA.LOADER} with DATA.DECODER {cfg.DATA.DECODER} "
+               "does not decode at a smaller scale; use LOADER frames with DECODER auto or simplejpeg")
     for part in ("TRAIN", "VAL"):
         section = getattr(cfg.DATA, part)
         names, ratios = section.DATASETS_NAME, section.DATASETS_RATIO

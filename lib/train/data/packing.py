@@ -59,8 +59,8 @@ class Recipe:
     quantile: float = 0.99
     stride: int = 1
     quality: int = 95
-    density: float = 1.0
-    max_side: int = 960
+    density: float = 1.5
+    max_side: int = 1280
 
     def to_dict(self) -> dict:
         """For JSON."""
