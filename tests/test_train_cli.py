@@ -127,7 +127,7 @@ def test_official_command_lines_are_understood(root, train_script, train_argumen
             "--mode", "multi_node", "--rank", "1", "--world-size", "2", "--ip", "10.0.0.1", "--port", "20000",
             "--nproc_per_node", "8", "--use_wandb", "0", "--distill", "0", "--script_prv", "x", "--config_prv", "y",
             "--script_teacher", "z", "--config_teacher", "z", "--use_lmdb", "1",
-            "--set", "DATA.TRAIN.DATASETS_NAME=['LASOT']"))
+            "--set", "DATA.TRAIN.DATASETS_NAME=['LASOT']", "--set", "DATA.TRAIN.SAMPLE_PER_EPOCH=32"))
 
 
 # ---------------------------------------------------------------- several machines
