@@ -116,7 +116,8 @@ class Manifest:
             content = json.loads(path.read_text(encoding="utf-8"))
             if content.pop("version") != VERSION:
                 raise UserError(f"{path} is of another version than this code reads ({VERSION}); export again")
-            manifest = cls(**{**content, "parts": {name: _part(part) for name, part in content["parts"].items()}})
+            content["parts"] = {name: _part(part) for name, part in content["parts"].items()}
+            manifest = cls(**{**content, "mean": tuple(content["mean"]), "std": tuple(content["std"])})
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             known = ", ".join(entry.name for entry in fields(cls))
             raise UserError(f"{path} is no manifest of an exported tracker ({type(error).__name__}: {error}); expected "
