@@ -162,6 +162,12 @@ def _torch_graph(load: Callable[[Path, torch.device], Callable[..., Any]]) -> Ca
     return make
 
 
+def _load_torchscript(path: Path, device: torch.device) -> Callable[..., Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)     # PyTorch advises torch.export, the other format
+        return torch.jit.load(str(path), device)
+
+
 def _load_torchexport(path: Path, device: torch.device) -> Callable[..., Any]:
     from torch.export.passes import move_to_device_pass
 
@@ -202,7 +208,7 @@ def _tensorrt(path: Path, part: Part, device: torch.device, precision: str) -> R
 BACKENDS: dict[str, tuple[tuple[str, ...], Callable[..., Runner]]] = {
     "onnxruntime": (("onnx",), _onnxruntime),
     "openvino": (("openvino", "onnx"), _openvino),
-    "torchscript": (("torchscript",), _torch_graph(lambda path, device: torch.jit.load(str(path), device))),
+    "torchscript": (("torchscript",), _torch_graph(_load_torchscript)),
     "torchexport": (("torchexport",), _torch_graph(_load_torchexport)),
     "tensorrt": (("tensorrt",), _tensorrt),
 }
