@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from importlib.util import find_spec
@@ -171,9 +171,9 @@ def _write_parts(model: OSTrack, cfg: Config, folder: Path, options: ExportOptio
         feeds = None
         if options.precision == "int8" and name != "template":          # the template's part runs once per target
             crops = crop_pairs(options.frames, options.calibration_crops, cfg)
-            feeds = ({port.name: tensor.numpy() for port, tensor in
+            feeds = [{port.name: tensor.numpy() for port, tensor in
                       zip(parts[name].inputs.values(), _part_inputs(fast, group, cfg)[name].values(), strict=True)}
-                     for group in _batches(crops, options.batch or 1))
+                     for group in _batches(crops, options.batch or 1)]
         _write_graph(graph, parts[name], tuple(inputs[name].values()), folder / parts[name].file, options, feeds)
     return parts
 
@@ -203,7 +203,7 @@ def _describe(graph: _Graph, inputs: dict[str, Tensor], name: str, options: Expo
 
 
 def _write_graph(graph: _Graph, part: Part, inputs: tuple[Tensor, ...], path: Path, options: ExportOptions,
-                 feeds: Iterable[Mapping[str, np.ndarray]] | None) -> None:
+                 feeds: Sequence[Mapping[str, np.ndarray]] | None) -> None:
     """Write one graph to `path`; with `feeds` in int8."""
     if options.format == "torchscript":
         with warnings.catch_warnings():
