@@ -1,5 +1,6 @@
 """The fast module gives the plain model's outputs, switch by switch and in a whole track."""
 
+import contextlib
 from dataclasses import fields, replace
 
 import numpy as np
@@ -193,7 +194,8 @@ def test_graph_replay_copies_in_and_out(monkeypatch):
         return Graph(), [state["in"], None], Prediction(state["out"])
 
     monkeypatch.setattr(GraphReplay, "_record", record)
-    replay = GraphReplay(lambda *inputs: None)
+    monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)
+    replay = GraphReplay(lambda *inputs: None, torch.device("cuda"))
     first = replay(torch.ones(2), None)
     second = replay(torch.full((2,), 3.0), None)
     assert first.boxes.tolist() == [2, 2] and second.boxes.tolist() == [6, 6] and second.score_map is None

@@ -211,7 +211,10 @@ def _write_graph(graph: _Graph, part: Part, inputs: tuple[Tensor, ...], path: Pa
             torch.jit.save(torch.jit.trace(graph, inputs, check_trace=False), str(path))
         return
     if options.format == "torchexport":
-        torch.export.save(torch.export.export(graph, inputs, dynamic_shapes=_dynamic(inputs, options)), str(path))
+        program = torch.export.export(graph, inputs, dynamic_shapes=_dynamic(inputs, options))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")     # of weights that share their memory
+            torch.export.save(program, str(path))
         return
     with TemporaryDirectory(dir=path.parent) as scratch:
         onnx = Path(scratch) / "graph.onnx"

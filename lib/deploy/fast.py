@@ -139,7 +139,7 @@ def build_fast(model: OSTrack, options: FastOptions | None = None, *, device: to
     if options.compile:
         fast.run = torch.compile(fast.run, dynamic=False)
     if options.cuda_graph:
-        fast.run = GraphReplay(fast.run)
+        fast.run = GraphReplay(fast.run, device)
     return fast
 
 
