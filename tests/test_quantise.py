@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 import trees
-from tiny_models import scramble, tiny
+from tiny_models import steady_tracker, tiny
 
 from lib.deploy.backends import ExportedModel
 from lib.deploy.crops import crop_pairs
 from lib.deploy.export import ExportOptions, compare, export_model
 from lib.deploy.quantise import last_products
-from lib.models.build import build_for_test
 from lib.models.checkpoint import save_slim
 from lib.test.tracker import Tracker
 from lib.utils.errors import UserError
@@ -25,7 +24,7 @@ def made(tmp_path_factory):
     work = tmp_path_factory.mktemp("int8")
     videos = trees.folder(work / "videos", frames=10)
     cfg = tiny("compresstracker", MODEL__BACKBONE__DISTILL_LAYER=2)
-    model = scramble(build_for_test(cfg)).eval()
+    model = steady_tracker(cfg)
     save_slim(work / "student.pth.tar", model, cfg)
     options = ExportOptions("onnx", precision="int8", take_pixels=True, frames=str(videos), calibration_crops=12)
     manifest = export_model(model, cfg, work / "student.pth.tar", work / "out", options)

@@ -108,7 +108,7 @@ def export_model(model: OSTrack, cfg: Config, checkpoint: Path, target: Path, op
         target: an older export there is replaced; anything else is left alone.
 
     Returns:
-        the manifest, with the largest difference from `model` on the crops of the check.
+        the manifest, with the largest difference from `model` on the check's crops.
 
     Raises:
         UserError: a package is missing, no such frames, another folder in the way, or a full disk.
@@ -261,8 +261,8 @@ def _write_openvino(onnx: Path, path: Path) -> None:
 
 
 def _require_tensorrt(parts: dict[str, Part]) -> None:
-    """UserError with the way around where TensorRT's package is not installed."""
-    if find_spec("tensorrt") is not None:
+    """UserError with the way around where TensorRT's package or a GPU is missing."""
+    if find_spec("tensorrt") is not None and torch.cuda.is_available():
         return
     commands = []
     for part in parts.values():
