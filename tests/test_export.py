@@ -71,7 +71,7 @@ def exported(trained, cfg, videos, tmp_path_factory):
 
 
 @pytest.mark.parametrize(("format", "options"), [
-    *(("onnx", options) for options in ONNX), ("openvino", {"take_pixels": True}), ("torchscript", {"batch": 0}),
+    *(("onnx", options) for options in ONNX), ("openvino", {"joint": True, "take_pixels": True}), ("torchscript", {"batch": 0}),
     ("torchscript", {"joint": True, "batch": 3}), ("torchexport", {"batch": 0, "take_pixels": True})])
 def test_float32(exported, cfg, videos, format, options):
     folder, manifest = exported(format, options)
@@ -99,7 +99,8 @@ def test_float32(exported, cfg, videos, format, options):
     ("onnx", "float16"), ("openvino", "bfloat16"), ("torchscript", "bfloat16")])
 def test_lower_precision(trained, cfg, tmp_path, format, precision):
     require(format)
-    manifest = export_model(*_order(trained, cfg), tmp_path / "out", ExportOptions(format=format, precision=precision))
+    manifest = export_model(*_order(trained, cfg), tmp_path / "out", ExportOptions(format=format, precision=precision,
+                                                                                    joint=True))
     assert manifest.precision == precision
     assert max(manifest.largest_difference[name] for name in ("score_map", "size_map")) < 0.1
 
@@ -108,15 +109,16 @@ def _order(trained, cfg):
     return trained[0], cfg, trained[1]
 
 
-@pytest.mark.parametrize("format", ["onnx", "torchexport"])
-def test_candidate_elimination(tmp_path, format):
+@pytest.mark.parametrize(("format", "joint"), [("onnx", True), ("torchexport", False)])
+def test_candidate_elimination(tmp_path, format, joint):
     require(format)
     cfg = tiny("ce", **CE, MODEL__BACKBONE__CE_TEMPLATE_RANGE="GT_BOX")
     model = scramble(build_for_test(cfg)).eval()
     save_slim(tmp_path / "ce.pth.tar", model, cfg)
-    manifest = export_model(model, cfg, tmp_path / "ce.pth.tar", tmp_path / "out", ExportOptions(format=format))
+    manifest = export_model(model, cfg, tmp_path / "ce.pth.tar", tmp_path / "out",
+                            ExportOptions(format=format, joint=joint))
     assert manifest.ce_range == "GT_BOX"
-    assert manifest.parts["search"].inputs["template_mask"].dtype == "bool"
+    assert manifest.parts[manifest.main].inputs["template_mask"].dtype == "bool"
     assert manifest.largest_difference["score_map"] < 1e-4
 
 
