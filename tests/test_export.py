@@ -71,8 +71,9 @@ def exported(trained, cfg, videos, tmp_path_factory):
 
 
 @pytest.mark.parametrize(("format", "options"), [
-    *(("onnx", options) for options in ONNX), ("openvino", {"joint": True, "take_pixels": True}), ("torchscript", {"batch": 0}),
-    ("torchscript", {"joint": True, "batch": 3}), ("torchexport", {"batch": 0, "take_pixels": True})])
+    *(("onnx", options) for options in ONNX), ("openvino", {"joint": True, "take_pixels": True}),
+    ("torchscript", {"batch": 0}), ("torchscript", {"joint": True, "batch": 3}),
+    ("torchexport", {"batch": 0, "take_pixels": True})])
 def test_float32(exported, cfg, videos, format, options):
     folder, manifest = exported(format, options)
     assert set(manifest.largest_difference) == {"boxes", "score_map", "size_map", "offset_map"}
