@@ -2,8 +2,11 @@
 
 import signal
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing import active_children
+from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 from typing import Any
 
 import cv2
@@ -54,23 +57,35 @@ class Processes:
             Fetcher(fetch), sampler=keys, batch_size=None, collate_fn=_unchanged, num_workers=workers, pin_memory=pin,
             persistent_workers=True, prefetch_factor=AHEAD, worker_init_fn=_start_worker,
         )
+        self._workers: list[BaseProcess] = []
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        batches = iter(self._batches)
+        batches = self._begin()
         while True:
             try:
                 batch = next(batches)
             except StopIteration:
                 return
             except RuntimeError as error:
-                if not str(error).startswith("DataLoader worker"):
+                codes = [worker.exitcode for worker in self._workers if worker.exitcode]
+                if not codes:
                     raise
-                raise UserError(f"a process that loads data ended: {str(error).splitlines()[0].strip()} Mostly the "
-                                "system killed it for want of memory: lower TRAIN.NUM_WORKER or the batch, or set "
-                                "TRAIN.WORKER_KIND to thread") from error
+                raise UserError(f"a process that loads data {_cause(codes[0])}. Mostly the system kills one for want "
+                                "of memory: lower TRAIN.NUM_WORKER or the batch, or set TRAIN.WORKER_KIND to thread"
+                                ) from error
             if isinstance(batch, Failure):
                 raise UserError(batch.message)
             yield batch
+
+    def _begin(self) -> Iterator[Any]:
+        """The next epoch of the `DataLoader`; the first one starts its processes, which we keep an eye on."""
+        before = set(active_children())
+        batches = iter(self._batches)
+        started = [child for child in active_children() if child not in before]
+        if started:
+            self._workers = started
+            Finalize(None, _kill, args=(started,), exitpriority=0)
+        return batches
 
 
 class Threads:
@@ -120,6 +135,18 @@ class _Inline:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return map(self._fetch, self._keys)
+
+
+def _cause(code: int) -> str:
+    """Why a process ended, from its exit code."""
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"
+
+
+def _kill(workers: Sequence[BaseProcess]) -> None:
+    """End what is left of the workers when Python ends, which would wait for ever: they ignore SIGTERM."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # the DataLoader takes a killed worker for an error
+    for worker in workers:
+        worker.kill()
 
 
 def _unchanged(batch: Any) -> Any:
