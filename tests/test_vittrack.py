@@ -2,18 +2,19 @@
 
 VitTrack (OpenCV zoo) has OSTrack's shape; the AUCs are those that `sequences/README.md` of the reference data states.
 Frames, boxes, crops, window, decoding and clipping all have to be right for them. Run this file as a script for the
-table of all sequences: `PYTHONPATH=. python tests/test_vittrack.py <reference data folder>`.
+table of all sequences: `PYTHONPATH=. python tests/test_vittrack.py <reference data folder> [backend]`.
 """
 
 import re
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 
+from lib.deploy.manifest import Manifest, Part, Port
 from lib.test.analysis.metrics import annotated, overlap
 from lib.test.evaluation import get_dataset
 from lib.test.evaluation.single import track_sequence
@@ -24,26 +25,17 @@ MOST_FRAMES = 1000
 TOLERANCE = 0.01
 
 
-class OnnxModel:
-    """VitTrack's file as a model for `Tracker`."""
-
-    def __init__(self, path: Path):
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-    def __call__(self, template, search):
-        outputs = self.session.run(None, {"template": template.numpy(), "search": search.numpy()})
-        score, size, offset = map(torch.from_numpy, outputs)
-        return SimpleNamespace(score_map=score, size_map=size, offset_map=offset)
-
-
-def build_tracker(shared: Path) -> Tracker:
-    return Tracker(OnnxModel(shared / "weights" / "vittrack.onnx"), search_size=256, search_factor=4.0,
-                   template_size=128, template_factor=2.0, stride=16, mean=(0.485, 0.456, 0.406),
-                   std=(0.229, 0.224, 0.225))
+def write_manifest(shared: Path, folder: Path, model: Path | None = None, precision: str = "float32") -> Path:
+    """A folder with a manifest for VitTrack's file: how a tracker that another project exported is described."""
+    outputs = {"score_map": Port("output1", (1, 1, 16, 16)), "size_map": Port("output2", (1, 2, 16, 16)),
+               "offset_map": Port("output3", (1, 2, 16, 16))}
+    inputs = {"template": Port("template", (1, 3, 128, 128)), "search": Port("search", (1, 3, 256, 256))}
+    part = Part(str(model or shared / "weights" / "vittrack.onnx"), inputs, outputs)
+    manifest = Manifest(script="ostrack", config="vittrack", format="onnx", precision=precision,
+                        parts={"tracker": part}, template_size=128, template_factor=2.0, search_size=256,
+                        search_factor=4.0, stride=16, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    manifest.write(folder)
+    return folder
 
 
 def stated_scores(shared: Path) -> dict[str, float]:
@@ -80,15 +72,18 @@ def measure(tracker: Tracker, shared: Path, name: str) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("name", SHORT)
-def test_known_scores(shared_dir, name):
+def test_known_scores(shared_dir, tmp_path, name):
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install onnxruntime")
-    auc, _ = measure(build_tracker(shared_dir), shared_dir, name)
+    tracker = Tracker.from_export(write_manifest(shared_dir, tmp_path), backend="onnxruntime", device="cpu")
+    auc, _ = measure(tracker, shared_dir, name)
     assert auc == pytest.approx(stated_scores(shared_dir)[name], abs=TOLERANCE)
 
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    tracker = build_tracker(folder)
+    backend = sys.argv[2] if len(sys.argv) > 2 else "onnxruntime"
+    with TemporaryDirectory() as scratch:
+        tracker = Tracker.from_export(write_manifest(folder, Path(scratch)), backend=backend, device="cpu")
     for name, stated in stated_scores(folder).items():
         auc, fps = measure(tracker, folder, name)
         verdict = "ok" if abs(auc - stated) <= TOLERANCE else "DIFFERS"

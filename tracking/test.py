@@ -5,17 +5,22 @@ import argparse
 import functools
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from lib.config import load_config  # noqa: E402
+from lib.deploy.backends import BACKENDS  # noqa: E402
+from lib.deploy.manifest import Manifest  # noqa: E402
 from lib.test.evaluation import get_dataset, manifest  # noqa: E402
 from lib.test.evaluation.environment import env_settings  # noqa: E402
 from lib.test.evaluation.readahead import FRAMES_AHEAD  # noqa: E402
 from lib.test.evaluation.results import tracker_folder  # noqa: E402
 from lib.test.evaluation.running import RunSummary, run_dataset  # noqa: E402
 from lib.test.tracker import Tracker, find_checkpoint  # noqa: E402
+from lib.utils.errors import UserError  # noqa: E402
 from lib.utils.log import run_script  # noqa: E402
 
 logger = logging.getLogger("test")
@@ -24,6 +29,8 @@ EXAMPLES = """examples:
   python tracking/test.py compresstracker compresstracker_vitb_256_4 --dataset lasot --threads 64 --num_gpus 8
   python tracking/test.py ostrack vitb_256_mae_32x4_ep300 --dataset got10k_val --device cpu --threads 4
   python tracking/test.py compresstracker compresstracker_vitb_256_4 --dataset folder:my_videos --float
+  python tracking/test.py compresstracker compresstracker_vitb_256_4 --dataset lasot --backend fast --device cpu
+  python tracking/test.py compresstracker compresstracker_vitb_256_4 --dataset lasot --exported my_export
 """
 
 
@@ -48,6 +55,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--epoch", type=int, help="epoch of the default checkpoint; default: TEST.EPOCH of the config")
     add("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
         help="override a key of the config, such as TEST.WINDOW=false; may be repeated")
+    add("--backend", choices=("torch", "fast", *BACKENDS),
+        help="what runs the model: torch (default), fast (the optimised PyTorch model), or the engine of an export")
+    add("--fast", action="append", default=[], metavar="NAME=VALUE",
+        help="an option of backend fast, such as dtype=bfloat16 (lib/deploy/fast.py); may be repeated")
+    add("--exported", type=Path, help="folder that tracking/export_model.py wrote, to test in place of the weights")
     add("--float", dest="sub_pixel", action="store_true", help="write boxes with four decimals, not whole pixels")
     add("--force", action="store_true",
         help="track again what has results already; results of other weights or settings move to a folder previous_N")
@@ -60,6 +72,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     for name, least in (("threads", 0), ("num_gpus", 0), ("debug", 0), ("read_ahead", 0), ("runs", 1)):
         if getattr(options, name) < least:
             parser.error(f"--{name} must be {least} or more")
+    if options.exported and options.backend in ("torch", "fast"):
+        parser.error(f"--backend {options.backend} runs the weights, not --exported")
+    if not options.exported and options.backend not in (None, "torch", "fast"):
+        parser.error(f"--backend {options.backend} needs --exported FOLDER")
+    if options.fast and options.backend != "fast":
+        parser.error("--fast needs --backend fast")
     return options
 
 
@@ -68,19 +86,16 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     env = env_settings()
     save_dir = options.save_dir.absolute() if options.save_dir else None
-    checkpoint = options.checkpoint.absolute() if options.checkpoint else None
     script, config = options.tracker_name, options.tracker_param
-    cfg, checkpoint = find_checkpoint(script, config, checkpoint=checkpoint, epoch=options.epoch,
-                                      save_dir=save_dir, overrides=options.overrides)
-    logger.info("%s %s with %s", cfg.script, cfg.name, checkpoint)
+    if options.exported:
+        name, factory, made_with = exported_tracker(script, config, options.exported.absolute(), options.backend)
+    else:
+        name, factory, made_with = trained_tracker(script, config, options, save_dir)
     sequences = get_dataset(options.dataset, env, options.sequence)
     results_path = save_dir / "test" / "tracking_results" if save_dir else env.results_path
-    made_with = manifest.describe(cfg, checkpoint)
-    factory = functools.partial(Tracker.from_config, script, config, checkpoint=checkpoint,
-                                overrides=tuple(options.overrides))
     status = 0
     for run_id in run_ids(options.runid, options.runs):
-        folder = tracker_folder(results_path, cfg.script, cfg.name, run_id)
+        folder = tracker_folder(results_path, script, name, run_id)
         summary = run_dataset(sequences, factory, folder, threads=options.threads, num_gpus=options.num_gpus,
                               device=options.device, sub_pixel=options.sub_pixel, force=options.force,
                               debug=options.debug, read_ahead=options.read_ahead, made_with=made_with)
@@ -96,6 +111,34 @@ def run_ids(first: int | None, runs: int) -> Iterable[int | None]:
                 "rounding at most", runs)
     first = 1 if first is None else first
     return range(first, first + runs)
+
+
+def trained_tracker(script: str, config: str, options: argparse.Namespace, save_dir: Path | None
+                    ) -> tuple[str, Callable[..., Tracker], dict[str, Any]]:
+    """Name of the results, factory and manifest of the tracker of a configuration's weights."""
+    checkpoint = options.checkpoint.absolute() if options.checkpoint else None
+    cfg, checkpoint = find_checkpoint(script, config, checkpoint=checkpoint, epoch=options.epoch,
+                                      save_dir=save_dir, overrides=options.overrides)
+    logger.info("%s %s with %s", cfg.script, cfg.name, checkpoint)
+    backend = options.backend or "torch"
+    factory = functools.partial(Tracker.from_config, script, config, checkpoint=checkpoint,
+                                overrides=tuple(options.overrides), backend=backend, fast=tuple(options.fast))
+    dtypes = [text.removeprefix("dtype=") for text in options.fast if text.startswith("dtype=")]
+    name = cfg.name if backend == "torch" else "_".join([cfg.name, backend, *dtypes])
+    return name, factory, manifest.describe(cfg, checkpoint)
+
+
+def exported_tracker(script: str, config: str, folder: Path, backend: str | None
+                     ) -> tuple[str, Callable[..., Tracker], dict[str, Any]]:
+    """Name of the results, factory and manifest of an exported tracker."""
+    facts = Manifest.read(folder)
+    if (facts.script, facts.config) != (script, Path(config).stem):
+        raise UserError(f"{folder} holds {facts.script} {facts.config}, not {script} {config}")
+    logger.info("%s %s from %s", script, facts.config, folder)
+    precision = [] if facts.precision == "float32" else [facts.precision]
+    name = "_".join([facts.config, backend or facts.format, *precision])
+    made_with = manifest.describe(load_config(script, config), folder / facts.parts[facts.main].file)
+    return name, functools.partial(Tracker.from_export, folder, backend=backend), made_with
 
 
 def report(summary: RunSummary, folder: Path) -> int:

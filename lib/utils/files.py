@@ -50,6 +50,33 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def atomic_folder(path: str | Path, marker: str) -> Iterator[Path]:
+    """Give a temporary folder beside `path`; on success it takes the place of `path`, on any failure it is removed.
+
+    Args:
+        marker: a file that folders of this kind hold; an older folder at `path` is replaced only if it is one or empty.
+
+    Raises:
+        UserError: something else is at `path`, the disk is full or the folder cannot be written.
+    """
+    path = Path(path).expanduser()
+    if path.exists() and not (path.is_dir() and ((path / marker).is_file() or not any(path.iterdir()))):
+        raise UserError(f"{path} exists and holds something else (no {marker}); choose another folder")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as beside:
+            folder, old = Path(beside) / "new", Path(beside) / "old"
+            folder.mkdir()
+            yield folder
+            if path.exists():
+                os.replace(path, old)
+            os.replace(folder, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; free disk space or choose another folder. "
+                        "Nothing was left half written.") from error
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write `text` to `path` as UTF-8, atomically."""
     with atomic_write(path) as temporary:

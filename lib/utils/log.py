@@ -20,7 +20,7 @@ def setup_logging(level: int = logging.INFO, quiet: bool = False) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Formatter("%(message)s"))
     logging.basicConfig(level=logging.WARNING if quiet else level, handlers=[handler], force=True)
-    for library in ("fontTools", "matplotlib"):  # these report their inner workings as information
+    for library in ("fontTools", "matplotlib", "onnx_ir", "onnxscript"):  # these report their inner workings
         logging.getLogger(library).setLevel(logging.WARNING)
 
 

@@ -27,7 +27,13 @@ def template_attention(attention, x: Tensor, template_length: int, template_mask
     heads = attention.num_heads
     qkv = attention.qkv(x).reshape(batch, length, 3, heads, -1).permute(2, 0, 3, 1, 4)
     q, k = attention.q_norm(qkv[0][:, :, :template_length]), attention.k_norm(qkv[1])  # (B, heads, Lz | N, C / heads)
-    weights = (q * attention.scale @ k.transpose(-2, -1)).softmax(dim=-1)              # (B, heads, Lz, N)
+    return template_votes(q, k, attention.scale, template_mask)
+
+
+def template_votes(q: Tensor, k: Tensor, scale: float, template_mask: Tensor | None) -> Tensor:
+    """`template_attention` from the template's queries (B, heads, Lz, d) and all keys (B, heads, N, d)."""
+    template_length = q.shape[2]
+    weights = (q * scale @ k.transpose(-2, -1)).softmax(dim=-1)                        # (B, heads, Lz, N)
     votes = weights[..., template_length:].mean(dim=1)                                 # (B, Lz, Lx)
     if template_mask is None:
         return votes.mean(dim=1)

@@ -62,9 +62,14 @@ class CenterHead(_BranchHead):
 
     def forward(self, features: Tensor) -> Prediction:
         """(B, C, S, S) -> maps and the best cell's box."""
-        score = self.run_branch("ctr", features).float().sigmoid().clamp(1e-4, 1 - 1e-4)
-        size = self.run_branch("size", features).float().sigmoid().clamp(1e-4, 1 - 1e-4)
-        offset = self.run_branch("offset", features).float()
+        return self.read(*(self.run_branch(branch, features) for branch in ("ctr", "offset", "size")))
+
+    @staticmethod
+    def read(score: Tensor, offset: Tensor, size: Tensor) -> Prediction:
+        """The branches' outputs, (B, 1 | 2 | 2, S, S), as a prediction in float32."""
+        score = score.float().sigmoid().clamp(1e-4, 1 - 1e-4)
+        size = size.float().sigmoid().clamp(1e-4, 1 - 1e-4)
+        offset = offset.float()
         return Prediction(decode(score, size, offset).unsqueeze(1), score, size, offset)
 
 

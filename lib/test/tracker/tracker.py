@@ -41,7 +41,9 @@ class Tracker:
         model: called as `model(template, search)`, or `model(template, search, template_mask)` with `ce_range`;
             template (1, 3, h, w) and search (1, 3, H, W) float32 normalised on `device`; returns an object with
             `score_map` (1, 1, S, S) or None, `size_map`, `offset_map` (1, 2, S, S) and `boxes` (1, 1, 4) cxcywh
-            normalised. Maps are tensors. A `torch.nn.Module` is moved to `device` and put in eval mode.
+            normalised. Maps are tensors. A `torch.nn.Module` is moved to `device` and put in eval mode. A model with
+            `prepare` gets the template through it once, and what it returns in every call; one with a true
+            `takes_pixels` gets the crops as (1, h, w, 3) uint8.
         search_size, template_size: sides of the crops in pixels.
         search_factor, template_factor: crop side / sqrt(box area).
         stride: pixels per token; search_size / stride is the side S of the maps.
@@ -76,6 +78,7 @@ class Tracker:
         self.ce_range = ce_range
         self.window = hann_window(search_size // stride, self.device) if window else None
         self.box_xywh: list[float] | None = None
+        self._takes_pixels = getattr(model, "takes_pixels", False)
         self._template: torch.Tensor | None = None
         self._template_mask: torch.Tensor | None = None
 
@@ -90,6 +93,8 @@ class Tracker:
         save_dir: str | Path | None = None,
         device: str | torch.device = "auto",
         overrides: Sequence[str] = (),
+        backend: str = "torch",
+        fast: Sequence[str] = (),
     ) -> "Tracker":
         """Build the tracker of `experiments/<script>/<config>.yaml` with its trained weights.
 
@@ -97,9 +102,11 @@ class Tracker:
             script: ostrack or compresstracker.
             config: name of the yaml file, or its path.
             checkpoint, epoch, save_dir, overrides: see `find_checkpoint`.
+            backend: torch, the model as it was trained, or fast, `lib.deploy.fast`. For others see `from_export`.
+            fast: "NAME=VALUE" options of backend fast over the best ones for the device (`FastOptions`).
 
         Raises:
-            UserError: unknown config, missing or unfitting checkpoint, no such device.
+            UserError: unknown config, missing or unfitting checkpoint, no such device, an unknown or impossible option.
         """
         from lib.models.build import build_for_test
         from lib.models.checkpoint import load_weights
@@ -109,7 +116,42 @@ class Tracker:
                                     overrides=overrides)
         model = build_for_test(cfg)
         load_weights(model, path, role="test")
+        if backend == "fast":
+            from lib.deploy.fast import FastOptions, build_fast
+
+            model = build_fast(model, FastOptions.parse(fast, device), device=device, mean=cfg.DATA.MEAN,
+                               std=cfg.DATA.STD)
         return cls.from_model(model, cfg, device=device)
+
+    @classmethod
+    def from_export(cls, folder: str | Path, *, backend: str | None = None, device: str | torch.device = "auto"
+                    ) -> "Tracker":
+        """The tracker of a folder that tracking/export_model.py wrote; sizes and rules are those of its manifest.
+
+        Args:
+            backend: onnxruntime, openvino, torchscript, torchexport or tensorrt; None takes the format's own.
+
+        Raises:
+            UserError: the folder is unusable, or the backend cannot run it here.
+        """
+        from lib.deploy.backends import ExportedModel
+
+        device = pick_device(str(device))
+        model = ExportedModel(folder, backend, device)
+        facts = model.manifest
+        return cls(
+            model,
+            search_size=facts.search_size,
+            search_factor=facts.search_factor,
+            template_size=facts.template_size,
+            template_factor=facts.template_factor,
+            stride=facts.stride,
+            mean=facts.mean,
+            std=facts.std,
+            window=facts.window,
+            ce_range=facts.ce_range,
+            device=device,
+        )
 
     @classmethod
     def from_model(cls, model: Callable[..., Any], cfg: Any, *, device: str | torch.device = "cpu") -> "Tracker":
@@ -143,7 +185,8 @@ class Tracker:
         height, width = check_image(image)
         box = check_box(box_xywh, height, width)
         crop = square_crop(image, box, self.template_factor, self.template_size)
-        self._template = normalize(crop.image, self.mean, self.std, device=self.device)
+        template = self._input(crop.image)
+        self._template = self.model.prepare(template) if hasattr(self.model, "prepare") else template
         self._template_mask = self._mask(box, crop.scale)
         self.box_xywh = box
         synchronize(self.device)
@@ -163,7 +206,7 @@ class Tracker:
             raise RuntimeError("Tracker.track called before Tracker.initialize")
         height, width = check_image(image)
         crop = square_crop(image, self.box_xywh, self.search_factor, self.search_size)
-        search = normalize(crop.image, self.mean, self.std, device=self.device)
+        search = self._input(crop.image)
         mask = () if self._template_mask is None else (self._template_mask,)
         prediction = self.model(self._template, search, *mask)
         box, score, score_map = self._read(prediction)
@@ -173,6 +216,12 @@ class Tracker:
         mapped = box_from_crop(box, self.box_xywh, crop.scale, self.search_size)
         self.box_xywh = clip_box(mapped, height, width, BOX_MARGIN)
         return TrackResult(list(self.box_xywh), score, score_map)
+
+    def _input(self, crop: np.ndarray) -> torch.Tensor:
+        """A crop as the model takes it."""
+        if self._takes_pixels:
+            return torch.from_numpy(crop)[None].to(self.device)
+        return normalize(crop, self.mean, self.std, device=self.device)
 
     def _read(self, prediction: Any) -> tuple[list[float], float, np.ndarray | None]:
         """Prediction of one image -> [cx, cy, w, h] normalised, score, (S, S) map."""
@@ -185,8 +234,9 @@ class Tracker:
                                 f"{tuple(self.window.shape)} = search size {self.search_size} / stride {self.stride}")
             response = response * self.window
         box = decode(response, prediction.size_map.float(), prediction.offset_map.float())[0]
-        score_map = response[0, 0].cpu().numpy()
-        return box.tolist(), float(score_map.max()), score_map
+        read = torch.cat([box, response.flatten()]).cpu()          # one copy from the device, so one wait for it
+        score_map = read[4:].view(response.shape[-2:]).numpy()
+        return read[:4].tolist(), float(score_map.max()), score_map
 
     def _mask(self, box_xywh: list[float], scale: float) -> torch.Tensor | None:
         """Which template tokens steer candidate elimination, (1, Lz) bool; None where all do or none are eliminated."""

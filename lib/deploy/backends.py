@@ -1,0 +1,215 @@
+"""Run exported trackers: each backend loads a graph's file and maps named tensors to named tensors."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lib.deploy.manifest import Manifest, Part
+from lib.models.base import Prediction
+from lib.utils.errors import UserError
+
+Runner = Callable[[Mapping[str, Tensor]], list[Tensor]]
+"""Named input tensors -> output tensors, in the order of the part's outputs."""
+
+
+class ExportedModel:
+    """An exported tracker as a model of the run-time tracker: `prepare` once per target, then a call per frame.
+
+    Args:
+        folder: what tracking/export_model.py wrote.
+        backend: a key of `BACKENDS`; None takes the format's own.
+        device: where PyTorch's and TensorRT's graphs run. ONNX Runtime takes CUDA where its package has it; OpenVINO
+            runs on the CPU.
+
+    Attributes:
+        takes_pixels: see `FastTracker`.
+
+    Raises:
+        UserError: the folder is unusable, or the backend cannot run its format or is not installed.
+    """
+
+    def __init__(self, folder: str | Path, backend: str | None = None, device: torch.device | str = "cpu"):
+        folder = Path(folder).expanduser()
+        self.manifest = manifest = Manifest.read(folder)
+        if backend is None:
+            backend = next((name for name, (formats, _) in BACKENDS.items() if manifest.format in formats), "")
+        if backend not in BACKENDS:
+            raise UserError(f"unknown backend {backend!r}; choose one of {', '.join(BACKENDS)}")
+        formats, load = BACKENDS[backend]
+        if manifest.format not in formats:
+            able = [name for name, (other, _) in BACKENDS.items() if manifest.format in other]
+            raise UserError(f"backend {backend} runs {' and '.join(formats)}, but {folder} holds {manifest.format}; "
+                            f"choose {' or '.join(able)}, or export again")
+        self.backend, self.takes_pixels = backend, manifest.take_pixels
+        self._device = torch.device(device)
+        self._runners: dict[str, Runner] = {}
+        for name, part in manifest.parts.items():
+            try:
+                self._runners[name] = load(folder / part.file, part, self._device, manifest.precision)
+            except (RuntimeError, ValueError) as error:
+                if isinstance(error, UserError):
+                    raise
+                raise UserError(f"{backend} cannot load {folder / part.file}: {error}") from error
+
+    def prepare(self, template: Tensor) -> Tensor:
+        """Template crops -> what the calls take as `template`: tokens (B, Lz, C), or the crops where one graph does
+        all."""
+        if "template" not in self.manifest.parts:
+            return template
+        return self._run("template", {"template": template})["tokens"]
+
+    def __call__(self, template: Tensor, search: Tensor, template_mask: Tensor | None = None) -> Prediction:
+        """One batch: see `FastTracker.forward`."""
+        main = self.manifest.main
+        inputs = {"tokens" if main == "search" else "template": template, "search": search}
+        if template_mask is not None:
+            inputs["template_mask"] = template_mask
+        found = self._run(main, inputs)
+        if "boxes" not in found:                   # a foreign graph that leaves the decoding to the tracker
+            found["boxes"] = search.new_full((len(search), 1, 4), torch.nan, dtype=torch.float32)
+        return Prediction(**found)
+
+    def _run(self, name: str, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        part = self.manifest.parts[name]
+        feeds = {}
+        for role, port in part.inputs.items():
+            if role not in inputs:
+                raise UserError(f"the exported graph {part.file} needs {role}, which was not given")
+            tensor = inputs[role]
+            fits = len(tensor.shape) == len(port.shape) and all(
+                want in ("batch", size) for want, size in zip(port.shape, tensor.shape, strict=True))
+            if not fits:
+                raise UserError(f"the exported graph {part.file} takes {role} of shape {_shape(port.shape)}, not "
+                                f"{_shape(tensor.shape)}; export with the sizes and the batch that you need")
+            feeds[port.name] = tensor
+        outputs = self._runners[name](feeds)
+        return {role: output.to(self._device) for role, output in zip(part.outputs, outputs, strict=True)}
+
+
+def _shape(shape: Any) -> str:
+    return " x ".join(map(str, shape))
+
+
+def missing(package: str, purpose: str) -> UserError:
+    """The error for a package of the `export` extra that is not installed."""
+    return UserError(f"{purpose} needs the package {package}; install it with: pip install {package}")
+
+
+def _onnxruntime(path: Path, part: Part, device: torch.device, precision: str) -> Runner:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise missing("onnxruntime", "backend onnxruntime") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    providers = ["CPUExecutionProvider"]
+    if device.type == "cuda":
+        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+            raise UserError("backend onnxruntime on CUDA needs the package onnxruntime-gpu instead of onnxruntime; "
+                            "install it, or use --device cpu")
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # onnxruntime's errors have no common class but Exception
+        raise UserError(f"onnxruntime cannot load {path}: {error}") from error
+    names = [port.name for port in part.outputs.values()]
+
+    def run(feeds: Mapping[str, Tensor]) -> list[Tensor]:
+        outputs = session.run(names, {name: tensor.cpu().numpy() for name, tensor in feeds.items()})
+        return [torch.from_numpy(output) for output in outputs]
+
+    return run
+
+
+def _openvino(path: Path, part: Part, device: torch.device, precision: str) -> Runner:
+    try:
+        import openvino
+    except ImportError as error:
+        raise missing("openvino", "backend openvino") from error
+    if device.type != "cpu":
+        raise UserError(f"backend openvino runs on the CPU, not on {device}; use --device cpu")
+    core = openvino.Core()
+    kind = {"bfloat16": "bf16", "float16": "f16"}.get(precision, "f32")
+    compiled = core.compile_model(core.read_model(str(path)), "CPU", {
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": kind,
+        "PERFORMANCE_HINT": "LATENCY"})
+    request = compiled.create_infer_request()
+    places = [compiled.output(port.name) for port in part.outputs.values()]
+
+    def run(feeds: Mapping[str, Tensor]) -> list[Tensor]:
+        outputs = request.infer({name: tensor.numpy() for name, tensor in feeds.items()})
+        return [torch.from_numpy(outputs[place].copy()) for place in places]
+
+    return run
+
+
+def _torch_graph(load: Callable[[Path, torch.device], Callable[..., Any]]) -> Callable[..., Runner]:
+    """The loader of a format that PyTorch runs itself."""
+
+    def make(path: Path, part: Part, device: torch.device, precision: str) -> Runner:
+        module = load(path, device)
+
+        def run(feeds: Mapping[str, Tensor]) -> list[Tensor]:
+            return list(module(*(tensor.to(device) for tensor in feeds.values())))
+
+        return run
+
+    return make
+
+
+def _load_torchscript(path: Path, device: torch.device) -> Callable[..., Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)     # PyTorch advises torch.export, the other format
+        return torch.jit.load(str(path), device)
+
+
+def _load_torchexport(path: Path, device: torch.device) -> Callable[..., Any]:
+    from torch.export.passes import move_to_device_pass
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")      # PyTorch's own reader warns of its buffers
+        program = torch.export.load(str(path))
+    return (program if device.type == "cpu" else move_to_device_pass(program, device)).module()
+
+
+def _tensorrt(path: Path, part: Part, device: torch.device, precision: str) -> Runner:
+    try:
+        import tensorrt
+    except ImportError as error:
+        raise missing("tensorrt", "backend tensorrt") from error
+    if device.type != "cuda":
+        raise UserError(f"backend tensorrt needs a CUDA device, not {device}")
+    engine = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR)).deserialize_cuda_engine(path.read_bytes())
+    if engine is None:
+        raise UserError(f"tensorrt cannot load {path}; an engine only runs on the kind of GPU and the TensorRT version "
+                        "that built it: export again here")
+    context = engine.create_execution_context()
+
+    def run(feeds: Mapping[str, Tensor]) -> list[Tensor]:
+        held = {name: tensor.to(device).contiguous() for name, tensor in feeds.items()}
+        for name, tensor in held.items():
+            context.set_input_shape(name, tuple(tensor.shape))
+            context.set_tensor_address(name, tensor.data_ptr())
+        outputs = []
+        for port in part.outputs.values():
+            outputs.append(torch.empty(tuple(context.get_tensor_shape(port.name)), device=device))
+            context.set_tensor_address(port.name, outputs[-1].data_ptr())
+        context.execute_async_v3(torch.cuda.current_stream(device).cuda_stream)
+        return outputs
+
+    return run
+
+
+BACKENDS: dict[str, tuple[tuple[str, ...], Callable[..., Runner]]] = {
+    "onnxruntime": (("onnx",), _onnxruntime),
+    "openvino": (("openvino", "onnx"), _openvino),
+    "torchscript": (("torchscript",), _torch_graph(_load_torchscript)),
+    "torchexport": (("torchexport",), _torch_graph(_load_torchexport)),
+    "tensorrt": (("tensorrt",), _tensorrt),
+}
+"""Backend -> the formats it runs, the format's own backend first, and its loader."""

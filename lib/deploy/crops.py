@@ -1,0 +1,97 @@
+"""Pairs of template and search crops, as a tracker sees them: what exports are checked and int8 ranges measured on."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from lib.models.layers.elimination import template_mask
+from lib.utils.crop import Crop, box_to_crop, normalize, square_crop
+from lib.utils.errors import UserError
+from lib.utils.sequences import SequenceFiles, find_in_spec
+
+
+class CropPair(NamedTuple):
+    """Crops of one target.
+
+    Attributes:
+        template, search: (1, h, w, 3) and (1, H, W, 3) uint8.
+        box: (1, 4) float32, xywh of the target in 0..1 of the template crop.
+    """
+
+    template: Tensor
+    search: Tensor
+    box: Tensor
+
+
+def crop_pairs(spec: str | None, number: int, cfg) -> list[CropPair]:
+    """`number` pairs, evenly spread over sequences and frames.
+
+    The template is cut around a sequence's first box; the search around the last box that is known before its frame.
+
+    Args:
+        spec: `<folder>[@<list file>]` of sequences (see lib/utils/sequences.py); where only the first box is given, all
+            crops lie around it. None makes pictures up.
+        cfg: the configuration; its TEST section gives sizes and factors.
+
+    Raises:
+        UserError: no sequence there with two frames and a first box, or an unreadable frame.
+    """
+    if number < 1:
+        raise UserError(f"{number} crops were asked for; at least 1 is needed")
+    if spec is None:
+        return [_synthetic_pair(np.random.default_rng(seed), cfg) for seed in range(number)]
+    sequences = [s for s in find_in_spec(spec, Path.cwd()) if len(s.frames) > 1 and np.isfinite(s.boxes[0]).all()]
+    if not sequences:
+        raise UserError(f"no sequence in {spec} has two frames and a box in the first")
+    pairs = []
+    for index, sequence in enumerate(sequences):
+        share = number // len(sequences) + (index < number % len(sequences))
+        pairs += _pairs_of(sequence, share, cfg)
+        sequence.frames.close()
+    return pairs
+
+
+def _pairs_of(sequence: SequenceFiles, number: int, cfg) -> list[CropPair]:
+    """Pairs of one sequence."""
+    if number == 0:
+        return []
+    test, last = cfg.TEST, len(sequence.frames) - 1
+    template = square_crop(sequence.frames[0], sequence.boxes[0], test.TEMPLATE_FACTOR, test.TEMPLATE_SIZE)
+    pairs = []
+    for frame in sorted({round(position) for position in np.linspace(1, last, number)}):
+        known = np.flatnonzero(np.isfinite(sequence.boxes[:frame]).all(axis=1))[-1]
+        search = square_crop(sequence.frames[frame], sequence.boxes[known], test.SEARCH_FACTOR, test.SEARCH_SIZE)
+        pairs.append(_pair(template, search, sequence.boxes[0]))
+    return pairs
+
+
+def _synthetic_pair(generator: np.random.Generator, cfg) -> CropPair:
+    """Crops of a smooth random picture."""
+    coarse = generator.integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    image = cv2.resize(coarse, (640, 480), interpolation=cv2.INTER_CUBIC)
+    x, y, w, h = (float(generator.uniform(low, high)) for low, high in ((100, 400), (100, 300), (30, 120), (30, 120)))
+    test, box = cfg.TEST, [x, y, w, h]
+    moved = [x + generator.uniform(-w / 2, w / 2), y + generator.uniform(-h / 2, h / 2), w, h]
+    return _pair(square_crop(image, box, test.TEMPLATE_FACTOR, test.TEMPLATE_SIZE),
+                 square_crop(image, moved, test.SEARCH_FACTOR, test.SEARCH_SIZE), box)
+
+
+def _pair(template: Crop, search: Crop, box_xywh: Sequence[float]) -> CropPair:
+    box = box_to_crop(box_xywh, box_xywh, template.scale, template.image.shape[0]).astype(np.float32)
+    return CropPair(*(torch.from_numpy(crop.image)[None] for crop in (template, search)), torch.from_numpy(box)[None])
+
+
+def model_inputs(pair: CropPair, cfg, take_pixels: bool) -> tuple[Tensor, ...]:
+    """Template, search and, with candidate elimination, the template mask, as a model takes them."""
+    crops = pair[:2] if take_pixels else [normalize(crop.numpy(), cfg.DATA.MEAN, cfg.DATA.STD) for crop in pair[:2]]
+    backbone = cfg.MODEL.BACKBONE
+    mask = None
+    if backbone.CE_LOC:
+        grid = cfg.TEST.TEMPLATE_SIZE // backbone.STRIDE
+        mask = template_mask(backbone.CE_TEMPLATE_RANGE, grid, pair.box, backbone.STRIDE)
+    return (*crops,) if mask is None else (*crops, mask)

@@ -1,0 +1,319 @@
+"""Write a trained tracker in the format of an inference engine, and prove that it computes the same."""
+
+import hashlib
+import logging
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lib.config import Config
+from lib.deploy.backends import ExportedModel, missing
+from lib.deploy.crops import CropPair, crop_pairs, model_inputs
+from lib.deploy.fast import FastOptions, FastTracker, build_fast
+from lib.deploy.manifest import MANIFEST, Manifest, Part, Port
+from lib.deploy.quantise import quantise_onnx
+from lib.models.base import Prediction
+from lib.models.ostrack import OSTrack
+from lib.utils.errors import UserError
+from lib.utils.files import atomic_folder
+
+logger = logging.getLogger(__name__)
+
+PRECISIONS = {
+    "onnx": ("float32", "float16", "int8"),
+    "openvino": ("float32", "bfloat16", "int8"),
+    "torchscript": ("float32", "bfloat16", "float16"),
+    "torchexport": ("float32", "bfloat16", "float16"),
+    "tensorrt": ("float32", "float16"),
+}
+"""Format -> precisions that can be written."""
+
+ENDINGS = {"onnx": ".onnx", "openvino": ".xml", "torchscript": ".pt", "torchexport": ".pt2", "tensorrt": ".engine"}
+OPSET = 18
+LIBRARIES = ("torch", "timm", "onnx", "onnxruntime", "openvino", "tensorrt")
+MOST_TENSORRT = 16
+"""Largest batch of a TensorRT engine with any number of images."""
+TOLERANCE = 1e-3
+"""Largest difference of a float32 export; one beyond it means other arithmetic, not other rounding."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to write.
+
+    Attributes:
+        format: a key of `PRECISIONS`.
+        precision: one of its values.
+        batch: images per call; 0 for any number.
+        joint: one graph (template, search -> prediction) instead of two.
+        take_pixels: uint8 crops in, the normalisation inside.
+        frames: sequences whose crops the export is checked on, and the int8 ranges measured on (see `crop_pairs`).
+        calibration_crops, check_crops: how many.
+    """
+
+    format: str = "onnx"
+    precision: str = "float32"
+    batch: int = 1
+    joint: bool = False
+    take_pixels: bool = False
+    frames: str | None = None
+    calibration_crops: int = 64
+    check_crops: int = 8
+
+    def __post_init__(self):
+        if self.format not in PRECISIONS:
+            raise UserError(f"format is {self.format!r}; choose one of {', '.join(PRECISIONS)}")
+        if self.precision not in PRECISIONS[self.format]:
+            raise UserError(f"precision {self.precision} cannot be written as {self.format}; choose one of "
+                            f"{', '.join(PRECISIONS[self.format])}")
+        if self.batch < 0:
+            raise UserError(f"batch is {self.batch}; it must be 1 or more, or 0 for any number")
+        if self.precision == "int8" and self.frames is None:
+            raise UserError("int8 measures the ranges of its numbers on your frames: name a folder of sequences with "
+                            "--frames")
+
+
+class _Graph(nn.Module):
+    """One part of a `FastTracker`, with its outputs as a tuple of float32 tensors."""
+
+    def __init__(self, fast: FastTracker, part: str):
+        super().__init__()
+        self.fast, self.part = fast, part
+
+    def forward(self, template: Tensor, search: Tensor | None = None, template_mask: Tensor | None = None
+                ) -> tuple[Tensor, ...]:
+        """`template` alone for the part template; its tokens stand in its place for the part search."""
+        if self.part == "template":
+            return (self.fast.embed_template(template).float(),)
+        if self.part == "search":
+            template = template.to(self.fast.dtype)
+        return tuple(output for output in self.fast(template, search, template_mask) if output is not None)
+
+
+def export_model(model: OSTrack, cfg: Config, checkpoint: Path, target: Path, options: ExportOptions) -> Manifest:
+    """Write the folder `target` with the graphs of a model and their manifest; it appears whole or not at all.
+
+    Args:
+        model: with its trained weights, on the CPU.
+        cfg: its configuration.
+        checkpoint: the file the weights are from.
+        target: an older export there is replaced; anything else is left alone.
+
+    Returns:
+        the manifest, with the largest difference from `model` on the crops of the check.
+
+    Raises:
+        UserError: a package is missing, no such frames, another folder in the way, or a full disk.
+        RuntimeError: a float32 export differs from the model by more than `TOLERANCE`.
+    """
+    model.eval()
+    pairs = crop_pairs(options.frames, options.check_crops, cfg)
+    device = torch.device("cuda" if options.format == "tensorrt" else "cpu")
+    with atomic_folder(target, MANIFEST) as folder:
+        parts = _write_parts(model, cfg, folder, options, pairs[0])
+        manifest = _manifest(cfg, options, parts, checkpoint)
+        manifest.write(folder)
+        difference = compare(model, ExportedModel(folder, device=device), pairs, cfg)
+        worst = max(value for name, value in difference.items() if name != "boxes" or len(difference) == 1)
+        if options.precision == "float32" and not worst <= TOLERANCE:
+            raise RuntimeError(f"the export differs from the PyTorch model by {difference}; nothing was written")
+        manifest = replace(manifest, largest_difference=difference)
+        manifest.write(folder)
+    return manifest
+
+
+def compare(model: OSTrack, exported: ExportedModel, pairs: Sequence[CropPair], cfg: Config) -> dict[str, float]:
+    """Largest absolute difference of each field of the predictions on crops. (A box jumps where two cells of the score
+    map are nearly equal and change places; the maps tell the arithmetic.)"""
+    size = exported.manifest.batch
+    largest: dict[str, float] = {}
+    for pair in _batches(pairs, 2 if isinstance(size, str) else size):
+        with torch.inference_mode():
+            expected = model(*model_inputs(pair, cfg, False))
+            template, *rest = model_inputs(pair, cfg, exported.takes_pixels)
+            found = exported(exported.prepare(template), *rest)
+        for name, value in expected._asdict().items():
+            if value is not None:
+                difference = (value - getattr(found, name).cpu()).abs().max().item()
+                largest[name] = max(difference, largest.get(name, 0.0))
+    return largest
+
+
+def _batches(pairs: Sequence[CropPair], size: int) -> Iterator[CropPair]:
+    """The pairs in batches; the last is filled up with its last pair."""
+    for start in range(0, len(pairs), size):
+        chunk = list(pairs[start:start + size])
+        chunk += chunk[-1:] * (size - len(chunk))
+        yield CropPair(*(torch.cat(tensors) for tensors in zip(*chunk, strict=True)))
+
+
+def _write_parts(model: OSTrack, cfg: Config, folder: Path, options: ExportOptions, pair: CropPair) -> dict[str, Part]:
+    """Write every graph into `folder`."""
+    outside = options.precision == "int8" or options.format == "openvino"      # the engine lowers the precision
+    fast = build_fast(model, FastOptions(cache_template=not options.joint, take_pixels=options.take_pixels,
+                                         dtype="float32" if outside else options.precision),
+                      mean=cfg.DATA.MEAN, std=cfg.DATA.STD)
+    names = ("tracker",) if options.joint else ("template", "search")
+    inputs = _part_inputs(fast, next(_batches([pair], options.batch or 2)), cfg)
+    graphs = {name: _Graph(fast, name).eval() for name in names}
+    parts = {name: _describe(graph, inputs[name], name, options) for name, graph in graphs.items()}
+    if options.format == "tensorrt":
+        _require_tensorrt(parts)
+    for name, graph in graphs.items():
+        feeds = None
+        if options.precision == "int8" and name != "template":          # the template's part runs once per target
+            crops = crop_pairs(options.frames, options.calibration_crops, cfg)
+            feeds = ({port.name: tensor.numpy() for port, tensor in
+                      zip(parts[name].inputs.values(), _part_inputs(fast, group, cfg)[name].values(), strict=True)}
+                     for group in _batches(crops, options.batch or 1))
+        _write_graph(graph, parts[name], tuple(inputs[name].values()), folder / parts[name].file, options, feeds)
+    return parts
+
+
+@torch.inference_mode()
+def _part_inputs(fast: FastTracker, pair: CropPair, cfg: Config) -> dict[str, dict[str, Tensor]]:
+    """Part -> its inputs by role."""
+    template, search, *mask = model_inputs(pair, cfg, fast.takes_pixels)
+    rest = {"search": search, **({"template_mask": mask[0]} if mask else {})}
+    inputs = {"template": {"template": template}, "tracker": {"template": template, **rest},
+              "search": {"tokens": fast.embed_template(template).float(), **rest}}
+    return {part: {role: tensor.clone() for role, tensor in tensors.items()} for part, tensors in inputs.items()}
+
+
+@torch.inference_mode()
+def _describe(graph: _Graph, inputs: dict[str, Tensor], name: str, options: ExportOptions) -> Part:
+    """The manifest's entry of a part."""
+
+    def port(role: str, tensor: Tensor) -> Port:
+        first = options.batch or "batch"
+        return Port(role, (first, *tensor.shape[1:]), str(tensor.dtype).removeprefix("torch."))
+
+    outputs = graph(*inputs.values())
+    roles = ["tokens"] if name == "template" else Prediction._fields[:len(outputs)]
+    return Part(name + ENDINGS[options.format], {role: port(role, tensor) for role, tensor in inputs.items()},
+                {role: port(role, tensor) for role, tensor in zip(roles, outputs, strict=True)})
+
+
+def _write_graph(graph: _Graph, part: Part, inputs: tuple[Tensor, ...], path: Path, options: ExportOptions,
+                 feeds: Iterable[Mapping[str, np.ndarray]] | None) -> None:
+    """Write one graph to `path`; with `feeds` in int8."""
+    if options.format == "torchscript":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")     # it warns of each Python number, which are the fixed sizes here
+            torch.jit.save(torch.jit.trace(graph, inputs, check_trace=False), str(path))
+        return
+    if options.format == "torchexport":
+        torch.export.save(torch.export.export(graph, inputs, dynamic_shapes=_dynamic(inputs, options)), str(path))
+        return
+    with TemporaryDirectory(dir=path.parent) as scratch:
+        onnx = Path(scratch) / "graph.onnx"
+        _write_onnx(graph, part, inputs, onnx, options)
+        if feeds is not None:
+            quantise_onnx(onnx, Path(scratch) / "int8.onnx", feeds)
+            onnx = Path(scratch) / "int8.onnx"
+        if options.format == "onnx":
+            onnx.replace(path)
+        elif options.format == "openvino":
+            _write_openvino(onnx, path)
+        else:
+            _write_tensorrt(onnx, path, part)
+
+
+def _dynamic(inputs: tuple[Tensor, ...], options: ExportOptions) -> tuple[dict[int, object], ...] | None:
+    """The free sizes of the inputs for PyTorch's exporter."""
+    if options.batch:
+        return None
+    batch = torch.export.Dim("batch", min=1, max=1024)
+    return tuple({0: batch} for _ in inputs)
+
+
+def _write_onnx(graph: _Graph, part: Part, inputs: tuple[Tensor, ...], path: Path, options: ExportOptions) -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise missing("onnx onnxscript", f"format {options.format}") from error
+    names = [[port.name for port in ports.values()] for ports in (part.inputs, part.outputs)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(graph, inputs, str(path), input_names=names[0], output_names=names[1], dynamo=True,
+                          dynamic_shapes=_dynamic(inputs, options), opset_version=OPSET, external_data=False,
+                          verbose=False)
+
+
+def _write_openvino(onnx: Path, path: Path) -> None:
+    try:
+        import openvino
+    except ImportError as error:
+        raise missing("openvino", "format openvino") from error
+    openvino.save_model(openvino.convert_model(str(onnx)), str(path), compress_to_fp16=False)
+
+
+def _require_tensorrt(parts: dict[str, Part]) -> None:
+    """UserError with the way around where TensorRT's package is not installed."""
+    if find_spec("tensorrt") is not None:
+        return
+    commands = []
+    for part in parts.values():
+        file = Path(part.file)
+        command = f"trtexec --onnx={file.with_suffix('.onnx')} --saveEngine={file} --stronglyTyped"
+        for flag, most in (("min", 1), ("opt", 1), ("max", MOST_TENSORRT)):
+            shapes = [f"{port.name}:{most}x{'x'.join(map(str, port.shape[1:]))}" for port in part.inputs.values()
+                      if isinstance(port.shape[0], str)]
+            command += f" --{flag}Shapes={','.join(shapes)}" if shapes else ""
+        commands.append(command)
+    raise UserError("format tensorrt needs the package tensorrt and a CUDA GPU; install it with: pip install tensorrt. "
+                    "With TensorRT's own program instead, export with --format onnx and run in that folder: "
+                    + " && ".join(commands))
+
+
+def _write_tensorrt(onnx: Path, path: Path, part: Part) -> None:
+    """Build an engine for this machine's GPU; its number formats are those of the graph."""
+    import tensorrt
+
+    log = tensorrt.Logger(tensorrt.Logger.ERROR)
+    builder = tensorrt.Builder(log)
+    network = builder.create_network(1 << int(tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = tensorrt.OnnxParser(network, log)
+    if not parser.parse_from_file(str(onnx)):
+        raise RuntimeError(f"TensorRT cannot read the graph: {parser.get_error(0)}")
+    config = builder.create_builder_config()
+    profile = builder.create_optimization_profile()
+    for port in part.inputs.values():
+        sizes = port.shape[1:]
+        low, high = (1, MOST_TENSORRT) if isinstance(port.shape[0], str) else (port.shape[0], port.shape[0])
+        profile.set_shape(port.name, (low, *sizes), (low, *sizes), (high, *sizes))
+    config.add_optimization_profile(profile)
+    engine = builder.build_serialized_network(network, config)
+    if engine is None:
+        raise RuntimeError("TensorRT could not build an engine; its log above says why")
+    path.write_bytes(engine)
+
+
+def _manifest(cfg: Config, options: ExportOptions, parts: dict[str, Part], checkpoint: Path) -> Manifest:
+    test, backbone = cfg.TEST, cfg.MODEL.BACKBONE
+    libraries = {name: metadata.version(name) for name in LIBRARIES if any(metadata.distributions(name=name))}
+    return Manifest(
+        script=cfg.script, config=cfg.name, format=options.format, precision=options.precision, parts=parts,
+        template_size=test.TEMPLATE_SIZE, template_factor=test.TEMPLATE_FACTOR, search_size=test.SEARCH_SIZE,
+        search_factor=test.SEARCH_FACTOR, stride=backbone.STRIDE, mean=cfg.DATA.MEAN, std=cfg.DATA.STD,
+        window=test.WINDOW, take_pixels=options.take_pixels,
+        ce_range=backbone.CE_TEMPLATE_RANGE if backbone.CE_LOC else None,
+        checkpoint={"file": checkpoint.name, "sha256": _sha256(checkpoint)},
+        checked_on=options.frames or "synthetic pictures", libraries=libraries)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

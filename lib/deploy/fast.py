@@ -1,0 +1,327 @@
+"""A trained OSTrack rearranged for speed: the same outputs from less work.
+
+`build_fast(model, options)` copies a model into a `FastTracker`. Every rearrangement is one field of `FastOptions`;
+what each brings is in docs/performance.md. In float32 the outputs are the plain model's within 1e-4; lower precision
+changes them, by how much is measured there too.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from lib.deploy.cuda_graph import GraphReplay
+from lib.models.base import Prediction, Tokens
+from lib.models.layers.elimination import eliminate, restore, template_votes
+from lib.models.ostrack import CenterHead, OSTrack
+from lib.models.ostrack.vit import EncoderLayer
+from lib.utils.errors import UserError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class FastOptions:
+    """What a `FastTracker` does differently from the plain model.
+
+    Attributes:
+        cache_template: embed the template once per target (`FastTracker.prepare`), not in every frame.
+        trim_last_layer: in the last layer only the search tokens are queries and pass the MLP; nothing reads the
+            template tokens after it.
+        fold_batchnorm: BatchNorm becomes part of the convolution before it.
+        merge_branches: the three branches of a CENTER head as one wide and three grouped convolutions; needs
+            fold_batchnorm.
+        fused_attention: PyTorch's `scaled_dot_product_attention`; else two matrix products and a softmax.
+        channels_last: memory order of the convolutions.
+        pack_linear: oneDNN's linear layers with weights in its own order and GELU within the product (CPU only).
+        take_pixels: crops come as uint8 (B, H, W, 3) pixels and the normalisation is part of the patch embedding.
+        dtype: float32, bfloat16 or float16, of weights and features. Norms and softmax add up in float32; the maps are
+            float32.
+        head_dtype: the same for the head; None takes `dtype`.
+        compile: torch.compile.
+        cuda_graph: record the kernels of a call once per input shape and replay them (CUDA only).
+    """
+
+    cache_template: bool = True
+    trim_last_layer: bool = True
+    fold_batchnorm: bool = True
+    merge_branches: bool = False
+    fused_attention: bool = True
+    channels_last: bool = True
+    pack_linear: bool = False
+    take_pixels: bool = False
+    dtype: str = "float32"
+    head_dtype: str | None = None
+    compile: bool = False
+    cuda_graph: bool = False
+
+    def __post_init__(self):
+        for name in ("dtype", "head_dtype"):
+            value = getattr(self, name)
+            if value not in DTYPES and not (name == "head_dtype" and value is None):
+                raise UserError(f"{name} is {value!r}; choose one of {', '.join(DTYPES)}")
+        if self.merge_branches and not self.fold_batchnorm:
+            raise UserError("merge_branches needs fold_batchnorm")
+        if self.pack_linear and self.compile:
+            raise UserError("pack_linear and compile exclude each other: the compiler packs the weights itself")
+        if self.cuda_graph and self.compile:
+            raise UserError("cuda_graph and compile exclude each other: choose one")
+
+    @classmethod
+    def plain(cls) -> "FastOptions":
+        """Every switch off: the plain model's work in the plain model's order."""
+        return cls(**{field.name: False for field in fields(cls) if isinstance(field.default, bool)})
+
+    @classmethod
+    def best(cls, device: torch.device | str, dtype: str = "float32") -> "FastOptions":
+        """The switches that were measured to be fastest for a kind of device and a number format."""
+        if torch.device(device).type == "cuda":
+            return cls(merge_branches=True, take_pixels=True, dtype=dtype, cuda_graph=True)
+        return cls(pack_linear=can_pack(dtype), take_pixels=True, dtype=dtype, fused_attention=dtype == "float32")
+
+    @classmethod
+    def parse(cls, texts: Sequence[str], device: torch.device | str) -> "FastOptions":
+        """The best options for `device` with "NAME=VALUE" texts applied (`dtype` first, since the best depend on it).
+
+        Raises:
+            UserError: no such option, or no such value.
+        """
+        known = {field.name: field.default for field in fields(cls)}
+        changes: dict[str, bool | str] = {}
+        for text in texts:
+            name, equals, value = text.partition("=")
+            if not equals or name not in known:
+                raise UserError(f"fast option {text!r}: expected NAME=VALUE with NAME one of {', '.join(known)}")
+            if isinstance(known[name], bool) and value not in ("true", "false"):
+                raise UserError(f"fast option {text!r}: expected true or false")
+            changes[name] = value == "true" if isinstance(known[name], bool) else value
+        return replace(cls.best(device, str(changes.get("dtype", "float32"))), **changes)
+
+
+def can_pack(dtype: str = "float32") -> bool:
+    """Whether this PyTorch and CPU have oneDNN's packed linear layers for a number format."""
+    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return False
+    if dtype == "bfloat16":
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return dtype == "float32"
+
+
+def build_fast(model: OSTrack, options: FastOptions | None = None, *, device: torch.device | str = "cpu",
+               mean: Sequence[float] | None = None, std: Sequence[float] | None = None) -> "FastTracker":
+    """A fast copy of a trained model, in eval mode on `device`; the model itself is not changed.
+
+    Args:
+        model: a trained OSTrack of any depth, with any head.
+        options: None takes `FastOptions.best(device)`.
+        mean, std: per channel, of images scaled to 0..1; needed for `take_pixels`.
+
+    Raises:
+        UserError: an option that this device or PyTorch cannot do.
+    """
+    device = torch.device(device)
+    options = FastOptions.best(device) if options is None else options
+    if options.pack_linear and (device.type != "cpu" or not can_pack(options.dtype)):
+        raise UserError(f"pack_linear needs oneDNN's linear layers for {options.dtype}, which this device ({device}) "
+                        "or this PyTorch does not have; turn it off")
+    if options.cuda_graph and device.type != "cuda":
+        raise UserError(f"cuda_graph needs a CUDA device, not {device}; turn it off")
+    if options.take_pixels and (mean is None or std is None):
+        raise UserError("take_pixels needs the mean and std of the normalisation")
+    with torch.no_grad():
+        fast = FastTracker(model, options, mean, std).to(device)
+        if options.pack_linear:
+            fast.pack()
+    if options.compile:
+        fast.run = torch.compile(fast.run, dynamic=False)
+    if options.cuda_graph:
+        fast.run = GraphReplay(fast.run)
+    return fast
+
+
+class FastTracker(nn.Module):
+    """An OSTrack with the work of a frame reduced to what the frame needs. Made by `build_fast`.
+
+    Use: `state = fast.prepare(template)` once, then `fast(state, search)` in every frame.
+
+    Attributes:
+        takes_pixels: crops are uint8 (B, H, W, 3) RGB pixels; otherwise float32 (B, 3, H, W), normalised.
+    """
+
+    def __init__(self, model: OSTrack, options: FastOptions, mean: Sequence[float] | None,
+                 std: Sequence[float] | None):
+        super().__init__()
+        self.options, self.takes_pixels = options, options.take_pixels
+        backbone = model.backbone
+        self.dtype = DTYPES[options.dtype]
+        self.head_dtype = DTYPES[options.head_dtype or options.dtype]
+        memory = torch.channels_last if options.channels_last else torch.contiguous_format
+        self.patches = copy.deepcopy(backbone.patch_embed.proj)
+        if options.take_pixels:
+            _fold_normalisation(self.patches, mean, std)
+        self.patches.to(self.dtype, memory_format=memory)
+        self.register_buffer("template_positions", backbone.pos_embed_z.detach().clone().to(self.dtype))
+        self.register_buffer("search_positions", backbone.pos_embed_x.detach().clone().to(self.dtype))
+        last = len(backbone.blocks) - 1
+        self.layers = nn.ModuleList(
+            FastLayer(layer, options.fused_attention, trim=options.trim_last_layer and index == last)
+            for index, layer in enumerate(backbone.blocks)).to(self.dtype)
+        self.norm = copy.deepcopy(backbone.norm).to(self.dtype)
+        self.search_grid = backbone.search_grid
+        head = copy.deepcopy(model.box_head)
+        if options.fold_batchnorm:
+            _fold_batchnorm(head)
+        if options.merge_branches and isinstance(head, CenterHead):
+            head = MergedCenterHead(head)
+        self.head = head.to(self.head_dtype)
+        if memory is torch.channels_last:
+            self.head.to(memory_format=memory)
+        self.requires_grad_(False).eval()
+
+    def pack(self) -> None:
+        """Replace the layers' linear parts by oneDNN's packed ones."""
+        rows = self.template_positions.shape[1] + self.search_positions.shape[1]
+        for layer in self.layers:
+            layer.pack(rows)
+
+    def prepare(self, template: Tensor) -> Tensor:
+        """What every frame takes as `template`: (B, Lz, C) template tokens, or the crops with cache_template off."""
+        return self.embed_template(template) if self.options.cache_template else template
+
+    def embed_template(self, template: Tensor) -> Tensor:
+        """Template crops -> (B, Lz, C) tokens with positions."""
+        return self._embed(template, self.template_positions)
+
+    def forward(self, template: Tensor, search: Tensor, template_mask: Tensor | None = None) -> Prediction:
+        """One batch.
+
+        Args:
+            template: what `prepare` gave.
+            search: crops (see `takes_pixels`).
+            template_mask: (B, Lz) bool, for candidate elimination only (see `Tokens`).
+        """
+        return self.run(template, search, template_mask)
+
+    def run(self, template: Tensor, search: Tensor, template_mask: Tensor | None) -> Prediction:
+        """`forward`, as the one call that is compiled or recorded."""
+        z = template if self.options.cache_template else self.embed_template(template)
+        x = self._embed(search, self.search_positions)
+        tokens = Tokens(torch.cat([z, x], dim=1), z.shape[1], template_mask=template_mask)
+        for layer in self.layers:
+            tokens = layer(tokens)
+        features = restore(replace(tokens, x=self.norm(tokens.x)), self.search_grid**2)
+        features = features.transpose(1, 2).unflatten(2, (self.search_grid, self.search_grid))
+        if not self.options.channels_last:     # the tokens lie with the channels last
+            features = features.contiguous()
+        return self.head(features.to(self.head_dtype))
+
+    def _embed(self, crops: Tensor, positions: Tensor) -> Tensor:
+        if self.takes_pixels:
+            crops = crops.permute(0, 3, 1, 2)
+        return self.patches(crops.to(self.dtype)).flatten(2).transpose(1, 2) + positions
+
+
+class FastLayer(nn.Module):
+    """An `EncoderLayer` over `Tokens` without drop path; with `trim` it gives the search tokens only."""
+
+    def __init__(self, layer: EncoderLayer, fused: bool, trim: bool):
+        super().__init__()
+        attention = layer.attn
+        self.heads, self.scale, self.keep_rate = attention.num_heads, attention.scale, layer.keep_rate
+        self.fused, self.trim = fused, trim
+        self.norm1, self.norm2, self.act, self.qkv, self.proj, self.fc1, self.fc2 = map(copy.deepcopy, (
+            layer.norm1, layer.norm2, layer.mlp.act, attention.qkv, attention.proj, layer.mlp.fc1, layer.mlp.fc2))
+
+    def pack(self, rows: int) -> None:
+        """Linear layers in oneDNN's order, for about `rows` tokens."""
+        self.qkv, self.proj, self.fc2 = (PackedLinear(part, rows) for part in (self.qkv, self.proj, self.fc2))
+        self.fc1, self.act = PackedLinear(self.fc1, rows, gelu=True), nn.Identity()
+
+    def forward(self, tokens: Tokens) -> Tokens:
+        x, mask, length = tokens.x, tokens.template_mask, tokens.template_length
+        q, k, v = self.qkv(self.norm1(x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        votes = template_votes(q[:, :, :length], k, self.scale, mask) if self.keep_rate < 1 else None
+        if self.trim:
+            x, q, length = x[:, length:], q[:, :, length:], 0
+        x = x + self.proj(self._attend(q, k, v).transpose(1, 2).flatten(2))
+        tokens = replace(tokens, x=x, template_length=length)
+        if votes is not None:
+            tokens = eliminate(tokens, votes, self.keep_rate)
+        return replace(tokens, x=tokens.x + self.fc2(self.act(self.fc1(self.norm2(tokens.x)))))
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """(B, heads, queries, d), (B, heads, N, d) twice -> (B, heads, queries, d)."""
+        if self.fused:
+            return F.scaled_dot_product_attention(q, k, v)
+        return (q * self.scale @ k.transpose(-2, -1)).softmax(dim=-1) @ v
+
+
+class PackedLinear(nn.Module):
+    """A linear layer, with GELU where asked for, whose weights lie in oneDNN's order (CPU, inference only).
+
+    The operator is the one that torch.compile's weight freezing uses.
+    """
+
+    def __init__(self, linear: nn.Linear, rows: int, gelu: bool = False):
+        super().__init__()
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().contiguous(), rows)
+        self.bias = linear.bias.detach()
+        self.post = ("gelu", [], "none") if gelu else ("none", [], None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, *self.post)
+
+
+class MergedCenterHead(nn.Module):
+    """A `CenterHead` (BatchNorm folded) with its three branches side by side in grouped convolutions."""
+
+    outputs = {"ctr": 1, "offset": 2, "size": 2}
+
+    def __init__(self, head: CenterHead):
+        super().__init__()
+        self.convolutions = nn.ModuleList()
+        for number in range(1, 6):
+            parts = [getattr(head, f"conv{number}_{branch}") for branch in self.outputs]
+            self.convolutions.append(_side_by_side([part[0] if number < 5 else part for part in parts], number == 1))
+
+    def forward(self, features: Tensor) -> Prediction:
+        """(B, C, S, S) -> maps and the best cell's box."""
+        *hidden, final = self.convolutions
+        for convolution in hidden:
+            features = F.relu(convolution(features), inplace=True)
+        maps = final(features).unflatten(1, (len(self.outputs), -1))      # (B, 3, 2, S, S)
+        return CenterHead.read(*(maps[:, i, :number] for i, number in enumerate(self.outputs.values())))
+
+
+def _side_by_side(convolutions: Sequence[nn.Conv2d], shared_input: bool) -> nn.Conv2d:
+    """One convolution that does the work of several, grouped unless they read the same input; outputs are filled up
+    with zeros to the widest."""
+    first, width = convolutions[0], max(part.out_channels for part in convolutions)
+    groups = 1 if shared_input else len(convolutions)
+    wide = nn.Conv2d(first.in_channels * groups, width * len(convolutions), first.kernel_size, padding=first.padding,
+                     groups=groups)
+    nn.init.zeros_(wide.weight)
+    nn.init.zeros_(wide.bias)
+    for index, part in enumerate(convolutions):
+        rows = slice(index * width, index * width + part.out_channels)
+        wide.weight[rows], wide.bias[rows] = part.weight, part.bias
+    return wide
+
+
+def _fold_batchnorm(head: nn.Module) -> None:
+    """Replace each [convolution, BatchNorm, ReLU] of a head by [convolution, ReLU], in place."""
+    for name, block in head.named_children():
+        if isinstance(block, nn.Sequential) and len(block) > 1 and isinstance(block[1], nn.BatchNorm2d):
+            setattr(head, name, nn.Sequential(fuse_conv_bn_eval(block[0].eval(), block[1].eval()), *block[2:]))
+
+
+def _fold_normalisation(patches: nn.Conv2d, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Make a patch embedding of normalised images one of 0..255 pixels, in place."""
+    mean_, std_ = (torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1) for values in (mean, std))
+    weight = patches.weight.detach().double()
+    patches.bias.copy_(patches.bias.detach().double() - (weight * mean_ / std_).sum(dim=(1, 2, 3)))
+    patches.weight.copy_(weight / (255 * std_))

@@ -1,0 +1,137 @@
+"""What lies in the folder of an exported tracker: `manifest.json`, written beside the graphs and read by everything
+that runs them. docs/export.md explains every entry."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from lib.utils.errors import UserError
+from lib.utils.files import write_text
+
+MANIFEST = "manifest.json"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of a graph.
+
+    Attributes:
+        name: in the graph's file.
+        shape: sizes; "batch" stands for any number of images.
+        dtype: float32, uint8 or bool.
+    """
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One graph.
+
+    Attributes:
+        file: beside the manifest, or an absolute path.
+        inputs: by role: template, tokens, search, template_mask.
+        outputs: by role: tokens, or the fields of `Prediction`.
+    """
+
+    file: str
+    inputs: dict[str, Port]
+    outputs: dict[str, Port]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """An exported tracker.
+
+    Attributes:
+        script, config: the experiment it comes from.
+        format: onnx, torchscript, torchexport, openvino or tensorrt.
+        precision: number format of the graphs' inside, or int8; openvino computes bfloat16 from a float32 file.
+        parts: `tracker` alone, or `template` (crop -> tokens) and `search` (tokens and crop -> prediction).
+        template_size, search_size: sides of the crops in pixels.
+        template_factor, search_factor: crop side / sqrt(box area).
+        stride: pixels per token; search_size / stride is the side of the maps.
+        mean, std: normalisation of pixels scaled to 0..1; with take_pixels it is in the graphs.
+        window: weight the score map by a Hann window.
+        take_pixels: crops go in as uint8 (B, H, W, 3) pixels; else as float32 (B, 3, H, W), normalised.
+        ce_range: MODEL.BACKBONE.CE_TEMPLATE_RANGE of a model with candidate elimination, or None.
+        checkpoint: name and sha256 of the weights' file.
+        largest_difference: field of `Prediction` -> largest absolute difference from the PyTorch model in the check.
+        checked_on: what the check's crops came from.
+        libraries: versions of the libraries that wrote the folder.
+    """
+
+    script: str
+    config: str
+    format: str
+    precision: str
+    parts: dict[str, Part]
+    template_size: int
+    template_factor: float
+    search_size: int
+    search_factor: float
+    stride: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    window: bool = True
+    take_pixels: bool = False
+    ce_range: str | None = None
+    checkpoint: dict[str, str] = field(default_factory=dict)
+    largest_difference: dict[str, float] = field(default_factory=dict)
+    checked_on: str = ""
+    libraries: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def batch(self) -> int | str:
+        """Images per call: a number, or "batch" for any."""
+        return self.parts[self.main].inputs["search"].shape[0]
+
+    @property
+    def main(self) -> str:
+        """The part that runs in every frame."""
+        return "search" if "search" in self.parts else "tracker"
+
+    def write(self, folder: Path) -> None:
+        """Write `manifest.json` into the folder."""
+        write_text(folder / MANIFEST, json.dumps({"version": VERSION, **asdict(self)}, indent=2) + "\n")
+
+    @classmethod
+    def read(cls, folder: str | Path) -> "Manifest":
+        """Read a folder's manifest.
+
+        Raises:
+            UserError: there is none, it is damaged, or a file that it names is missing.
+        """
+        folder = Path(folder).expanduser()
+        path = folder / MANIFEST
+        if not path.is_file():
+            raise UserError(f"no exported tracker in {folder} ({MANIFEST} not found); make one with "
+                            "tracking/export_model.py")
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content.pop("version") != VERSION:
+                raise UserError(f"{path} is of another version than this code reads ({VERSION}); export again")
+            content["parts"] = {name: _part(part) for name, part in content["parts"].items()}
+            manifest = cls(**{**content, "mean": tuple(content["mean"]), "std": tuple(content["std"])})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            known = ", ".join(entry.name for entry in fields(cls))
+            raise UserError(f"{path} is no manifest of an exported tracker ({type(error).__name__}: {error}); expected "
+                            f"version, {known}. Export again.") from error
+        if set(manifest.parts) not in ({"tracker"}, {"template", "search"}):
+            raise UserError(f"{path} has the parts {', '.join(manifest.parts)}; expected tracker, or template and "
+                            "search")
+        for part in manifest.parts.values():
+            if not (folder / part.file).is_file():
+                raise UserError(f"{folder / part.file}, which {path} names, does not exist; export again")
+        return manifest
+
+
+def _part(content: Mapping[str, Any]) -> Part:
+    ports = {side: {role: Port(port["name"], tuple(port["shape"]), port["dtype"]) for role, port in
+                    content[side].items()} for side in ("inputs", "outputs")}
+    return Part(content["file"], ports["inputs"], ports["outputs"])

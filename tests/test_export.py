@@ -1,0 +1,287 @@
+"""Every format that can be written here computes what the model computes; the folder says what is in it."""
+
+import importlib.util
+import json
+import logging
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import trees
+from tiny_models import scramble, tiny
+
+from lib.deploy import export as export_module
+from lib.deploy.backends import ExportedModel
+from lib.deploy.crops import crop_pairs, model_inputs
+from lib.deploy.export import PRECISIONS, ExportOptions, compare, export_model
+from lib.deploy.manifest import Manifest
+from lib.models.build import build_for_test
+from lib.models.checkpoint import save_slim
+from lib.test.tracker import Tracker
+from lib.utils.errors import UserError
+
+NEEDS = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
+CE = {"MODEL__BACKBONE__DEPTH": 3, "MODEL__BACKBONE__CE_LOC": "[1]", "MODEL__BACKBONE__CE_KEEP_RATIO": "[0.7]"}
+
+
+def require(format):
+    for package in NEEDS.get(format, ()):
+        pytest.importorskip(package, reason=f"{package} is not installed: pip install {package}")
+
+
+@pytest.fixture(scope="module")
+def cfg():
+    return tiny("compresstracker", MODEL__BACKBONE__DISTILL_LAYER=2)
+
+
+@pytest.fixture(scope="module")
+def trained(cfg, tmp_path_factory):
+    """A model and the file with its weights."""
+    model = scramble(build_for_test(cfg)).eval()
+    path = tmp_path_factory.mktemp("weights") / "student.pth.tar"
+    save_slim(path, model, cfg)
+    return model, path
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    return trees.folder(tmp_path_factory.mktemp("videos"), frames=12)
+
+
+@pytest.mark.parametrize(("format", "options"), [
+    ("onnx", {}), ("onnx", {"batch": 0, "take_pixels": True}), ("onnx", {"joint": True, "batch": 3}),
+    ("openvino", {"take_pixels": True}), ("openvino", {"joint": True, "batch": 0}),
+    ("torchscript", {"batch": 0}), ("torchscript", {"joint": True, "take_pixels": True}),
+    ("torchexport", {}), ("torchexport", {"batch": 0, "joint": True, "take_pixels": True})])
+def test_float32(trained, cfg, tmp_path, videos, format, options):
+    require(format)
+    model, checkpoint = trained
+    manifest = export_model(model, cfg, checkpoint, tmp_path / "out",
+                            ExportOptions(format=format, frames=str(videos), check_crops=5, **options))
+    assert set(manifest.largest_difference) == {"boxes", "score_map", "size_map", "offset_map"}
+    assert max(value for name, value in manifest.largest_difference.items() if name != "boxes") < 1e-4
+    assert Manifest.read(tmp_path / "out") == manifest
+    batch = options.get("batch", 1) or "batch"
+    assert manifest.batch == batch and manifest.checked_on == str(videos)
+    main = manifest.parts[manifest.main]
+    assert set(manifest.parts) == ({"tracker"} if options.get("joint") else {"template", "search"})
+    pixels = options.get("take_pixels", False)
+    assert main.inputs["search"].shape == ((batch, 64, 64, 3) if pixels else (batch, 3, 64, 64))
+    assert main.inputs["search"].dtype == ("uint8" if pixels else "float32")
+    files = {path.name for path in (tmp_path / "out").iterdir() if path.suffix != ".bin"}
+    assert files == {"manifest.json", *(part.file for part in manifest.parts.values())}
+    if batch == "batch":
+        exported = ExportedModel(tmp_path / "out")
+        for number in (1, 4):
+            pair = next(export_module._batches(crop_pairs(None, number, cfg), number))
+            template, search = model_inputs(pair, cfg, pixels)
+            assert len(exported(exported.prepare(template), search).boxes) == number
+
+
+@pytest.mark.parametrize(("format", "precision"), [
+    ("onnx", "float16"), ("openvino", "bfloat16"), ("torchscript", "bfloat16"), ("torchexport", "float16")])
+def test_lower_precision(trained, cfg, tmp_path, format, precision):
+    require(format)
+    manifest = export_model(*_order(trained, cfg), tmp_path / "out", ExportOptions(format=format, precision=precision))
+    assert manifest.precision == precision
+    assert max(manifest.largest_difference[name] for name in ("score_map", "size_map")) < 0.1
+
+
+def _order(trained, cfg):
+    return trained[0], cfg, trained[1]
+
+
+@pytest.mark.parametrize("format", ["onnx", "torchscript", "torchexport"])
+def test_candidate_elimination(tmp_path, format):
+    require(format)
+    cfg = tiny("ce", **CE, MODEL__BACKBONE__CE_TEMPLATE_RANGE="GT_BOX")
+    model = scramble(build_for_test(cfg)).eval()
+    save_slim(tmp_path / "ce.pth.tar", model, cfg)
+    manifest = export_model(model, cfg, tmp_path / "ce.pth.tar", tmp_path / "out", ExportOptions(format=format))
+    assert manifest.ce_range == "GT_BOX"
+    assert manifest.parts["search"].inputs["template_mask"].dtype == "bool"
+    assert manifest.largest_difference["score_map"] < 1e-4
+
+
+def test_a_head_without_maps(tmp_path):
+    cfg = tiny(MODEL__HEAD__TYPE="CORNER", MODEL__NUM_CHANNELS=16, MODEL__BACKBONE__DEPTH=2)
+    model = scramble(build_for_test(cfg)).eval()
+    save_slim(tmp_path / "corner.pth.tar", model, cfg)
+    manifest = export_model(model, cfg, tmp_path / "corner.pth.tar", tmp_path / "out", ExportOptions("torchscript"))
+    assert list(manifest.parts["search"].outputs) == ["boxes"] == list(manifest.largest_difference)
+    assert manifest.largest_difference["boxes"] < 1e-4
+
+
+def test_manifest_names_the_weights_and_the_rules(trained, cfg, tmp_path):
+    import hashlib
+
+    manifest = export_model(*_order(trained, cfg), tmp_path / "out", ExportOptions("torchscript"))
+    digest = hashlib.sha256(trained[1].read_bytes()).hexdigest()
+    assert manifest.checkpoint == {"file": "student.pth.tar", "sha256": digest}
+    assert (manifest.template_size, manifest.search_size, manifest.stride) == (32, 64, 16)
+    assert (manifest.template_factor, manifest.search_factor) == (cfg.TEST.TEMPLATE_FACTOR, cfg.TEST.SEARCH_FACTOR)
+    assert manifest.mean == tuple(json.loads((tmp_path / "out" / "manifest.json").read_text())["mean"])
+    assert manifest.libraries["torch"] == torch.__version__.split("+")[0]
+
+
+def test_a_wrong_graph_is_not_kept(trained, cfg, tmp_path, monkeypatch):
+    model, checkpoint = trained
+    original = export_module.build_fast
+
+    def other(model, options, **rest):
+        fast = original(model, options, **rest)
+        fast.norm.weight.mul_(1.5)
+        return fast
+
+    monkeypatch.setattr(export_module, "build_fast", other)
+    with pytest.raises(RuntimeError, match="differs from the PyTorch model"):
+        export_model(model, cfg, checkpoint, tmp_path / "out", ExportOptions("torchscript"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_compare_sees_other_weights(trained, cfg, tmp_path):
+    export_model(*_order(trained, cfg), tmp_path / "out", ExportOptions("torchscript"))
+    other = scramble(build_for_test(cfg), seed=3).eval()
+    assert compare(other, ExportedModel(tmp_path / "out"), crop_pairs(None, 2, cfg), cfg)["offset_map"] > 1e-3
+
+
+def test_only_an_export_is_replaced(trained, cfg, tmp_path):
+    options = ExportOptions("torchscript")
+    target = tmp_path / "out"
+    target.mkdir()
+    export_model(*_order(trained, cfg), target, options)
+    (target / "mine.txt").write_text("of an older export")
+    export_model(*_order(trained, cfg), target, replace(options, joint=True))
+    assert {path.name for path in target.iterdir()} == {"manifest.json", "tracker.pt"}
+    (target / "manifest.json").unlink()
+    with pytest.raises(UserError, match="holds something else"):
+        export_model(*_order(trained, cfg), target, options)
+    assert (target / "tracker.pt").is_file() and [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(("wrong", "message"), [
+    ({"format": "caffe"}, "format is 'caffe'; choose one of onnx"),
+    ({"format": "onnx", "precision": "bfloat16"}, "bfloat16 cannot be written as onnx; choose one of float32"),
+    ({"batch": -1}, "batch is -1"), ({"precision": "int8"}, "--frames")])
+def test_wrong_options(wrong, message):
+    with pytest.raises(UserError, match=message):
+        ExportOptions(**wrong)
+
+
+@pytest.mark.parametrize(("package", "format"), [("onnxscript", "onnx"), ("openvino", "openvino")])
+def test_a_missing_package_is_named(trained, cfg, tmp_path, monkeypatch, package, format):
+    require(format)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError, match=f"pip install .*{package}"):
+        export_model(*_order(trained, cfg), tmp_path / "out", ExportOptions(format))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tensorrt_says_the_command(trained, cfg, tmp_path, monkeypatch):
+    monkeypatch.setattr(export_module, "find_spec", lambda name: None)
+    with pytest.raises(UserError) as caught:
+        export_model(*_order(trained, cfg), tmp_path / "out", ExportOptions("tensorrt", batch=0))
+    assert ("trtexec --onnx=search.onnx --saveEngine=search.engine --stronglyTyped "
+            "--minShapes=tokens:1x4x32,search:1x3x64x64 ") in str(caught.value)
+    assert "trtexec --onnx=template.onnx" in str(caught.value)
+    with pytest.raises(UserError) as caught:
+        export_model(*_order(trained, cfg), tmp_path / "out", ExportOptions("tensorrt", joint=True))
+    assert "--onnx=tracker.onnx" in str(caught.value) and "Shapes" not in str(caught.value)
+
+
+# ---------------------------------------------------------------- crops
+
+def test_crops_come_from_all_sequences(cfg, videos):
+    pairs = crop_pairs(str(videos), 7, cfg)
+    assert len(pairs) == 7
+    assert all(pair.template.shape == (1, 32, 32, 3) and pair.search.shape == (1, 64, 64, 3) for pair in pairs)
+    assert not all(torch.equal(pair.search, pairs[0].search) for pair in pairs[1:])
+    area = pairs[0].box[0, 2:].prod().item()
+    assert area == pytest.approx(1 / cfg.TEST.TEMPLATE_FACTOR**2, rel=0.1)
+
+
+def test_a_crop_is_what_the_tracker_sees(trained, cfg, videos):
+    seen = []
+
+    class Watched(torch.nn.Module):
+        def forward(self, template, search):
+            seen.append((template, search))
+            return trained[0](template, search)
+
+    tracker = Tracker.from_model(Watched(), cfg)
+    frame = trees.picture(0)
+    tracker.initialize(frame, trees.box(0))
+    pair = crop_pairs(str(videos), 3, cfg)[0]
+    tracker.track(trees.picture(1))
+    template, search = model_inputs(pair, cfg, False)
+    assert torch.equal(seen[0][0], template) and torch.equal(seen[0][1], search)
+
+
+def test_crops_that_cannot_be(cfg, tmp_path):
+    with pytest.raises(UserError, match="0 crops"):
+        crop_pairs(None, 0, cfg)
+    with pytest.raises(UserError, match="not found"):
+        crop_pairs(str(tmp_path / "none"), 3, cfg)
+    trees.write_picture(tmp_path / "one" / "0.png", 0)
+    trees.write_boxes(tmp_path / "one" / "groundtruth.txt", 1)
+    with pytest.raises(UserError, match="two frames"):
+        crop_pairs(str(tmp_path), 3, cfg)
+
+
+# ---------------------------------------------------------------- the script and the client
+
+@pytest.fixture(scope="module")
+def script(root):
+    spec = importlib.util.spec_from_file_location("export_script", root / "tracking" / "export_model.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def arguments(checkpoint, cfg, *more):
+    overrides = ["MODEL.BACKBONE.EMBED_DIM=32", "MODEL.BACKBONE.NUM_HEADS=2", "MODEL.HEAD.NUM_CHANNELS=16",
+                 "MODEL.BACKBONE.IMG_SIZE=64", "MODEL.BACKBONE.DISTILL_LAYER=2", "DATA.TEMPLATE.SIZE=32",
+                 "DATA.SEARCH.SIZE=64", "TEST.TEMPLATE_SIZE=32", "TEST.SEARCH_SIZE=64"]
+    return ["--script", "compresstracker", "--config", "compresstracker_vitb_256_4", "--checkpoint", str(checkpoint),
+            *[part for item in overrides for part in ("--set", item)], *more]
+
+
+def test_script(script, trained, cfg, tmp_path, videos, caplog):
+    with caplog.at_level(logging.INFO):
+        script.main(arguments(trained[1], cfg, "--format", "torchscript", "--save_dir", str(tmp_path), "--frames",
+                              str(videos), "--checks", "3"))
+    assert "largest difference from PyTorch on 3 crops" in caplog.text and "score_map" in caplog.text
+    folder = tmp_path / "exports" / "compresstracker" / "compresstracker_vitb_256_4" / "torchscript_float32"
+    assert (folder / "search.pt").is_file()
+    with pytest.raises(SystemExit):
+        script.parse(["--script", "ostrack", "--config", "x", "--format", "caffe"])
+    assert set(PRECISIONS) == {"onnx", "openvino", "torchscript", "torchexport", "tensorrt"}
+
+
+@pytest.mark.parametrize("options", [{}, {"joint": True, "take_pixels": True}])
+def test_the_reference_client_tracks_the_same_boxes(root, trained, cfg, tmp_path, options):
+    require("onnx")
+    export_model(*_order(trained, cfg), tmp_path / "out", ExportOptions("onnx", **options))
+    frames = [trees.picture(i) for i in range(8)]
+    for i in range(8):
+        trees.write_picture(tmp_path / "frames" / f"{i:03d}.png", i)
+    spec = importlib.util.spec_from_file_location("track_onnx", root / "docs" / "track_onnx.py")
+    client = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(client)
+    client.main([str(tmp_path / "out"), str(tmp_path / "frames"), "20", "15", "24", "18", "--output",
+                 str(tmp_path / "boxes.txt")])
+    found = np.loadtxt(tmp_path / "boxes.txt", delimiter=",")
+    tracker = Tracker.from_model(trained[0], cfg)
+    tracker.initialize(frames[0], [20, 15, 24, 18])
+    expected = np.array([[20, 15, 24, 18]] + [tracker.track(frame).box_xywh for frame in frames[1:]])
+    assert np.ptp(expected, axis=0).max() > 1
+    np.testing.assert_allclose(found, expected, rtol=0, atol=0.1)
+
+
+def test_the_reference_client_needs_three_packages_only(root):
+    source = (root / "docs" / "track_onnx.py").read_text()
+    imported = {line.split()[1].partition(".")[0] for line in source.splitlines()
+                if line.startswith(("import ", "from "))}
+    assert imported - set(sys.stdlib_module_names) == {"cv2", "numpy", "onnxruntime"}

@@ -1,0 +1,233 @@
+"""The fast module gives the plain model's outputs, switch by switch and in a whole track."""
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import scramble, tiny, tiny_batch
+
+from lib.config import load_config
+from lib.deploy.counting import exact_macs
+from lib.deploy.cuda_graph import GraphReplay
+from lib.deploy.fast import FastOptions, build_fast, can_pack
+from lib.models.base import Prediction
+from lib.models.build import build_for_test
+from lib.models.layers.elimination import template_mask
+from lib.test.tracker import Tracker
+from lib.utils.crop import normalize
+from lib.utils.errors import UserError
+
+SWITCHES = ["cache_template", "trim_last_layer", "fold_batchnorm", "fused_attention", "channels_last", "pack_linear",
+            "take_pixels"]
+CE = {"MODEL__BACKBONE__DEPTH": 4, "MODEL__BACKBONE__CE_LOC": "[1, 3]", "MODEL__BACKBONE__CE_KEEP_RATIO": "[0.7, 0.5]",
+      "MODEL__BACKBONE__CE_TEMPLATE_RANGE": "GT_BOX", "DATA__SEARCH__SIZE": 128}
+
+
+@pytest.fixture(scope="module")
+def cfg():
+    return tiny("compresstracker")
+
+
+@pytest.fixture(scope="module")
+def model(cfg):
+    return scramble(build_for_test(cfg)).eval()
+
+
+def pixels(cfg, batch=2, seed=0):
+    """uint8 crops (B, H, W, 3), and the same normalised."""
+    generator = torch.Generator().manual_seed(seed)
+    raw = [torch.randint(0, 256, (batch, side, side, 3), dtype=torch.uint8, generator=generator)
+           for side in (cfg.DATA.TEMPLATE.SIZE, cfg.DATA.SEARCH.SIZE)]
+    return raw, [normalize(crop.numpy(), cfg.DATA.MEAN, cfg.DATA.STD) for crop in raw]
+
+
+@torch.inference_mode()
+def largest_difference(model, options, cfg, batch=2, mask=None):
+    """Of all fields of the prediction, between the fast form of `model` and itself."""
+    raw, normalised = pixels(cfg, batch)
+    rest = () if mask is None else (mask,)
+    expected = model(*normalised, *rest)
+    fast = build_fast(model, options, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)
+    template, search = raw if options.take_pixels else normalised
+    found = fast(fast.prepare(template), search, *rest)
+    assert [value is None for value in found] == [value is None for value in expected]
+    return max((ours - theirs).abs().max().item() for ours, theirs in zip(found, expected, strict=True)
+               if theirs is not None)
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_each_switch_alone_changes_nothing(model, cfg, switch):
+    if switch == "pack_linear" and not can_pack():
+        pytest.skip("this CPU or PyTorch has no packed linear layers")
+    assert largest_difference(model, replace(FastOptions.plain(), **{switch: True}), cfg) < 1e-4
+
+
+@pytest.mark.parametrize("options", [FastOptions.plain(), FastOptions.best("cpu"),
+                                     replace(FastOptions.best("cuda"), cuda_graph=False),
+                                     FastOptions(merge_branches=True, channels_last=False)])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_combinations(model, cfg, options, batch):
+    assert largest_difference(model, options, cfg, batch) < 1e-4
+
+
+@pytest.mark.parametrize("kind", ["CORNER", "MLP"])
+def test_other_heads(kind):
+    cfg = tiny(MODEL__HEAD__TYPE=kind, MODEL__NUM_CHANNELS=16, MODEL__BACKBONE__DEPTH=2)
+    assert largest_difference(scramble(build_for_test(cfg)).eval(), FastOptions.best("cpu"), cfg) < 1e-4
+
+
+@pytest.mark.parametrize("trim", [True, False])
+def test_candidate_elimination(trim):
+    """The last layer both eliminates and is trimmed."""
+    cfg = tiny("ce", **CE)
+    model = scramble(build_for_test(cfg)).eval()
+    mask = template_mask("GT_BOX", 2, tiny_batch(cfg)["template_box"], 16)
+    options = replace(FastOptions.best("cpu"), trim_last_layer=trim)
+    for chosen in (mask, None):
+        assert largest_difference(model, options, cfg, mask=chosen) < 1e-4
+
+
+def test_full_size():
+    """The shapes of the published student, with random weights."""
+    cfg = load_config("compresstracker", "compresstracker_vitb_256_2")
+    torch.manual_seed(0)
+    assert largest_difference(build_for_test(cfg).eval(), FastOptions.best("cpu"), cfg, batch=1) < 1e-4
+
+
+def test_the_trimmed_layer_does_less(model, cfg):
+    _, (template, search) = pixels(cfg, 1)
+    work = []
+    for trim in (False, True):
+        fast = build_fast(model, replace(FastOptions.plain(), trim_last_layer=trim))
+        work.append(exact_macs(fast, template, search))
+    lz, lx, c = 4, 16, 32
+    attention, projection, mlp = 2 * lz * (lz + lx) * c, lz * c * c, 8 * lz * c * c
+    assert work[0] - work[1] == attention + projection + mlp
+
+
+def test_the_template_is_embedded_once(model, cfg):
+    fast = build_fast(model, FastOptions())
+    _, (template, search) = pixels(cfg, 1)
+    calls = []
+    fast.patches.register_forward_hook(lambda module, inputs, output: calls.append(inputs[0].shape[-1]))
+    state = fast.prepare(template)
+    for _ in range(3):
+        fast(state, search)
+    assert calls == [32, 64, 64, 64]
+    assert state.shape == (1, 4, 32)
+
+
+def moving_frames(number):
+    """A bright square on a textured background, moving; frames and the first box."""
+    generator = np.random.default_rng(0)
+    background = generator.integers(0, 120, (120, 160, 3), dtype=np.uint8)
+    for i in range(number):
+        frame = background.copy()
+        x, y = int(60 + 25 * np.sin(i / 9)), int(45 + 20 * np.cos(i / 7))
+        frame[y:y + 24, x:x + 24] = generator.integers(150, 256, 3)
+        yield frame
+
+
+def boxes_of(tracker, frames):
+    frames = iter(frames)
+    tracker.initialize(next(frames), [60, 65, 24, 24])
+    return np.array([[*result.box_xywh, result.score] for result in map(tracker.track, frames)])
+
+
+def test_a_track_of_100_frames(model, cfg):
+    expected = boxes_of(Tracker.from_model(model, cfg), moving_frames(101))
+    fast = build_fast(model, FastOptions.best("cpu"), mean=cfg.DATA.MEAN, std=cfg.DATA.STD)
+    found = boxes_of(Tracker.from_model(fast, cfg), moving_frames(101))
+    assert len(found) == 100 and np.ptp(found[:, 0]) > 1, "the box never moved"
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)      # pixels, and the score
+    np.testing.assert_allclose(found[:, 4], expected[:, 4], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("bfloat16", 0.1), ("float16", 0.02)])
+def test_half_precision_stays_near_and_gives_float32(model, cfg, dtype, tolerance):
+    options = FastOptions(dtype=dtype)
+    difference = largest_difference(model, options, cfg)
+    assert 1e-6 < difference < tolerance
+    _, (template, search) = pixels(cfg, 1)
+    fast = build_fast(model, options)
+    assert all(value.dtype == torch.float32 for value in fast(fast.prepare(template), search))
+
+
+def test_head_in_float32(model, cfg):
+    fast = build_fast(model, FastOptions(dtype="bfloat16", head_dtype="float32"))
+    assert {p.dtype for p in fast.head.parameters()} == {torch.float32}
+    assert fast.layers[0].qkv.weight.dtype == torch.bfloat16
+    assert largest_difference(model, FastOptions(dtype="bfloat16", head_dtype="float32"), cfg) < 0.1
+
+
+def test_compiled(model, cfg, monkeypatch):
+    """torch.compile with the tracing of its front end only: no C++ compiler is needed."""
+    original = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda call, **options: original(call, backend="eager", fullgraph=True,
+                                                                           **options))
+    assert largest_difference(model, FastOptions(compile=True), cfg) < 1e-4
+
+
+def test_the_model_is_left_alone(cfg):
+    model = scramble(build_for_test(cfg)).eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    build_fast(model, FastOptions.best("cpu", "bfloat16"), mean=cfg.DATA.MEAN, std=cfg.DATA.STD)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.requires_grad == ("cls_token" not in name and name != "backbone.pos_embed")
+               for name, parameter in model.named_parameters())
+
+
+def test_graph_replay_copies_in_and_out(monkeypatch):
+    """The bookkeeping of the recording, with the recorder replaced: replaying works on the same tensors."""
+
+    class Graph:
+        def replay(self):
+            state["out"].copy_(state["in"] * 2)
+
+    state = {}
+
+    def record(self, inputs):
+        state["in"] = inputs[0].clone()
+        state["out"] = torch.empty_like(state["in"])
+        return Graph(), [state["in"], None], Prediction(state["out"])
+
+    monkeypatch.setattr(GraphReplay, "_record", record)
+    replay = GraphReplay(lambda *inputs: None)
+    first = replay(torch.ones(2), None)
+    second = replay(torch.full((2,), 3.0), None)
+    assert first.boxes.tolist() == [2, 2] and second.boxes.tolist() == [6, 6] and second.score_map is None
+    assert len(replay._recorded) == 1
+    replay(torch.ones(3), None)
+    assert len(replay._recorded) == 2
+
+
+def test_options_from_texts():
+    best = FastOptions.best("cpu", "bfloat16")
+    assert FastOptions.parse(["dtype=bfloat16"], "cpu") == best
+    untrimmed = replace(FastOptions.best("cpu"), trim_last_layer=False)
+    assert FastOptions.parse(["trim_last_layer=false"], "cpu") == untrimmed
+    assert not any(getattr(FastOptions.plain(), field.name) for field in fields(FastOptions)
+                   if isinstance(field.default, bool))
+    assert FastOptions.best("cuda").cuda_graph and not FastOptions.best("cuda").pack_linear
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("speed=true", "NAME one of cache_template"), ("compile", "NAME=VALUE"), ("compile=yes", "true or false"),
+    ("dtype=int4", "dtype is 'int4'; choose one of float32"), ("head_dtype=none", "head_dtype is 'none'")])
+def test_wrong_option_texts(text, message):
+    with pytest.raises(UserError, match=message):
+        FastOptions.parse([text], "cpu")
+
+
+def test_impossible_options(model):
+    for impossible in ({"merge_branches": True, "fold_batchnorm": False}, {"pack_linear": True, "compile": True},
+                       {"cuda_graph": True, "compile": True}):
+        with pytest.raises(UserError, match=next(iter(impossible))):
+            FastOptions(**impossible)
+    with pytest.raises(UserError, match="cuda_graph needs a CUDA device, not cpu"):
+        build_fast(model, FastOptions(cuda_graph=True))
+    with pytest.raises(UserError, match="mean and std"):
+        build_fast(model, FastOptions(take_pixels=True))
+    with pytest.raises(UserError, match="pack_linear needs oneDNN.*float16"):
+        build_fast(model, FastOptions(pack_linear=True, dtype="float16"))
