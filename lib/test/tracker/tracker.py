@@ -131,12 +131,27 @@ class Tracker:
         Raises:
             UserError: unknown config, missing or unfitting checkpoint, no such device, an unknown or impossible option.
         """
+        device = pick_device(str(device))
+        cfg, path = find_checkpoint(script, config, checkpoint=checkpoint, epoch=epoch, save_dir=save_dir,
+                                    overrides=overrides)
+        return cls.from_checkpoint(path, cfg, device=device, backend=backend, fast=fast)
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path, cfg: Any, *, device: str | torch.device = "auto",
+                        backend: str = "torch", fast: Sequence[str] = ()) -> "Tracker":
+        """The tracker of a file with trained weights.
+
+        Args:
+            cfg: the configuration that the weights belong to.
+            backend, fast: see `from_config`.
+
+        Raises:
+            UserError: the file is missing or does not fit, no such device, an unknown or impossible option.
+        """
         from lib.models.build import build_for_test
         from lib.models.checkpoint import load_weights
 
         device = pick_device(str(device))
-        cfg, path = find_checkpoint(script, config, checkpoint=checkpoint, epoch=epoch, save_dir=save_dir,
-                                    overrides=overrides)
         model = build_for_test(cfg)
         load_weights(model, path, role="test")
         if backend == "fast":
