@@ -28,7 +28,7 @@ class Redetection:
     """
 
     rings: int = 1
-    accept: float = 0.5
+    accept: float = 0.6
 
     def __post_init__(self):
         if not 1 <= self.rings <= 8:
