@@ -35,7 +35,7 @@ def report_text(report: dict[str, Any]) -> str:
         columns += [("floor ms", lambda m: f"{m['floor']['ms']:.2f}" if m["floor"] else "-"),
                     ("times the floor", lambda m: f"{m['floor']['times']:.1f}" if m["floor"] else "-")]
     columns += [("template", lambda m: "cached" if m["template_cached"] else "in every pass"),
-                ("weights MiB", lambda m: f"{m['memory']['weights_mib']:.0f}")]
+                ("weights MiB", lambda m: f"{m['memory']['weights_mib']:.1f}")]
     if any(m["memory"]["pass_mib"] is not None for m in models):
         columns.append(("peak of a pass MiB", lambda m: f"{m['memory']['pass_mib']:.0f}"))
     if any(m["energy_j"] is not None for m in models):
