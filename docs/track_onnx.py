@@ -21,7 +21,7 @@ MARGIN = 10  # pixels of the box that stay inside the frame
 
 
 class OnnxTracker:
-    """`start(frame, box)`, then `track(frame)` for each next frame; frames are RGB uint8, boxes x, y, w, h in pixels."""
+    """`start(frame, box)`, then `track(frame)` per frame. Frames are RGB uint8, boxes x, y, w, h in pixels."""
 
     def __init__(self, folder: str | Path, threads: int = 0):
         folder = Path(folder)
@@ -61,8 +61,8 @@ class OnnxTracker:
         return self.box, float(response.max())
 
     def _crop(self, frame: np.ndarray, factor: float, size: int) -> tuple[np.ndarray, float]:
-        """The square around the box as the graph wants it, and its pixels per pixel of the frame. Outside the frame it is
-        black; the frame's last row and column count as outside."""
+        """The square around the box as the graph wants it, and its pixels per pixel of the frame. Outside the frame it
+        is black; the frame's last row and column count as outside."""
         x, y, w, h = self.box
         side = math.ceil(math.sqrt(w * h) * factor)
         left, top = round(x + w / 2 - side / 2), round(y + h / 2 - side / 2)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import trees
-from tiny_models import scramble, tiny
+from tiny_models import scramble, steady_tracker, tiny
 
 from lib.deploy.backends import BACKENDS, ExportedModel
 from lib.deploy.export import ExportOptions, export_model
@@ -32,7 +32,7 @@ def cfg():
 
 @pytest.fixture(scope="module")
 def model(cfg):
-    return scramble(build_for_test(cfg)).eval()
+    return steady_tracker(cfg)
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,12 @@
 """The fast module gives the plain model's outputs, switch by switch and in a whole track."""
 
+import contextlib
 from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 import torch
-from tiny_models import scramble, tiny, tiny_batch
+from tiny_models import scramble, steady_tracker, tiny, tiny_batch
 
 from lib.config import load_config
 from lib.deploy.counting import exact_macs
@@ -13,6 +14,7 @@ from lib.deploy.cuda_graph import GraphReplay
 from lib.deploy.fast import FastOptions, build_fast, can_pack
 from lib.models.base import Prediction
 from lib.models.build import build_for_test
+from lib.models.checkpoint import load_weights
 from lib.models.layers.elimination import template_mask
 from lib.test.tracker import Tracker
 from lib.utils.crop import normalize
@@ -31,7 +33,7 @@ def cfg():
 
 @pytest.fixture(scope="module")
 def model(cfg):
-    return scramble(build_for_test(cfg)).eval()
+    return steady_tracker(cfg)
 
 
 def pixels(cfg, batch=2, seed=0):
@@ -135,11 +137,15 @@ def boxes_of(tracker, frames):
     return np.array([[*result.box_xywh, result.score] for result in map(tracker.track, frames)])
 
 
-def test_a_track_of_100_frames(model, cfg):
+def test_a_track_of_100_frames(root):
+    """With a trained model, the quickstart's teacher: it follows the square."""
+    cfg = load_config("ostrack", "quickstart_teacher")
+    model = build_for_test(cfg)
+    load_weights(model, root / "pretrained_models" / "quickstart_teacher.pth.tar")
     expected = boxes_of(Tracker.from_model(model, cfg), moving_frames(101))
     fast = build_fast(model, FastOptions.best("cpu"), mean=cfg.DATA.MEAN, std=cfg.DATA.STD)
     found = boxes_of(Tracker.from_model(fast, cfg), moving_frames(101))
-    assert len(found) == 100 and np.ptp(found[:, 0]) > 1, "the box never moved"
+    assert len(found) == 100 and np.ptp(expected[:, :2], axis=0).min() > 30, "it did not follow"
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)      # pixels, and the score
     np.testing.assert_allclose(found[:, 4], expected[:, 4], rtol=0, atol=1e-4)
 
@@ -193,7 +199,8 @@ def test_graph_replay_copies_in_and_out(monkeypatch):
         return Graph(), [state["in"], None], Prediction(state["out"])
 
     monkeypatch.setattr(GraphReplay, "_record", record)
-    replay = GraphReplay(lambda *inputs: None)
+    monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)
+    replay = GraphReplay(lambda *inputs: None, torch.device("cuda"))
     first = replay(torch.ones(2), None)
     second = replay(torch.full((2,), 3.0), None)
     assert first.boxes.tolist() == [2, 2] and second.boxes.tolist() == [6, 6] and second.score_map is None

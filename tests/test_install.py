@@ -103,7 +103,8 @@ def test_ci_run_is_executable_and_runs_all_tests_from_anywhere(checkout, root):
 
 def test_every_pin_is_a_lower_bound_of_the_project(root):
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    bounds = dict(line.split(">=") for line in project["dependencies"] + project["optional-dependencies"]["dev"])
+    extras = [line for extra in project["optional-dependencies"].values() for line in extra]
+    bounds = dict(line.split(">=") for line in project["dependencies"] + extras)
     oldest = {}
     for name, version, _ in pins(root):
         oldest[name] = min(oldest.get(name, version), version, key=numbers)

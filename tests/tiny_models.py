@@ -1,11 +1,13 @@
 """Configurations, batches and files of models that are small enough to be run many times."""
 
+import math
 from pathlib import Path
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from lib.config import load_config
+from lib.models.build import build_for_test
 
 BASES = {"ostrack": "vitb_256_mae_32x4_ep300", "ce": "vitb_256_mae_ce_32x4_ep300",
          "compresstracker": "compresstracker_vitb_256_4"}
@@ -39,6 +41,18 @@ def scramble(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
         if tensor.is_floating_point():
             tensor.add_(torch.rand(tensor.shape, generator=generator) - 0.5, alpha=0.2)
     return module
+
+
+def steady_tracker(cfg) -> torch.nn.Module:
+    """The configuration's model with fixed random weights and boxes of about the target's size, so that its tracks
+    wander without shrinking to nothing."""
+    torch.manual_seed(0)
+    model = scramble(build_for_test(cfg)).eval()
+    share = 1 / cfg.TEST.SEARCH_FACTOR
+    with torch.no_grad():
+        model.box_head.conv5_size.weight.mul_(0.1)
+        model.box_head.conv5_size.bias.fill_(math.log(share / (1 - share)))
+    return model
 
 
 def copies(module: torch.nn.Module) -> dict[str, torch.Tensor]:

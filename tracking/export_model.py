@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
     target = args.output or Path(save_dir) / "exports" / cfg.script / cfg.name / f"{args.format}_{args.precision}"
     manifest = export_model(model, cfg, checkpoint, target, options)
     shown = ", ".join(f"{name} {value:.2g}" for name, value in manifest.largest_difference.items())
-    logger.info("largest difference from PyTorch on %d crops (%s): %s", options.check_crops, manifest.checked_on, shown)
+    logger.info("largest difference from PyTorch on crops of %s: %s", manifest.checked_on, shown)
     logger.info("written: %s (%s)", target, ", ".join(part.file for part in manifest.parts.values()))
 
 

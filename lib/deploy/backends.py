@@ -50,9 +50,9 @@ class ExportedModel:
         for name, part in manifest.parts.items():
             try:
                 self._runners[name] = load(folder / part.file, part, self._device, manifest.precision)
-            except (RuntimeError, ValueError) as error:
-                if isinstance(error, UserError):
-                    raise
+            except UserError:
+                raise
+            except Exception as error:  # damaged files make the engines fail in any way
                 raise UserError(f"{backend} cannot load {folder / part.file}: {error}") from error
 
     def prepare(self, template: Tensor) -> Tensor:
@@ -113,10 +113,7 @@ def _onnxruntime(path: Path, part: Part, device: torch.device, precision: str) -
             raise UserError("backend onnxruntime on CUDA needs the package onnxruntime-gpu instead of onnxruntime; "
                             "install it, or use --device cpu")
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-    except Exception as error:  # onnxruntime's errors have no common class but Exception
-        raise UserError(f"onnxruntime cannot load {path}: {error}") from error
+    session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     names = [port.name for port in part.outputs.values()]
 
     def run(feeds: Mapping[str, Tensor]) -> list[Tensor]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lib.config import Config
 from lib.models.layers.elimination import template_mask
 from lib.utils.crop import Crop, box_to_crop, normalize, square_crop
 from lib.utils.errors import UserError
@@ -28,8 +29,8 @@ class CropPair(NamedTuple):
     box: Tensor
 
 
-def crop_pairs(spec: str | None, number: int, cfg) -> list[CropPair]:
-    """`number` pairs, evenly spread over sequences and frames.
+def crop_pairs(spec: str | None, number: int, cfg: Config) -> list[CropPair]:
+    """`number` pairs, evenly spread over sequences and frames (fewer where there are not so many frames).
 
     The template is cut around a sequence's first box; the search around the last box that is known before its frame.
 
@@ -56,7 +57,7 @@ def crop_pairs(spec: str | None, number: int, cfg) -> list[CropPair]:
     return pairs
 
 
-def _pairs_of(sequence: SequenceFiles, number: int, cfg) -> list[CropPair]:
+def _pairs_of(sequence: SequenceFiles, number: int, cfg: Config) -> list[CropPair]:
     """Pairs of one sequence."""
     if number == 0:
         return []
@@ -70,7 +71,7 @@ def _pairs_of(sequence: SequenceFiles, number: int, cfg) -> list[CropPair]:
     return pairs
 
 
-def _synthetic_pair(generator: np.random.Generator, cfg) -> CropPair:
+def _synthetic_pair(generator: np.random.Generator, cfg: Config) -> CropPair:
     """Crops of a smooth random picture."""
     coarse = generator.integers(0, 256, (24, 32, 3), dtype=np.uint8)
     image = cv2.resize(coarse, (640, 480), interpolation=cv2.INTER_CUBIC)
@@ -86,7 +87,7 @@ def _pair(template: Crop, search: Crop, box_xywh: Sequence[float]) -> CropPair:
     return CropPair(*(torch.from_numpy(crop.image)[None] for crop in (template, search)), torch.from_numpy(box)[None])
 
 
-def model_inputs(pair: CropPair, cfg, take_pixels: bool) -> tuple[Tensor, ...]:
+def model_inputs(pair: CropPair, cfg: Config, take_pixels: bool) -> tuple[Tensor, ...]:
     """Template, search and, with candidate elimination, the template mask, as a model takes them."""
     crops = pair[:2] if take_pixels else [normalize(crop.numpy(), cfg.DATA.MEAN, cfg.DATA.STD) for crop in pair[:2]]
     backbone = cfg.MODEL.BACKBONE

@@ -16,24 +16,26 @@ class GraphReplay:
 
     Args:
         call: tensors (or None) -> `Prediction`, with the same kernels for the same shapes and no host waits.
+        device: the CUDA device of all tensors.
     """
 
-    def __init__(self, call: Callable[..., Prediction]):
-        self._call = call
+    def __init__(self, call: Callable[..., Prediction], device: torch.device):
+        self._call, self._device = call, device
         self._recorded: dict[tuple, tuple[torch.cuda.CUDAGraph, list[Tensor | None], Prediction]] = {}
         """Shapes and types of the inputs -> the graph, the tensors that it reads and those that it writes."""
 
     def __call__(self, *inputs: Tensor | None) -> Prediction:
         """The call's result, in tensors that the next call of the same shapes leaves alone."""
         key = tuple(None if tensor is None else (tensor.shape, tensor.dtype) for tensor in inputs)
-        if key not in self._recorded:
-            self._recorded[key] = self._record(inputs)
-        graph, places, outputs = self._recorded[key]
-        for place, tensor in zip(places, inputs, strict=True):
-            if tensor is not None:
-                place.copy_(tensor, non_blocking=True)
-        graph.replay()
-        return Prediction(*(None if output is None else output.clone() for output in outputs))
+        with torch.cuda.device(self._device):
+            if key not in self._recorded:
+                self._recorded[key] = self._record(inputs)
+            graph, places, outputs = self._recorded[key]
+            for place, tensor in zip(places, inputs, strict=True):
+                if tensor is not None:
+                    place.copy_(tensor, non_blocking=True)
+            graph.replay()
+            return Prediction(*(None if output is None else output.clone() for output in outputs))
 
     @torch.inference_mode()
     def _record(self, inputs: tuple[Tensor | None, ...]

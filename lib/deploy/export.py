@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from importlib.util import find_spec
@@ -108,7 +108,7 @@ def export_model(model: OSTrack, cfg: Config, checkpoint: Path, target: Path, op
         target: an older export there is replaced; anything else is left alone.
 
     Returns:
-        the manifest, with the largest difference from `model` on the crops of the check.
+        the manifest, with the largest difference from `model` on the check's crops.
 
     Raises:
         UserError: a package is missing, no such frames, another folder in the way, or a full disk.
@@ -171,9 +171,9 @@ def _write_parts(model: OSTrack, cfg: Config, folder: Path, options: ExportOptio
         feeds = None
         if options.precision == "int8" and name != "template":          # the template's part runs once per target
             crops = crop_pairs(options.frames, options.calibration_crops, cfg)
-            feeds = ({port.name: tensor.numpy() for port, tensor in
+            feeds = [{port.name: tensor.numpy() for port, tensor in
                       zip(parts[name].inputs.values(), _part_inputs(fast, group, cfg)[name].values(), strict=True)}
-                     for group in _batches(crops, options.batch or 1))
+                     for group in _batches(crops, options.batch or 1)]
         _write_graph(graph, parts[name], tuple(inputs[name].values()), folder / parts[name].file, options, feeds)
     return parts
 
@@ -203,7 +203,7 @@ def _describe(graph: _Graph, inputs: dict[str, Tensor], name: str, options: Expo
 
 
 def _write_graph(graph: _Graph, part: Part, inputs: tuple[Tensor, ...], path: Path, options: ExportOptions,
-                 feeds: Iterable[Mapping[str, np.ndarray]] | None) -> None:
+                 feeds: Sequence[Mapping[str, np.ndarray]] | None) -> None:
     """Write one graph to `path`; with `feeds` in int8."""
     if options.format == "torchscript":
         with warnings.catch_warnings():
@@ -211,7 +211,10 @@ def _write_graph(graph: _Graph, part: Part, inputs: tuple[Tensor, ...], path: Pa
             torch.jit.save(torch.jit.trace(graph, inputs, check_trace=False), str(path))
         return
     if options.format == "torchexport":
-        torch.export.save(torch.export.export(graph, inputs, dynamic_shapes=_dynamic(inputs, options)), str(path))
+        program = torch.export.export(graph, inputs, dynamic_shapes=_dynamic(inputs, options))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")     # of weights that share their memory
+            torch.export.save(program, str(path))
         return
     with TemporaryDirectory(dir=path.parent) as scratch:
         onnx = Path(scratch) / "graph.onnx"
@@ -258,8 +261,8 @@ def _write_openvino(onnx: Path, path: Path) -> None:
 
 
 def _require_tensorrt(parts: dict[str, Part]) -> None:
-    """UserError with the way around where TensorRT's package is not installed."""
-    if find_spec("tensorrt") is not None:
+    """UserError with the way around where TensorRT's package or a GPU is missing."""
+    if find_spec("tensorrt") is not None and torch.cuda.is_available():
         return
     commands = []
     for part in parts.values():
