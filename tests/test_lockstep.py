@@ -46,7 +46,7 @@ def make_tracker(kind):
     cfg = tiny("ce" if kind == "ce" else "compresstracker", MODEL__BACKBONE__DEPTH=12)
     model = scramble(build_for_test(cfg)).eval()
     if kind == "fast":
-        model = build_fast(model, FastOptions(take_pixels=True), mean=cfg.DATA.MEAN, std=cfg.DATA.STD)
+        model = build_fast(model, FastOptions.best("cpu"), mean=cfg.DATA.MEAN, std=cfg.DATA.STD)
     return Tracker.from_model(model, cfg)
 
 
