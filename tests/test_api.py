@@ -1,5 +1,6 @@
 """The package `compresstracker`: weights from a checkpoint alone, from a configuration, from an export."""
 
+import re
 import subprocess
 import sys
 import typing
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import trees
+from setuptools import find_packages
 from tiny_models import scramble, tiny
 
 import compresstracker
@@ -18,6 +20,11 @@ from lib.models.build import build_for_test
 from lib.models.checkpoint import save_slim
 from lib.test.tracker import Tracker as RunTimeTracker
 from lib.test.tracker.pretrained import find_config
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    tomllib = pytest.importorskip("tomli")
 
 TEACHER = "pretrained_models/quickstart_teacher.pth.tar"
 
@@ -118,6 +125,27 @@ def test_a_configuration_survives_the_way_through_a_checkpoint():
         config_from_dict("ostrack", "x", {"TEST": {"SIZE": 3}}, "weights.tar")
     with pytest.raises(UserError, match="weights.tar holds a configuration of the unknown script 'siamese'"):
         config_from_dict("siamese", "x", {}, "weights.tar")
+
+
+def test_the_readme_example_runs(trained, root, tmp_path, monkeypatch, capsys):
+    code = re.search(r"^```python\n(.*?from compresstracker import Tracker.*?)^```", (root / "README.md").read_text(),
+                     flags=re.MULTILINE | re.DOTALL)[1]
+    trees.write_video(tmp_path / "film.mp4", 4, (480, 320))
+    (tmp_path / "CompressTracker_ep0500.pth.tar").write_bytes(trained[2].read_bytes())
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {})
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) == 3 and all(line.startswith("[") and line.endswith(("True", "False")) for line in shown)
+
+
+def test_every_package_is_installed(root):
+    settings = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]
+    found = set(find_packages(str(root), include=settings["packages"]["find"]["include"]))
+    there = {".".join(path.parent.relative_to(root).parts) for top in ("lib", "compresstracker")
+             for path in (root / top).rglob("__init__.py")}
+    assert found == there
+    kinds = {path.suffix for path in (root / "lib").rglob("*") if path.is_file()} - {".py", ".pyc", ".typed", ".bak"}
+    assert {f"*{kind}" for kind in kinds} | {"py.typed"} <= set(settings["package-data"]["*"])
 
 
 def test_the_package_is_typed(root):
