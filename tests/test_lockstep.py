@@ -1,12 +1,12 @@
 """Sequences tracked side by side: the files of one by one, replacement of those that end, failures."""
 
-from types import SimpleNamespace
+import functools
 
 import numpy as np
 import pytest
 import torch
 import trees
-from fake_trackers import Frames
+from fake_trackers import Frames, Stepper
 from tiny_models import scramble, tiny
 
 from lib.deploy.fast import FastOptions, build_fast
@@ -78,25 +78,6 @@ def test_scores_and_boxes_are_equal_within_rounding():
         assert targets[i].box_xywh == result.box_xywh
 
 
-class Stepper:
-    """Moves boxes by 1.3 pixels and notes how many it moved at a time; a box at a y of `bad` fails its whole batch."""
-
-    def __init__(self, device, bad=(), error=None):
-        self.bad, self.error, self.batches = bad, error or ValueError("no such thing"), []
-
-    def start(self, image, box):
-        return list(box)
-
-    def step(self, images, targets):
-        self.batches.append(len(targets))
-        assert len(images) == len(targets)
-        if any(target[1] in self.bad for target in targets):
-            raise self.error
-        for target in targets:
-            target[0] += 1.3
-        return [SimpleNamespace(box_xywh=list(target), score=0.5) for target in targets]
-
-
 def sequence(name, count, y=7.0, **frames):
     return Sequence(name, "lasot", Frames(count, **frames), np.tile([10.0, y, 8.0, 6.0], (count, 1)))
 
@@ -143,10 +124,43 @@ def test_drawn_frames(tmp_path):
     assert [len(list((tmp_path / "debug" / name).iterdir())) for name in "ab"] == [3, 2]
     (tmp_path / "again").mkdir()
     (tmp_path / "again" / "debug").write_text("in the way")
-    summary = run([sequence("a", 3)], Stepper("cpu"), tmp_path / "again", batch=2, debug=1)
-    assert "cannot write" in summary.failures[0].message
+    summary = run([sequence("a", 3), sequence("b", 2)], Stepper("cpu"), tmp_path / "again", batch=2, debug=1)
+    assert ["cannot write" in failure.message for failure in summary.failures] == [True, True]
 
 
-def test_worker_processes_and_batches_exclude_each_other(tmp_path):
-    with pytest.raises(UserError, match="2 worker processes and batches of 3"):
-        run([sequence("a", 3)], Stepper("cpu"), tmp_path, batch=3, threads=2)
+# ---- in worker processes
+
+
+def test_workers_track_side_by_side_too(tmp_path):
+    sequences = [sequence(f"s{i}", count) for i, count in enumerate(LENGTHS)]
+    options = {"device": "cpu", "batch": 2}
+    summary = run_dataset(sequences, Stepper, tmp_path / "workers", threads=2, **options)
+    assert sorted(summary.finished) == [f"s{i}" for i in range(6)] and summary.frames == sum(LENGTHS)
+    run_dataset(sequences, Stepper, tmp_path / "here", **options)
+    for i in range(6):
+        assert (tmp_path / "workers" / f"s{i}.txt").read_text() == (tmp_path / "here" / f"s{i}.txt").read_text()
+
+
+def test_every_worker_gets_something(tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        run_dataset([sequence(f"s{i}", 5) for i in range(4)], Stepper, tmp_path, device="cpu", threads=2, batch=16)
+    assert "2 processes on cpu, 2 sequences at a time each" in caplog.text
+
+
+def test_failures_in_workers(tmp_path):
+    sequences = [sequence("bad", 9, y=1.0), *(sequence(f"s{i}", 5) for i in range(3))]
+    summary = run_dataset(sequences, functools.partial(Stepper, bad=(1.0,)), tmp_path, device="cpu", threads=1, batch=3)
+    assert sorted(summary.finished) == ["s0", "s1", "s2"]
+    assert [failure.sequence for failure in summary.failures] == ["bad"]
+    with pytest.raises(UserError, match="too small for 2 sequences at once"):
+        run_dataset(sequences, functools.partial(Stepper, bad=(1.0,), error=torch.OutOfMemoryError("no memory")),
+                    tmp_path / "b", device="cpu", threads=1, batch=2)
+
+
+def test_a_killed_worker_takes_only_its_own_sequences(tmp_path):
+    sequences = [sequence("deadly", 9, y=1.0), sequence("beside", 8), *(sequence(f"s{i}", 5) for i in range(4))]
+    factory = functools.partial(Stepper, dies=(1.0,))
+    summary = run_dataset(sequences, factory, tmp_path, device="cpu", threads=1, batch=2)
+    assert sorted(summary.finished) == ["s0", "s1", "s2", "s3"]
+    assert sorted(failure.sequence for failure in summary.failures) == ["beside", "deadly"]
+    assert all("SIGKILL" in failure.message for failure in summary.failures)

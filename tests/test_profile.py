@@ -268,10 +268,12 @@ def test_an_exported_folder_takes_part(tmp_path):
     report = profile_config(cfg, device="cpu", threads=1, iterations=2, warmup=1,
                             ways=Ways(exports=(tmp_path / "export",)))
     exported = report["models"][-1]
-    assert [m["name"] for m in report["models"]] == ["student", "teacher", "student torchscript"]
+    assert [m["name"] for m in report["models"]] == ["student", "teacher", "student torchscript export"]
     assert exported["speed_up"] is None, "no teacher was exported"
     assert exported["over_plain"]["over"] == "student" and exported["template_cached"]
     assert "student torchscript" in report_text(report)
+    with pytest.raises(UserError, match="two of the paths to time are called 'student torchscript export'"):
+        profile_config(cfg, device="cpu", ways=Ways(exports=2 * (tmp_path / "export",)))
     other = load_config("compresstracker", "compresstracker_vitb_256_3", SMALL)
     with pytest.raises(UserError, match="export holds compresstracker/compresstracker_vitb_256_2, not"):
         profile_config(other, device="cpu", ways=Ways(exports=(tmp_path / "export",)))

@@ -91,7 +91,7 @@ def test_repeated_runs(main, work, caplog):
 def test_sequences_side_by_side(main, work, caplog):
     with caplog.at_level(logging.INFO):
         assert main("--dataset", "folder:videos", "--runid", "2", "--batch", "3") == 1
-    assert any("with cpu, 3 at a time" in message for message in caplog.messages)
+    assert any("with cpu, 3 sequences at a time" in message for message in caplog.messages)
     assert any("broken failed" in message for message in caplog.messages)
     assert main("--dataset", "folder:videos", "--runid", "3") == 1
     runs = find_runs(work / "out/test/tracking_results", "compresstracker", CONFIG)
@@ -120,7 +120,6 @@ def test_stale_results_are_refused(main, work):
     (["--dataset", "folder:videos", "--sequence", "three"], "no sequence 'three'"),
     (["--dataset", "folder:videos", "--checkpoint", "none.pth"], "no checkpoint at .*none.pth"),
     (["--dataset", "folder:videos", "--device", "abacus"], "unknown device"),
-    (["--dataset", "folder:videos", "--batch", "2", "--threads", "2"], "2 worker processes and batches of 2"),
 ])
 def test_mistakes_are_named(main, arguments, message):
     with pytest.raises(UserError, match=message):

@@ -49,8 +49,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="track everything N times, as runs --runid (default 1), --runid + 1, ...")
     add("--threads", type=int, default=0, help="worker processes; 0 (default) tracks in this process")
     add("--batch", type=int, default=1, metavar="N",
-        help="track N sequences side by side in this process, one batched pass of the model for a frame of each; "
-             "for throughput, with the same boxes (default %(default)s)")
+        help="track N sequences side by side in each process, one batched pass of the model for a frame of each; for "
+             "throughput, with the same boxes (default %(default)s)")
     add("--num_gpus", type=int, default=8, help="spread the processes over at most so many GPUs (default 8)")
     add("--device", default="auto", help="auto (default: the GPUs, or the CPU without any), cpu, cuda or cuda:N")
     add("--save_dir", type=Path, help="folder of checkpoints and results; default: save_dir of the environment file")

@@ -40,7 +40,7 @@ class Subject(NamedTuple):
     counts: Counts
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Contestant:
     """One model on one way of running it.
 
@@ -51,6 +51,7 @@ class Contestant:
         run: (template or what `run.prepare` gave, search, template mask or None) -> `Prediction`.
         macs: multiply-accumulates of one image on this path.
         template_cached: the template is embedded once, not in every pass.
+        note: what tells paths of one engine apart: the name of an exported folder.
     """
 
     subject: Subject
@@ -59,6 +60,7 @@ class Contestant:
     run: Callable[..., Prediction]
     macs: int
     template_cached: bool
+    note: str = ""
 
     @property
     def path(self) -> tuple[str, str]:
@@ -68,7 +70,8 @@ class Contestant:
     def name(self, batch: int) -> str:
         """The model's name, with path and batch behind it where they are not plain and 1."""
         path = [part for part, plain in zip(self.path, PLAIN, strict=True) if part != plain]
-        return " ".join([self.subject.name, *path] + [f"batch {batch}"] * (batch != 1))
+        notes = [self.note] * bool(self.note) + [f"batch {batch}"] * (batch != 1)
+        return " ".join([self.subject.name, *path, *notes])
 
     @property
     def weight_bytes(self) -> int:
@@ -129,7 +132,7 @@ def exported_path(subject: Subject, folder: str | Path, device: torch.device) ->
         raise UserError(f"{folder} holds {facts.script}/{facts.config}, not {cfg.script}/{cfg.name}")
     cached = "template" in facts.parts
     macs = _fast_macs(subject, FastOptions(cache_template=cached))
-    return Contestant(subject, run.backend, facts.precision, run, macs, cached)
+    return Contestant(subject, run.backend, facts.precision, run, macs, cached, Path(folder).resolve().name)
 
 
 def _fast_macs(subject: Subject, options: FastOptions) -> int:

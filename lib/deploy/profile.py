@@ -174,7 +174,13 @@ def _contestants(cfg: Config, against: Sequence[Config], ways: Ways, device: tor
                         f"precisions of {', '.join(DTYPES)}")
     chosen = [make[backend](subject, precision, device)
               for backend in ways.backends for precision in ways.precisions for subject in subjects]
-    return chosen + [exported_path(subjects[0], folder, device) for folder in ways.exports], reference
+    chosen += [exported_path(subjects[0], folder, device) for folder in ways.exports]
+    names = [one.name(1) for one in chosen]
+    double = next((name for name in names if names.count(name) > 1), None)
+    if double is not None:
+        raise UserError(f"two of the paths to time are called {double!r}; name each once, and give exported folders "
+                        "different names")
+    return chosen, reference
 
 
 @torch.inference_mode()

@@ -1,13 +1,11 @@
 """Many sequences at once in one process: one batched pass of the model for the next frame of each."""
 
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from lib.test.evaluation.datasets import Sequence as TestSequence
 from lib.test.evaluation.readahead import BYTES_AHEAD, ReadAhead
@@ -63,6 +61,7 @@ def track_in_lockstep(
 
     Args:
         tracker: with `start(image, box_xywh)` and `step(images, targets)`, as `Tracker` has.
+        sequences: asked for the next one when there is room for it, so they may come in one by one.
         debug_dir, read_ahead: see `run_dataset`; the memory for frames read ahead is divided among the sequences.
         on_frames: told now and then of a sequence how many more frames are tracked.
         on_outcome: called with a sequence and its `Tracked` or `Failure`.
@@ -70,7 +69,7 @@ def track_in_lockstep(
     Raises:
         UserError: the device's memory is too small for the batch.
     """
-    waiting = deque(sequences)
+    waiting = iter(sequences)
     lanes: list[_Lane] = []
     last_report = time.monotonic()
 
@@ -114,9 +113,11 @@ def track_in_lockstep(
             lanes.append(lane)
 
     try:
-        while waiting or lanes:
-            while waiting and len(lanes) < batch:
-                enter(waiting.popleft())
+        while True:
+            while len(lanes) < batch and (sequence := next(waiting, None)) is not None:
+                enter(sequence)
+            if not lanes:
+                return
             moving = [lane for lane in list(lanes) if advance(lane)]
             for lane, outcome in _step(tracker, moving, debug_dir):
                 if outcome is not None:
@@ -140,10 +141,12 @@ def _step(tracker: Any, lanes: Sequence[_Lane], debug_dir: Path | None) -> list[
     start = time.perf_counter()
     try:
         results = tracker.step([lane.image for lane in lanes], [lane.target for lane in lanes])
-    except torch.OutOfMemoryError as error:
-        raise UserError(f"the device's memory is too small for {len(lanes)} sequences at once; try a smaller --batch"
-                        ) from error
     except Exception as error:
+        import torch  # only here, so that workers start fast whose tracker does without
+
+        if isinstance(error, torch.OutOfMemoryError):
+            raise UserError(f"the device's memory is too small for {len(lanes)} sequences at once; try a smaller "
+                            "--batch") from error
         if len(lanes) == 1:
             return [(lanes[0], failure_of(lanes[0].sequence, error))]
         return [pair for lane in lanes for pair in _step(tracker, [lane], debug_dir)]

@@ -75,8 +75,8 @@ def run_dataset(
             `functools.partial` of one).
         out_dir: the tracker's folder of results, `tracker_folder(...)`.
         threads: worker processes; 0 tracks in this process. Never more than sequences are left.
-        batch: sequences that this process tracks side by side, one batched pass for a frame of each; not together with
-            `threads`. Needs a tracker with `start` and `step`.
+        batch: sequences that each process tracks side by side, one batched pass for a frame of each. More than 1 needs
+            a tracker with `start` and `step`.
         num_gpus: with `device` auto or cuda: worker i uses GPU i modulo this number, or modulo those that exist.
         device: auto, cpu, cuda or cuda:N.
         sub_pixel: write boxes with four decimals.
@@ -88,15 +88,11 @@ def run_dataset(
         progress_bar: None draws a bar on a terminal only.
 
     Raises:
-        UserError: two sequences would write the same file, no such device, the tracker cannot be made, `batch` and
-            `threads` are both given or the device has no memory for `batch`, or `out_dir` holds results that were made
-            with something else and `force` is not given.
+        UserError: two sequences would write the same file, no such device, the tracker cannot be made, the device has
+            no memory for `batch`, or `out_dir` holds results that were made with something else and `force` is not
+            given.
         KeyboardInterrupt: Ctrl-C; results that are written stay.
     """
-    if batch > 1 and threads:
-        raise UserError(f"{threads} worker processes and batches of {batch} sequences exclude each other; several "
-                        "sequences side by side are tracked in one process (--threads 0). For several GPUs, start one "
-                        "run per GPU (--device cuda:N) with a list of sequences each (folder:<path>@<list>)")
     out_dir = Path(out_dir)
     targets = _targets(sequences, out_dir)
     if made_with is not None:
@@ -114,8 +110,9 @@ def run_dataset(
         return summary
 
     devices = worker_devices(device, num_gpus, max(1, min(threads, len(todo))))
+    batch = min(batch, -(-len(todo) // len(devices)))  # no process takes what others could begin with
     logger.info("tracking %d sequences (%d frames) with %s", len(todo), sum(s.length for s in todo), _crew(
-        devices, threads, min(batch, len(todo))))
+        devices, threads, batch))
     debug_dir = out_dir / "debug" if debug else None
     tracked: Counter[int] = Counter()
     with Progress(len(todo), sum(s.length for s in todo), progress_bar) as progress:
@@ -142,18 +139,18 @@ def run_dataset(
 
         try:
             longest_first = sorted(todo, key=lambda s: -s.length)
-            if batch > 1:
-                track_in_lockstep(tracker_factory(device=devices[0]), longest_first, batch, debug_dir, read_ahead,
-                                  on_frames=count, on_outcome=keep)
-            elif threads == 0:
+            if threads == 0 and batch == 1:
                 tracker = tracker_factory(device=devices[0])
                 for sequence in todo:
                     keep(sequence, attempt(tracker, sequence, debug_dir, functools.partial(count, sequence),
                                            read_ahead))
+            elif threads == 0:
+                track_in_lockstep(tracker_factory(device=devices[0]), longest_first, batch, debug_dir, read_ahead,
+                                  on_frames=count, on_outcome=keep)
             else:
                 cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-                pool.run(longest_first, tracker_factory, devices, max(1, cores // len(devices)), debug_dir, read_ahead,
-                         on_frames=count, on_outcome=keep)
+                pool.run(longest_first, tracker_factory, devices, max(1, cores // len(devices)), batch, debug_dir,
+                         read_ahead, on_frames=count, on_outcome=keep)
         except KeyboardInterrupt:
             logger.warning("%d of %d sequences were tracked and are kept; the same command tracks the rest",
                            len(summary.finished), len(todo))
@@ -188,6 +185,5 @@ def _targets(sequences: Sequence[TestSequence], out_dir: Path) -> dict[int, Path
 def _crew(devices: Sequence[str], threads: int, batch: int) -> str:
     """Who tracks, for the log."""
     where = ", ".join(sorted(set(devices)))
-    if batch > 1:
-        return f"{where}, {batch} at a time"
-    return f"{len(devices)} processes on {where}" if threads else where
+    who = f"{len(devices)} processes on {where}" if threads else where
+    return f"{who}, {batch} sequences at a time" + " each" * (threads > 0) if batch > 1 else who
