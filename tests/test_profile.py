@@ -4,18 +4,26 @@ import json
 import runpy
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import trees
 from timm.layers import LayerNorm, LayerNorm2d
 from torch import nn
 
 from lib.config import load_config
+from lib.deploy import energy, profile
 from lib.deploy.counting import count, exact_macs, thop_counts
-from lib.deploy.profile import PUBLISHED, compare_with_paper, profile_config, report_text
+from lib.deploy.export import ExportOptions, export_model
+from lib.deploy.profile import PUBLISHED, EndToEnd, Ways, compare_with_paper, profile_config
+from lib.deploy.rates import matrix_rate, memory_rate
+from lib.deploy.report import COLUMNS, report_markdown, report_text
 from lib.deploy.timing import Timings, time_alternately
 from lib.models.build import build_ostrack, build_student, build_teacher
+from lib.models.checkpoint import save_slim
+from lib.test.tracker import Tracker
 from lib.utils.errors import UserError
 
 SMALL = ["MODEL.BACKBONE.EMBED_DIM=48", "MODEL.BACKBONE.NUM_HEADS=3", "MODEL.HEAD.NUM_CHANNELS=16"]
@@ -152,6 +160,10 @@ def test_report_compares_student_and_teacher(report):
     assert teacher["speed_up"]["median"] == 1
     assert other["macs"] < teacher["macs"] and other["thop_macs"] == teacher["thop_macs"]
     assert student["published"] is None, "the paper has no model this narrow"
+    assert (student["backend"], student["precision"], student["batch"]) == ("torch", "float32", 1)
+    assert student["over_plain"]["median"] == 1 and not student["template_cached"]
+    assert student["floor"] is student["end_to_end"] is student["energy_j"] is report["rates"] is None
+    assert student["memory"] == {"weights_mib": student["thop_parameters"] * 4 / 2**20, "pass_mib": None}
     assert report["environment"]["threads"] == 1 and report["environment"]["device_name"]
     assert report["environment"]["libraries"]["torch"] == torch.__version__.split("+")[0]
     assert json.loads(json.dumps(report)) == report
@@ -169,13 +181,145 @@ def test_report_text(report):
     assert "(paper 10.9: match)" in text and "(paper 35.4: DIFFERS)" in text and PAPER["source"] in text
 
 
-@pytest.mark.parametrize("argument", [{"batch": 0}, {"threads": 0}, {"iterations": 0}, {"warmup": -1}])
-def test_arguments_out_of_range(argument):
+@pytest.mark.parametrize(("argument", "message"), [
+    ({"ways": Ways(batches=(1, 0))}, "batch is 0"), ({"threads": 0}, "threads is 0"),
+    ({"iterations": 0}, "iterations is 0"), ({"warmup": -1}, "warmup is -1"),
+    ({"ways": Ways(backends=("tpu",))}, "unknown backend or precision 'tpu'"),
+    ({"ways": Ways(precisions=("float8",))}, "unknown backend or precision 'float8'"),
+    ({"ways": Ways(backends=("fast",), fast=("speed=true",))}, "fast option 'speed=true'"),
+    ({"ways": Ways(exports=("nowhere",))}, "no exported tracker in nowhere"),
+])
+def test_arguments_that_cannot_be(argument, message):
     cfg = load_config("compresstracker", "compresstracker_vitb_256_4", SMALL)
     before = torch.get_num_threads()
-    with pytest.raises(UserError, match=next(iter(argument))):
+    with pytest.raises(UserError, match=message):
         profile_config(cfg, device="cpu", **argument)
     assert torch.get_num_threads() == before
+
+
+# ---- paths, batches, floors and whole frames
+
+
+@pytest.fixture(scope="module")
+def wide_report():
+    """Two backends, two precisions and two batch sizes, floors, whole frames."""
+    cfg = load_config("compresstracker", "compresstracker_vitb_256_2", SMALL)
+    picture = np.random.default_rng(0).integers(0, 256, (90, 160, 3), dtype=np.uint8)
+    ways = Ways(("torch", "fast"), ("float32", "bfloat16"), (1, 2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(profile, "matrix_rate", lambda device, dtype: 1e12 / dtype.itemsize)
+        patch.setattr(profile, "memory_rate", lambda device: 1e9)
+        return profile_config(cfg, device="cpu", threads=1, iterations=4, warmup=1, ways=ways, floors=True,
+                              end_to_end=EndToEnd(Tracker.from_model, lambda number: picture, "noise"))
+
+
+def test_every_path_and_batch_has_an_entry(wide_report):
+    names = [m["name"] for m in wide_report["models"]]
+    paths = ["", " bfloat16", " fast", " fast bfloat16"]
+    assert names == [f"{model}{path}{batch}" for batch in ("", " batch 2") for path in paths
+                     for model in ("student", "teacher")]
+    for entry in wide_report["models"]:
+        suffix = entry["name"].removeprefix(entry["model"])
+        assert entry["speed_up"]["over"] == f"teacher{suffix}", "the same path and batch"
+        assert entry["over_plain"]["over"] == entry["model"] + " batch 2" * (entry["batch"] == 2)
+        assert entry["template_cached"] == (entry["backend"] == "fast")
+        assert entry["fps"] == pytest.approx(entry["batch"] * 1e3 / entry["latency_ms"]["median"])
+        if entry["backend"] == "fast":
+            assert 0.7 * entry["macs"] < entry["path_macs"] < entry["macs"], "template cached, last layer trimmed"
+        else:
+            assert entry["path_macs"] == entry["macs"]
+    assert json.loads(json.dumps(wide_report)) == wide_report
+
+
+def test_floor_is_the_longer_of_operations_and_bytes(wide_report):
+    for entry in wide_report["models"]:
+        size = {"float32": 4, "bfloat16": 2}[entry["precision"]]
+        floor = entry["floor"]
+        assert floor["operations_ms"] == pytest.approx(2e3 * entry["path_macs"] * entry["batch"] * size / 1e12)
+        assert floor["bytes_ms"] == pytest.approx(entry["thop_parameters"] * size / 1e6)
+        assert floor["ms"] == max(floor["operations_ms"], floor["bytes_ms"])
+        assert floor["times"] == pytest.approx(entry["latency_ms"]["median"] / floor["ms"])
+
+
+def test_whole_frames_are_timed_by_part(wide_report):
+    for entry in wide_report["models"]:
+        whole = entry["end_to_end"]
+        assert list(whole["parts_ms"]) == ["decode", "crop", "network", "box"]
+        assert 0 < whole["decoded_median_ms"] <= whole["median_ms"] <= whole["p95_ms"]
+        assert whole["fps"] == pytest.approx(entry["batch"] * 1e3 / whole["median_ms"])
+
+
+def test_wide_report_as_text_and_markdown(wide_report):
+    text = report_text(wide_report)
+    for word in ("student fast bfloat16 batch 2", "times the floor", "whole frames (noise)", "network ms", "cached",
+                 "than the plain path", "float32 250 GFLOP/s", "1.0 GB/s"):
+        assert word in text, word
+    table = [line for line in report_markdown(wide_report).splitlines() if line.startswith("|")]
+    assert len(table) == 2 + 16 and {line.count("|") for line in table} == {len(COLUMNS) + 1}
+    assert "compresstracker_vitb_256_2 student (2 layers) | fast bfloat16, template cached" in table[8]
+    assert ", 1 threads | 2 |" in table[-1]
+
+
+def test_an_exported_folder_takes_part(tmp_path):
+    cfg = load_config("compresstracker", "compresstracker_vitb_256_2", SMALL)
+    model = build_student(cfg).eval()
+    save_slim(tmp_path / "weights.pth.tar", model, cfg)
+    export_model(model, cfg, tmp_path / "weights.pth.tar", tmp_path / "export", ExportOptions("torchscript"))
+    report = profile_config(cfg, device="cpu", threads=1, iterations=2, warmup=1,
+                            ways=Ways(exports=(tmp_path / "export",)))
+    exported = report["models"][-1]
+    assert [m["name"] for m in report["models"]] == ["student", "teacher", "student torchscript export"]
+    assert exported["speed_up"] is None, "no teacher was exported"
+    assert exported["over_plain"]["over"] == "student" and exported["template_cached"]
+    assert "student torchscript" in report_text(report)
+    with pytest.raises(UserError, match="two of the paths to time are called 'student torchscript export'"):
+        profile_config(cfg, device="cpu", ways=Ways(exports=2 * (tmp_path / "export",)))
+    other = load_config("compresstracker", "compresstracker_vitb_256_3", SMALL)
+    with pytest.raises(UserError, match="export holds compresstracker/compresstracker_vitb_256_2, not"):
+        profile_config(other, device="cpu", ways=Ways(exports=(tmp_path / "export",)))
+
+
+def test_rates_are_those_of_a_product_and_a_copy(monkeypatch):
+    monkeypatch.setattr("lib.deploy.rates.MATRIX_SIDE", {"cpu": 256})
+    monkeypatch.setattr("lib.deploy.rates.COPIED_BYTES", {"cpu": 2**20})
+    ticks = iter(range(10_000))
+    monkeypatch.setattr("lib.deploy.rates.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    assert matrix_rate(torch.device("cpu"), torch.float32, 1.0) == 2 * 256**3, "one tick a call"
+    assert memory_rate(torch.device("cpu"), 1.0) == 2 * 2**20
+
+
+class FakeNvml:
+    """The driver's library with a counter that rises by 500 millijoules at each look."""
+
+    def __init__(self, code=0):
+        self.code, self.millijoules, self.uuid = code, 1000, None
+
+    def nvmlInit_v2(self):  # noqa: N802
+        return 0
+
+    def nvmlDeviceGetHandleByUUID(self, uuid, handle):  # noqa: N802
+        self.uuid = uuid
+        return 0
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle, value):  # noqa: N802
+        self.millijoules += 500
+        value._obj.value = self.millijoules
+        return self.code
+
+
+def test_energy_where_the_driver_tells(monkeypatch):
+    library = FakeNvml()
+    monkeypatch.setattr(energy.ctypes, "CDLL", lambda name: library)
+    monkeypatch.setattr(energy, "synchronize", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="12-34"))
+    calls = []
+    cuda = torch.device("cuda", 0)
+    joules = energy.joules_per_call(lambda: (calls.append(1), time.sleep(0.01)), cuda, seconds=0.05)
+    assert joules == pytest.approx(0.5 / len(calls)) and library.uuid == b"GPU-12-34"
+    library.code = 3
+    assert energy.joules_per_call(lambda: None, cuda) is None, "a GPU that does not tell"
+    monkeypatch.undo()
+    assert energy.joules_per_call(lambda: None, torch.device("cpu")) is None
 
 
 @pytest.fixture
@@ -193,11 +337,25 @@ def script(root, monkeypatch):
 def test_script_prints_and_writes(script, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     script("--script", "ostrack", "--config", "vitb_256_mae_32x4_ep300", "--device", "cpu", "--threads", "1",
-           "--iterations", "2", "--warmup", "1", "--json", "report.json", *[part for key in SMALL
+           "--iterations", "2", "--warmup", "1", "--json", "report.json", "--model_only", *[part for key in SMALL
                                                                          for part in ("--set", key)])
     assert "MACs by thop" in capsys.readouterr().out
     written = json.loads((tmp_path / "report.json").read_text())
     assert [m["layers"] for m in written["models"]] == [12] and written["models"][0]["speed_up"] is None
+
+
+def test_script_times_whole_frames_of_its_own_and_of_a_folder(script, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("lib.deploy.rates.MATRIX_SIDE", {"cpu": 256})
+    monkeypatch.setattr("lib.deploy.rates.COPIED_BYTES", {"cpu": 2**20})
+    trees.write_video(tmp_path / "clip.avi", 5)
+    for extra, name in (([], "1280x720 JPEG"), (["--frames", str(tmp_path / "clip.avi")], "clip.avi")):
+        script("--script", "ostrack", "--config", "vitb_256_mae_32x4_ep300", "--device", "cpu", "--threads", "1",
+               "--iterations", "2", "--warmup", "0", "--markdown", str(tmp_path / "table.md"), *extra,
+               *[part for key in SMALL for part in ("--set", key)])
+        assert f"whole frames ({name})" in capsys.readouterr().out
+        assert "vitb_256_mae_32x4_ep300 model (12 layers)" in (tmp_path / "table.md").read_text()
+    with pytest.raises(UserError, match="missing"):
+        script("--frames", str(tmp_path / "missing.avi"))
 
 
 def test_script_refuses_a_half_name(script):

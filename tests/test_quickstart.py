@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from test_vittrack import build_tracker
+from test_vittrack import write_manifest
 
 from lib.quickstart import run
 from lib.quickstart.baseline import MatchTemplateTracker
@@ -11,6 +11,7 @@ from lib.quickstart.render import render_benchmark
 from lib.test.analysis.metrics import success_auc
 from lib.test.evaluation import get_dataset
 from lib.test.evaluation.single import track_sequence
+from lib.test.tracker import Tracker
 from lib.utils.errors import UserError
 
 SHORT = ("TRAIN.EPOCH=1", "TEST.EPOCH=1", "DATA.TRAIN.SAMPLE_PER_EPOCH=32", "DATA.VAL.SAMPLE_PER_EPOCH=16",
@@ -82,7 +83,7 @@ def test_template_matching_does_not_solve_the_benchmark(test_split):
     assert 0.15 < mean_auc(MatchTemplateTracker(), test_split) < 0.45
 
 
-def test_a_real_tracker_can_solve_the_benchmark(test_split, shared_dir):
+def test_a_real_tracker_can_solve_the_benchmark(test_split, shared_dir, tmp_path):
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install onnxruntime")
-    assert mean_auc(build_tracker(shared_dir), test_split) >= 0.50
+    assert mean_auc(Tracker.from_export(write_manifest(shared_dir, tmp_path), device="cpu"), test_split) >= 0.50
 

@@ -88,6 +88,18 @@ def test_repeated_runs(main, work, caplog):
     assert texts[0] == texts[1] and len(texts[0].splitlines()) == 3
 
 
+def test_sequences_side_by_side(main, work, caplog):
+    with caplog.at_level(logging.INFO):
+        assert main("--dataset", "folder:videos", "--runid", "2", "--batch", "3") == 1
+    assert any("with cpu, 3 sequences at a time" in message for message in caplog.messages)
+    assert any("broken failed" in message for message in caplog.messages)
+    assert main("--dataset", "folder:videos", "--runid", "3") == 1
+    runs = find_runs(work / "out/test/tracking_results", "compresstracker", CONFIG)
+    for name in ("one", "two"):
+        texts = [(runs[number] / "folder_videos" / f"{name}.txt").read_text() for number in (2, 3)]
+        assert texts[0] == texts[1]
+
+
 def test_stale_results_are_refused(main, work):
     arguments = ["--dataset", "folder:videos", "--sequence", "one", "--runid", "7"]
     assert main(*arguments) == 0
@@ -114,7 +126,8 @@ def test_mistakes_are_named(main, arguments, message):
         main(*arguments)
 
 
-@pytest.mark.parametrize(("option", "value", "least"), [("threads", -1, 0), ("read_ahead", -1, 0), ("runs", 0, 1)])
+@pytest.mark.parametrize(("option", "value", "least"), [("threads", -1, 0), ("read_ahead", -1, 0), ("runs", 0, 1),
+                                                     ("batch", 0, 1)])
 def test_wrong_usage(main, capsys, option, value, least):
     with pytest.raises(SystemExit, match="2"):
         main("--dataset", "lasot", f"--{option}", str(value))

@@ -48,6 +48,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--runs", type=int, default=1, metavar="N",
         help="track everything N times, as runs --runid (default 1), --runid + 1, ...")
     add("--threads", type=int, default=0, help="worker processes; 0 (default) tracks in this process")
+    add("--batch", type=int, default=1, metavar="N",
+        help="track N sequences side by side in each process, one batched pass of the model for a frame of each; for "
+             "throughput, with the same boxes (default %(default)s)")
     add("--num_gpus", type=int, default=8, help="spread the processes over at most so many GPUs (default 8)")
     add("--device", default="auto", help="auto (default: the GPUs, or the CPU without any), cpu, cuda or cuda:N")
     add("--save_dir", type=Path, help="folder of checkpoints and results; default: save_dir of the environment file")
@@ -69,7 +72,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--debug", type=int, default=0, metavar="LEVEL",
         help="1: track again and save every frame with its boxes below the results")
     options = parser.parse_args(arguments)
-    for name, least in (("threads", 0), ("num_gpus", 0), ("debug", 0), ("read_ahead", 0), ("runs", 1)):
+    for name, least in (("threads", 0), ("num_gpus", 0), ("debug", 0), ("read_ahead", 0), ("runs", 1),
+                        ("batch", 1)):
         if getattr(options, name) < least:
             parser.error(f"--{name} must be {least} or more")
     if options.exported and options.backend in ("torch", "fast"):
@@ -88,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
     save_dir = options.save_dir.absolute() if options.save_dir else None
     script, config = options.tracker_name, options.tracker_param
     if options.exported:
-        name, factory, made_with = exported_tracker(script, config, options.exported.absolute(), options.backend)
+        name, factory, made_with = exported_tracker(script, config, options)
     else:
         name, factory, made_with = trained_tracker(script, config, options, save_dir)
     sequences = get_dataset(options.dataset, env, options.sequence)
@@ -96,9 +100,10 @@ def main(arguments: list[str] | None = None) -> int:
     status = 0
     for run_id in run_ids(options.runid, options.runs):
         folder = tracker_folder(results_path, script, name, run_id)
-        summary = run_dataset(sequences, factory, folder, threads=options.threads, num_gpus=options.num_gpus,
-                              device=options.device, sub_pixel=options.sub_pixel, force=options.force,
-                              debug=options.debug, read_ahead=options.read_ahead, made_with=made_with)
+        summary = run_dataset(sequences, factory, folder, threads=options.threads, batch=options.batch,
+                              num_gpus=options.num_gpus, device=options.device, sub_pixel=options.sub_pixel,
+                              force=options.force, debug=options.debug, read_ahead=options.read_ahead,
+                              made_with=made_with)
         status = max(status, report(summary, folder))
     return status
 
@@ -128,10 +133,14 @@ def trained_tracker(script: str, config: str, options: argparse.Namespace, save_
     return name, factory, manifest.describe(cfg, checkpoint)
 
 
-def exported_tracker(script: str, config: str, folder: Path, backend: str | None
+def exported_tracker(script: str, config: str, options: argparse.Namespace
                      ) -> tuple[str, Callable[..., Tracker], dict[str, Any]]:
     """Name of the results, factory and manifest of an exported tracker."""
+    folder, backend = options.exported.absolute(), options.backend
     facts = Manifest.read(folder)
+    if options.batch > 1 and facts.batch != "batch":
+        raise UserError(f"--batch {options.batch} needs graphs for any batch, and those in {folder} are for "
+                        f"{facts.batch}; export again with --batch 0")
     if (facts.script, facts.config) != (script, Path(config).stem):
         raise UserError(f"{folder} holds {facts.script} {facts.config}, not {script} {config}")
     logger.info("%s %s from %s", script, facts.config, folder)

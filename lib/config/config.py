@@ -136,12 +136,27 @@ def load_config(script: str, name: str, overrides: Sequence[str] = ()) -> Config
     if script not in SCRIPTS:
         raise UserError(f"unknown script {script!r}; choose one of {', '.join(SCRIPTS)}")
     source = _find(script, name)
-    values = {key: spec.default for key, spec in KEYS.items()}
-    for key, value in _flatten(_read(source), _shown(source)):
-        values[key] = checked(key, value, _shown(source))
+    values = _complete(_read(source), source)
     changes = dict(_parse_override(text) for text in overrides)
     values.update({key: checked(key, value, "override") for key, value in changes.items()})
     return Config(script, source.stem, source, values, list(changes))
+
+
+def config_from_dict(script: str, name: str, tree: Mapping[str, Any], source: str | Path) -> Config:
+    """The configuration that `Config.to_dict` turned into `tree`, checked again; missing keys take their defaults.
+
+    Args:
+        script, name: of the configuration.
+        source: the file that holds it.
+
+    Raises:
+        UserError: an unknown script or key, a wrong value or an impossible combination.
+    """
+    if script not in SCRIPTS:
+        raise UserError(f"{source} holds a configuration of the unknown script {script!r}; expected one of "
+                        f"{', '.join(SCRIPTS)}")
+    source = Path(source)
+    return Config(script, name, source, _complete(tree, source))
 
 
 def list_configs(script: str) -> list[str]:
@@ -194,6 +209,14 @@ def _read(source: Path) -> Any:
         raise UserError(f"{_shown(source)} is not valid yaml: {error}") from error
     except OSError as error:
         raise UserError(f"cannot read {_shown(source)}: {error.strerror or error}") from error
+
+
+def _complete(tree: Any, source: Path) -> dict[str, Any]:
+    """Dotted name -> checked value of all keys: those of `tree`, which stands in `source`, over the defaults."""
+    values = {key: spec.default for key, spec in KEYS.items()}
+    for key, value in _flatten(tree, _shown(source)):
+        values[key] = checked(key, value, _shown(source))
+    return values
 
 
 def _flatten(tree: Any, origin: str, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,31 +1,76 @@
-"""Size, work and speed of the model of a configuration, beside its teacher and beside the paper's table.
+"""Size, work and speed of the model of a configuration, beside its teacher, beside what the device could do, and beside
+the paper's table.
 
-Weights are random: neither counts nor speed depend on them. All models are timed in the same run, in turn, so that a
-slow phase of the machine hits all of them.
+Weights are random: neither counts nor speed depend on them. All contestants of a batch size are timed in the same run,
+in turn, so that a slow phase of the machine hits all of them.
 """
 
 import json
 import platform
-from collections.abc import Sequence
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
 
 from lib.config import Config
 from lib.deploy.counting import count
+from lib.deploy.energy import joules_per_call
+from lib.deploy.fast import DTYPES
+from lib.deploy.paths import PLAIN, Contestant, Subject, exported_path, fast_path, torch_path
+from lib.deploy.rates import matrix_rate, memory_rate
 from lib.deploy.timing import Timings, time_alternately
 from lib.utils.device import pick_device
 from lib.utils.errors import UserError
+from lib.utils.parts import PartTimes
 
 PUBLISHED = Path(__file__).with_name("published.json")
 """The paper's table."""
 
 _TOLERANCE = 0.1  # one unit of the last digit the table prints: it rounds some entries and cuts others
 _DEFAULTS = {"cpu": (30, 3), "cuda": (1000, 100)}  # iterations, warm-up
+_LIBRARIES = ("torch", "timm", "thop", "numpy", "opencv-python-headless", "opencv-python", "onnxruntime", "openvino")
+
+
+@dataclass(frozen=True)
+class EndToEnd:
+    """What a frame costs beside the network, for `profile_config`.
+
+    Attributes:
+        make_tracker: called as `make_tracker(run, cfg, device=device)`; gives an object with `start(image, box_xywh)`,
+            `step(images, targets)` and `parts`, such as `lib.test.tracker.Tracker.from_model`.
+        read: number -> RGB uint8 (H, W, 3), frame of that number (counted on and on) read and decoded.
+        name: of the frames, for the report.
+    """
+
+    make_tracker: Callable[..., Any]
+    read: Callable[[int], np.ndarray]
+    name: str
+
+
+@dataclass(frozen=True)
+class Ways:
+    """On which ways the models run, for `profile_config`.
+
+    Attributes:
+        backends: torch, fast.
+        precisions: float32, bfloat16, float16, each with each backend.
+        batches: images per pass.
+        fast: "NAME=VALUE" options of backend fast.
+        exports: folders of tracking/export_model.py that hold the configuration's tracker.
+    """
+
+    backends: Sequence[str] = ("torch",)
+    precisions: Sequence[str] = ("float32",)
+    batches: Sequence[int] = (1,)
+    fast: Sequence[str] = ()
+    exports: Sequence[str | Path] = ()
 
 
 def profile_config(
@@ -34,9 +79,11 @@ def profile_config(
     against: Sequence[Config] = (),
     device: str = "auto",
     threads: int | None = None,
-    batch: int = 1,
     iterations: int | None = None,
     warmup: int | None = None,
+    ways: Ways | None = None,
+    floors: bool = False,
+    end_to_end: EndToEnd | None = None,
 ) -> dict[str, Any]:
     """Profile the test model of a configuration; for a student, its teacher too.
 
@@ -45,52 +92,62 @@ def profile_config(
         against: further configurations whose test models take part.
         device: cpu, cuda, cuda:N or auto.
         threads: CPU threads of PyTorch; None leaves them as they are.
-        batch: image pairs per forward pass in the timing; the counts are always for one pair.
         iterations, warmup: timed and untimed forward passes of each model; None: 30 and 3 on a CPU, 1000 and 100 on
             CUDA.
+        ways: None runs plain PyTorch in float32, one image at a time.
+        floors: measure the device's rates, for the time that each pass takes at least.
+        end_to_end: also time whole frames.
 
     Returns:
-        A report that JSON can hold; `report_text` makes it readable. `models` has one entry per model: name, layers,
-        crop sizes, counts, latency_ms (median, p95), fps, speed_up (over the teacher, or else over the first of
-        `against`; None where there is neither) and published (the paper's entry and what agrees with it, or None).
+        A report that JSON can hold; `lib.deploy.report` makes it readable. `models` has one entry per model, path and
+        batch size: name, layers, crop sizes, counts (for one image), backend, precision, batch, template_cached,
+        latency_ms (median, p95), fps; speed_up over the teacher, or else over the first of `against`, on the same path,
+        and over_plain, over the same model in plain PyTorch, each where that took part; memory, energy_j, floor and
+        end_to_end, each None where not known or not asked for; and published (the paper's entry and what agrees with
+        it, or None).
 
     Raises:
-        UserError: an argument out of range, no such device, thop missing, or memory runs out.
+        UserError: an argument out of range, no such device, thop missing, a path that cannot run here, or memory runs
+            out.
     """
     target = pick_device(device)
-    for name, value, low in (("threads", threads, 1), ("batch", batch, 1), ("iterations", iterations, 1),
-                             ("warmup", warmup, 0)):
+    ways = Ways() if ways is None else ways
+    for name, value, low in (("threads", threads, 1), ("iterations", iterations, 1), ("warmup", warmup, 0),
+                             *(("batch", batch, 1) for batch in ways.batches)):
         if value is not None and value < low:
             raise UserError(f"{name} is {value}; it must be at least {low}")
     default_iterations, default_warmup = _DEFAULTS.get(target.type, _DEFAULTS["cuda"])
     iterations = default_iterations if iterations is None else iterations
     warmup = default_warmup if warmup is None else warmup
-    contestants, reference = _contestants(cfg, against)
     before = torch.get_num_threads()
     try:
         if threads is not None:
             torch.set_num_threads(threads)
         environment = describe_environment(target)
-        timings = _time(contestants, target, iterations=iterations, warmup=warmup, batch=batch)
+        contestants, reference = _contestants(cfg, against, ways, target)
+        rates = _rates(target, contestants) if floors else None
+        published = json.loads(PUBLISHED.read_text(encoding="utf-8"))
+        models = []
+        for batch in ways.batches:
+            models += _measure(contestants, reference, batch, target, iterations, warmup, rates, end_to_end, published)
+    except torch.OutOfMemoryError as error:
+        raise UserError(f"the GPU's memory is too small for batch {max(ways.batches)}; try a smaller --batch"
+                        ) from error
     finally:
         torch.set_num_threads(before)
-    published = json.loads(PUBLISHED.read_text(encoding="utf-8"))
-    models = []
-    for name, (model, config) in contestants.items():
-        entry = _describe(name, model, config, timings[name], published)
-        if reference is not None:
-            middle, low, high = timings[name].speed_up(timings[reference])
-            entry["speed_up"] = {"over": reference, "median": middle, "p10": low, "p90": high}
-        models.append(entry)
+    if sys.platform == "linux":
+        import resource
+
+        environment["process_peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {
-        "script": cfg.script, "config": cfg.name, "batch": batch, "iterations": iterations, "warmup": warmup,
-        "precision": "float32", "environment": environment, "models": models,
-        "published": {"source": published["source"], "note": published["note"]},
+        "script": cfg.script, "config": cfg.name, "iterations": iterations, "warmup": warmup,
+        "environment": environment, "rates": rates, "frames": end_to_end.name if end_to_end else None,
+        "models": models, "published": {"source": published["source"], "note": published["note"]},
     }
 
 
-def _contestants(cfg: Config, against: Sequence[Config]) -> tuple[dict[str, tuple[nn.Module, Config]], str | None]:
-    """Name -> (model, its configuration), and the name of the model that the others are compared with."""
+def _subjects(cfg: Config, against: Sequence[Config]) -> tuple[list[Subject], str | None]:
+    """The models, `cfg`'s first, and the name of the one that the others are compared with."""
     from lib.models.build import build_for_test, build_student, build_teacher
 
     if cfg.script == "compresstracker":
@@ -101,35 +158,154 @@ def _contestants(cfg: Config, against: Sequence[Config]) -> tuple[dict[str, tupl
         reference = f"{against[0].script}/{against[0].name}" if against else None
     for other in against:
         found[f"{other.script}/{other.name}"] = build_for_test(other), other
-    return found, reference
+    subjects = [Subject(name, model.eval(), config, count(model, *_shapes(config, 1)))
+                for name, (model, config) in found.items()]
+    return subjects, reference
 
 
-def _time(contestants: dict[str, tuple[nn.Module, Config]], device: torch.device, *, iterations: int, warmup: int,
-          batch: int) -> dict[str, Timings]:
-    """Time the forward passes of all models in turn."""
-    try:
-        calls = {name: partial(model.to(device).eval(), *_inputs(cfg, batch, device))
-                 for name, (model, cfg) in contestants.items()}
-        with torch.inference_mode():
-            return time_alternately(calls, device, iterations=iterations, warmup=warmup, batch=batch)
-    except torch.OutOfMemoryError as error:
-        raise UserError(f"the GPU's memory is too small for batch {batch}; try a smaller --batch") from error
+def _contestants(cfg: Config, against: Sequence[Config], ways: Ways, device: torch.device
+                 ) -> tuple[list[Contestant], str | None]:
+    """Every model on every path, and the name of the model that the others are compared with."""
+    subjects, reference = _subjects(cfg, against)
+    make = {"torch": torch_path, "fast": partial(fast_path, options=ways.fast)}
+    unknown = [*(set(ways.backends) - set(make)), *(set(ways.precisions) - set(DTYPES))]
+    if unknown:
+        raise UserError(f"unknown backend or precision {unknown[0]!r}; choose backends of {', '.join(make)} and "
+                        f"precisions of {', '.join(DTYPES)}")
+    chosen = [make[backend](subject, precision, device)
+              for backend in ways.backends for precision in ways.precisions for subject in subjects]
+    chosen += [exported_path(subjects[0], folder, device) for folder in ways.exports]
+    names = [one.name(1) for one in chosen]
+    double = next((name for name in names if names.count(name) > 1), None)
+    if double is not None:
+        raise UserError(f"two of the paths to time are called {double!r}; name each once, and give exported folders "
+                        "different names")
+    return chosen, reference
 
 
-def _inputs(cfg: Config, batch: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Template, search and, for candidate elimination, the template mask of a target that fills its box."""
-    from lib.models.layers.elimination import template_mask
+@torch.inference_mode()
+def _measure(contestants: Sequence[Contestant], reference: str | None, batch: int, device: torch.device,
+             iterations: int, warmup: int, rates: dict[str, Any] | None, end_to_end: EndToEnd | None,
+             published: dict[str, Any]) -> list[dict[str, Any]]:
+    """The entries of one batch size."""
+    names = {one: one.name(batch) for one in contestants}
+    calls = {name: one.call(batch, device) for one, name in names.items()}
+    timings = time_alternately(calls, device, iterations=iterations, warmup=warmup, batch=batch)
+    frames = {} if end_to_end is None else _time_frames(names, batch, device, max(1, iterations // 5), min(warmup, 10),
+                                                       end_to_end)
+    entries = []
+    for one, name in names.items():
 
-    generator = torch.Generator().manual_seed(0)
-    shapes = _shapes(cfg, batch)
-    template, search = (torch.randn(shape, generator=generator).to(device) for shape in shapes)
-    backbone = cfg.MODEL.BACKBONE
-    if not backbone.CE_LOC:
-        return template, search, None
-    side = 1 / cfg.TEST.TEMPLATE_FACTOR
-    boxes = torch.tensor([[0.5 - side / 2, 0.5 - side / 2, side, side]]).expand(batch, -1).to(device)
-    mask = template_mask(backbone.CE_TEMPLATE_RANGE, cfg.TEST.TEMPLATE_SIZE // backbone.STRIDE, boxes, backbone.STRIDE)
-    return template, search, mask
+        def ratio(model: str | None, path: tuple[str, str], name: str = name) -> dict[str, Any] | None:
+            other = next((label for one, label in names.items() if (one.subject.name, one.path) == (model, path)), None)
+            return None if other is None else _ratio(timings[name], timings[other], other)
+
+        joules = joules_per_call(calls[name], device)
+        entries.append(_describe(one, name, timings[name], batch, published) | {
+            "speed_up": ratio(reference, one.path), "over_plain": ratio(one.subject.name, PLAIN),
+            "floor": None if rates is None else _floor(one, batch, rates, timings[name]),
+            "memory": {"weights_mib": one.weight_bytes / 2**20, "pass_mib": _extra_mib(calls[name], device)},
+            "energy_j": None if joules is None else joules / batch,
+            "end_to_end": frames.get(name),
+        })
+    return entries
+
+
+def _ratio(own: Timings, other: Timings, name: str) -> dict[str, Any]:
+    """How many times faster than the other, which is called `name`."""
+    middle, low, high = own.speed_up(other)
+    return {"over": name, "median": middle, "p10": low, "p90": high}
+
+
+def _rates(device: torch.device, contestants: Sequence[Contestant]) -> dict[str, Any]:
+    """Operations per second of the precisions that take part, and bytes per second, as the device does them now."""
+    names = [name for name in DTYPES if any(one.precision == name for one in contestants)]
+    return {"operations_per_s": {name: matrix_rate(device, DTYPES[name]) for name in names},
+            "bytes_per_s": memory_rate(device)}
+
+
+def _floor(one: Contestant, batch: int, rates: dict[str, Any], timings: Timings) -> dict[str, float] | None:
+    """The time that a pass takes at least: its operations at the device's matrix rate, or its weights at the rate of
+    the memory, whichever is longer. None for int8, whose rate is not measured."""
+    rate = rates["operations_per_s"].get(one.precision)
+    if rate is None:
+        return None
+    compute, memory = 2e3 * one.macs * batch / rate, 1e3 * one.weight_bytes / rates["bytes_per_s"]
+    floor = max(compute, memory)
+    return {"operations_ms": compute, "bytes_ms": memory, "ms": floor, "times": timings.median_ms / floor}
+
+
+def _extra_mib(call: Callable[[], object], device: torch.device) -> float | None:
+    """Memory that a pass takes at its peak beside the weights; None on a CPU, which does not tell."""
+    if device.type != "cuda":
+        return None
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    call()
+    torch.cuda.synchronize(device)
+    return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+
+
+def _time_frames(names: dict[Contestant, str], batch: int, device: torch.device, iterations: int, warmup: int,
+                 end_to_end: EndToEnd) -> dict[str, dict[str, Any]]:
+    """Time whole frames: read and decode, crop, network, box; `batch` streams side by side. The target stays where it
+    is, so that all crops are alike (random weights would let it grow or shrink)."""
+    runs = {name: _Frames(end_to_end.make_tracker(one.run, one.subject.cfg, device=device), end_to_end.read, batch)
+            for one, name in names.items()}
+    timings = time_alternately({name: run.frame for name, run in runs.items()}, device, iterations=iterations,
+                               warmup=warmup, batch=batch)
+    found = {}
+    for name, run in runs.items():
+        whole = timings[name]
+        decoded = Timings(np.array(run.tracked[warmup:])[None], batch)
+        parts = run.parts(device, max(1, iterations // 2))
+        found[name] = {"median_ms": whole.median_ms, "p95_ms": whole.p95_ms, "fps": whole.fps,
+                       "decoded_median_ms": decoded.median_ms, "decoded_fps": decoded.fps, "parts_ms": parts}
+    return found
+
+
+class _Frames:
+    """Frames through one tracker.
+
+    Attributes:
+        tracked: seconds of each frame from the decoded picture to the box.
+    """
+
+    def __init__(self, tracker: Any, read: Callable[[int], np.ndarray], batch: int):
+        self.tracked: list[float] = []
+        self._tracker, self._read, self._batch = tracker, read, batch
+        self._number = 0
+        first = read(0)
+        height, width = first.shape[:2]
+        self._box = [0.44 * width, 0.4 * height, 0.12 * width, 0.2 * height]
+        self._targets = [tracker.start(first, self._box) for _ in range(batch)]
+
+    def frame(self) -> None:
+        """One frame of each stream."""
+        self._track(self._decode())
+
+    def parts(self, device: torch.device, frames: int) -> dict[str, float]:
+        """Median milliseconds of the parts of a frame."""
+        self._tracker.parts = parts = PartTimes(device)
+        for _ in range(frames):
+            with parts.measure("decode"):
+                images = self._decode()
+            self._track(images)
+        self._tracker.parts = None
+        return {name: 1e3 * float(np.median(seconds)) for name, seconds in parts.seconds.items()}
+
+    def _decode(self) -> list[np.ndarray]:
+        images = [self._read(self._number + stream) for stream in range(self._batch)]
+        self._number += self._batch
+        return images
+
+    def _track(self, images: list[np.ndarray]) -> None:
+        for target in self._targets:
+            target.box_xywh = list(self._box)
+        start = time.perf_counter()
+        self._tracker.step(images, self._targets)  # waits for the device to read the boxes
+        self.tracked.append(time.perf_counter() - start)
 
 
 def _shapes(cfg: Config, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -138,18 +314,20 @@ def _shapes(cfg: Config, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return (batch, 3, z, z), (batch, 3, x, x)
 
 
-def _describe(name: str, model: nn.Module, cfg: Config, timings: Timings, published: dict[str, Any]) -> dict[str, Any]:
-    """One model's entry of the report."""
-    counts = count(model, *_shapes(cfg, 1))
+def _describe(one: Contestant, name: str, timings: Timings, batch: int, published: dict[str, Any]) -> dict[str, Any]:
+    """What is known of one contestant alone."""
+    subject, model, cfg, counts = one.subject
     architecture = {
         "embed_dim": model.embed_dim, "patch_size": cfg.MODEL.BACKBONE.STRIDE, "head": cfg.MODEL.HEAD.TYPE,
         "template_size": cfg.TEST.TEMPLATE_SIZE, "search_size": cfg.TEST.SEARCH_SIZE,
     }
     return {
-        "name": name, "script": cfg.script, "config": cfg.name, "layers": model.depth, **architecture,
+        "name": name, "model": subject, "script": cfg.script, "config": cfg.name,
+        "layers": model.depth, **architecture,
         "parameters": counts.parameters, "thop_parameters": counts.thop_parameters,
-        "thop_macs": counts.thop_macs, "macs": counts.macs,
-        "latency_ms": {"median": timings.median_ms, "p95": timings.p95_ms}, "fps": timings.fps, "speed_up": None,
+        "thop_macs": counts.thop_macs, "macs": counts.macs, "path_macs": one.macs,
+        "backend": one.backend, "precision": one.precision, "batch": batch, "template_cached": one.template_cached,
+        "latency_ms": {"median": timings.median_ms, "p95": timings.p95_ms}, "fps": timings.fps,
         "published": compare_with_paper(architecture, model.depth, counts.thop_macs, counts.thop_parameters, published),
     }
 
@@ -185,7 +363,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         "device_name": torch.cuda.get_device_name(device) if cuda else _cpu_name(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
-        "libraries": {name: metadata.version(name) for name in ("torch", "timm", "thop", "numpy")
+        "libraries": {name: metadata.version(name) for name in _LIBRARIES
                       if any(metadata.distributions(name=name))},
     }
     if cuda:
@@ -204,51 +382,3 @@ def _cpu_name() -> str:
             if key.strip() == "model name":
                 return value.strip()
     return platform.processor() or platform.machine() or "unknown CPU"
-
-
-def report_text(report: dict[str, Any]) -> str:
-    """A report of `profile_config` as a table: one column per model, the paper's numbers beside ours."""
-    facts = report["environment"]
-    versions = ", ".join(f"{name} {version}" for name, version in facts["libraries"].items())
-    lines = [
-        f"{report['script']}/{report['config']}",
-        f"{facts['device_name']} ({facts['device']}), {facts['threads']} CPU threads, {report['precision']}, "
-        f"batch {report['batch']}, {report['iterations']} timed passes after {report['warmup']}",
-        f"Python {facts['python']}, {versions}",
-    ]
-    if "cuda" in facts:
-        lines.append(f"CUDA {facts['cuda']}, cuDNN {facts['cudnn']}, matrix products {facts['matmul_precision']}, "
-                     f"TF32 convolutions {'on' if facts['tf32_convolutions'] else 'off'}")
-    rows = [("", lambda m: m["name"]), ("layers", lambda m: str(m["layers"])),
-            ("parameters, M", lambda m: _beside_paper(m["thop_parameters"] / 1e6, m, "params_m", "params_match")),
-            ("  with unused embeddings", lambda m: f"{m['parameters'] / 1e6:.3f}"),
-            ("MACs by thop, G", lambda m: _beside_paper(m["thop_macs"] / 1e9, m, "macs_g", "macs_match")),
-            ("MACs with attention, G", lambda m: f"{m['macs'] / 1e9:.3f}"),
-            ("latency median, ms", lambda m: f"{m['latency_ms']['median']:.2f}"),
-            ("latency p95, ms", lambda m: f"{m['latency_ms']['p95']:.2f}"),
-            ("FPS", lambda m: f"{m['fps']:.1f}" + (f"  (paper, RTX 2080 Ti: {m['published']['fps']})"
-                                                   if m["published"] else ""))]
-    reference = next((m["speed_up"]["over"] for m in report["models"] if m["speed_up"]), None)
-    if reference:
-        rows.append((f"times faster than {reference}", _speed_up_text))
-    cells = [[label, *(value(model) for model in report["models"])] for label, value in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines += [""] + ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells]
-    if any(model["published"] for model in report["models"]):
-        lines += ["", f"Paper: {report['published']['source']}.", report["published"]["note"]]
-    return "\n".join(lines)
-
-
-def _beside_paper(value: float, model: dict[str, Any], key: str, match: str) -> str:
-    """A count with the paper's beside it and a mark that says whether they agree."""
-    paper = model["published"]
-    return f"{value:.3f}" + (f"  (paper {paper[key]}: {'match' if paper[match] else 'DIFFERS'})" if paper else "")
-
-
-def _speed_up_text(model: dict[str, Any]) -> str:
-    """The ratio with its spread over the blocks, and the paper's."""
-    ratio = model["speed_up"]
-    if ratio["over"] == model["name"]:
-        return "1"
-    text = f"{ratio['median']:.2f} (p10-p90 {ratio['p10']:.2f}-{ratio['p90']:.2f})"
-    return text + (f"  (paper {model['published']['speed_up']:.2f})" if model["published"] else "")

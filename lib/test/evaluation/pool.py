@@ -1,8 +1,8 @@
 """Worker processes that track sequences.
 
-Each worker holds one tracker and gets one sequence at a time through its own pipe, so the parent always knows what a
-worker was doing when it died. Workers write nothing: results travel back and the parent writes them, so that stopping
-the workers at any moment leaves no half-written file.
+Each worker holds one tracker and gets its sequences, one or a few at a time, through its own pipe, so the parent always
+knows what a worker was doing when it died. Workers write nothing: results travel back and the parent writes them, so
+that stopping the workers at any moment leaves no half-written file.
 """
 
 import contextlib
@@ -13,14 +13,15 @@ import sys
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 import cv2
 
-from lib.test.evaluation.single import Failure, attempt
+from lib.test.evaluation.lockstep import track_in_lockstep
+from lib.test.evaluation.single import Failure, Tracked, attempt
 from lib.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -42,9 +43,18 @@ class _Unable:
 
 @dataclass(frozen=True)
 class _Frames:
-    """That many more frames are tracked."""
+    """That many more frames of a job are tracked."""
 
+    job: int
     number: int
+
+
+@dataclass(frozen=True)
+class _Done:
+    """A job is finished, well or not."""
+
+    job: int
+    outcome: Tracked | Failure
 
 
 @dataclass
@@ -54,7 +64,8 @@ class _Worker:
     device: str
     process: multiprocessing.process.BaseProcess
     connection: Connection
-    job: Any = None
+    jobs: dict[int, Any] = field(default_factory=dict)
+    """Number -> sequence that it has and has not finished."""
     ready: bool = False
 
 
@@ -63,6 +74,7 @@ def run(
     tracker_factory: Callable[..., Any],
     devices: Sequence[str],
     threads: int,
+    batch: int,
     debug_dir: Path | None,
     read_ahead: int,
     *,
@@ -74,31 +86,34 @@ def run(
     Args:
         tracker_factory, debug_dir, read_ahead: see `run_dataset`.
         threads: CPU threads of each process.
+        batch: sequences that each process tracks side by side.
         on_frames: called with a sequence and a number of newly tracked frames.
         on_outcome: called with a sequence and its `Tracked` or `Failure`.
 
     Raises:
-        UserError: the tracker cannot be built.
+        UserError: the tracker cannot be built, or a device has no memory for the batch.
         RuntimeError: no worker could start, for another reason than the user's.
     """
     context = multiprocessing.get_context("spawn")
-    waiting = deque(sequences)
+    waiting = deque(enumerate(sequences))
     workers: list[_Worker] = []
     unable: _Unable | None = None
 
     def start(device: str) -> None:
         here, there = context.Pipe()
         process = context.Process(target=_work, daemon=True,
-                                  args=(there, tracker_factory, device, threads, debug_dir, read_ahead))
+                                  args=(there, tracker_factory, device, threads, batch, debug_dir, read_ahead))
         with _interrupts_held():
             process.start()
         there.close()
         workers.append(_Worker(device, process, here))
 
     def next_job(worker: _Worker) -> None:
-        worker.job = waiting.popleft() if waiting else None
+        job = waiting.popleft() if waiting else None
+        if job is not None:
+            worker.jobs[job[0]] = job[1]
         try:
-            worker.connection.send(worker.job)
+            worker.connection.send(job)
         except BrokenPipeError:
             logger.debug("worker on %s is gone; its pipe says so next", worker.device)
 
@@ -117,15 +132,16 @@ def run(
                     message = connection.recv()
                 except (EOFError, OSError):  # the pipe is closed, perhaps within a message
                     drop(worker)
-                    if worker.job is not None:
+                    if worker.jobs:
                         if waiting:
                             start(worker.device)
-                        on_outcome(worker.job, Failure(worker.job.name, _obituary(worker)))
+                        for sequence in worker.jobs.values():
+                            on_outcome(sequence, Failure(sequence.name, _obituary(worker)))
                     elif not worker.ready and unable is None:
                         unable = _Unable(_obituary(worker), "", False)
                     continue
                 if isinstance(message, _Frames):
-                    on_frames(worker.job, message.number)
+                    on_frames(worker.jobs[message.job], message.number)
                 elif isinstance(message, _Unable):
                     if message.user_error:
                         raise UserError(message.message)
@@ -133,15 +149,16 @@ def run(
                     logger.warning("a worker on %s could not build its tracker: %s", worker.device, message.message)
                 elif isinstance(message, _Ready):
                     worker.ready = True
-                    next_job(worker)
+                    for _ in range(batch):
+                        next_job(worker)
                 else:
-                    done = worker.job
+                    done = worker.jobs.pop(message.job)
                     next_job(worker)  # before the result is written, so that the worker does not wait for the disk
-                    on_outcome(done, message)
+                    on_outcome(done, message.outcome)
         reason = unable or _Unable("the worker processes ended", "", False)
         if len(waiting) == len(sequences):
             raise RuntimeError(f"no worker process could start: {reason.message}\n{reason.trace}")
-        for sequence in waiting:
+        for _, sequence in waiting:
             on_outcome(sequence, Failure(sequence.name, f"no worker process is left: {reason.message}", reason.trace))
     finally:
         for worker in workers:
@@ -163,7 +180,7 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _work(connection: Connection, tracker_factory: Callable[..., Any], device: str, threads: int,
+def _work(connection: Connection, tracker_factory: Callable[..., Any], device: str, threads: int, batch: int,
           debug_dir: Path | None, read_ahead: int) -> None:
     """What a worker process does: build the tracker, then track what comes until None comes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which stops the workers
@@ -179,11 +196,32 @@ def _work(connection: Connection, tracker_factory: Callable[..., Any], device: s
         return
     connection.send(_Ready())
     try:
-        while (sequence := connection.recv()) is not None:
-            connection.send(attempt(tracker, sequence, debug_dir, lambda number: connection.send(_Frames(number)),
-                                    read_ahead))
+        if batch > 1:
+            _work_in_lockstep(connection, tracker, batch, debug_dir, read_ahead)
+            return
+        for job, sequence in iter(connection.recv, None):
+            outcome = attempt(tracker, sequence, debug_dir,
+                              lambda number, job=job: connection.send(_Frames(job, number)), read_ahead)
+            connection.send(_Done(job, outcome))
+    except UserError as error:  # no memory for the batch
+        connection.send(_Unable(str(error), "", True))
     except (EOFError, BrokenPipeError):
         return  # the parent is gone
+
+
+def _work_in_lockstep(connection: Connection, tracker: Any, batch: int, debug_dir: Path | None,
+                      read_ahead: int) -> None:
+    """Track what comes, several side by side. Whoever has sent an outcome gets the next sequence, or None."""
+    jobs: dict[int, int] = {}
+
+    def sequences() -> Iterator[Any]:
+        for job, sequence in iter(connection.recv, None):
+            jobs[id(sequence)] = job
+            yield sequence
+
+    track_in_lockstep(tracker, sequences(), batch, debug_dir, read_ahead,
+                      on_frames=lambda sequence, number: connection.send(_Frames(jobs[id(sequence)], number)),
+                      on_outcome=lambda sequence, outcome: connection.send(_Done(jobs[id(sequence)], outcome)))
 
 
 def _obituary(worker: _Worker) -> str:

@@ -13,6 +13,7 @@ import torch
 
 from lib.test.evaluation import manifest, pool
 from lib.test.evaluation.datasets import Sequence as TestSequence
+from lib.test.evaluation.lockstep import track_in_lockstep
 from lib.test.evaluation.progress import Progress
 from lib.test.evaluation.readahead import FRAMES_AHEAD
 from lib.test.evaluation.results import boxes_file, is_done, write_result
@@ -53,6 +54,7 @@ def run_dataset(
     out_dir: str | Path,
     *,
     threads: int = 0,
+    batch: int = 1,
     num_gpus: int = 0,
     device: str = "auto",
     sub_pixel: bool = False,
@@ -73,6 +75,8 @@ def run_dataset(
             `functools.partial` of one).
         out_dir: the tracker's folder of results, `tracker_folder(...)`.
         threads: worker processes; 0 tracks in this process. Never more than sequences are left.
+        batch: sequences that each process tracks side by side, one batched pass for a frame of each. More than 1 needs
+            a tracker with `start` and `step`.
         num_gpus: with `device` auto or cuda: worker i uses GPU i modulo this number, or modulo those that exist.
         device: auto, cpu, cuda or cuda:N.
         sub_pixel: write boxes with four decimals.
@@ -84,8 +88,9 @@ def run_dataset(
         progress_bar: None draws a bar on a terminal only.
 
     Raises:
-        UserError: two sequences would write the same file, no such device, the tracker cannot be made, or `out_dir`
-            holds results that were made with something else and `force` is not given.
+        UserError: two sequences would write the same file, no such device, the tracker cannot be made, the device has
+            no memory for `batch`, or `out_dir` holds results that were made with something else and `force` is not
+            given.
         KeyboardInterrupt: Ctrl-C; results that are written stay.
     """
     out_dir = Path(out_dir)
@@ -105,8 +110,9 @@ def run_dataset(
         return summary
 
     devices = worker_devices(device, num_gpus, max(1, min(threads, len(todo))))
+    batch = min(batch, -(-len(todo) // len(devices)))  # no process takes what others could begin with
     logger.info("tracking %d sequences (%d frames) with %s", len(todo), sum(s.length for s in todo), _crew(
-        devices, threads))
+        devices, threads, batch))
     debug_dir = out_dir / "debug" if debug else None
     tracked: Counter[int] = Counter()
     with Progress(len(todo), sum(s.length for s in todo), progress_bar) as progress:
@@ -132,16 +138,19 @@ def run_dataset(
             progress.finish_sequence(lost=sequence.length - tracked[id(sequence)])
 
         try:
-            if threads == 0:
+            longest_first = sorted(todo, key=lambda s: -s.length)
+            if threads == 0 and batch == 1:
                 tracker = tracker_factory(device=devices[0])
                 for sequence in todo:
                     keep(sequence, attempt(tracker, sequence, debug_dir, functools.partial(count, sequence),
                                            read_ahead))
+            elif threads == 0:
+                track_in_lockstep(tracker_factory(device=devices[0]), longest_first, batch, debug_dir, read_ahead,
+                                  on_frames=count, on_outcome=keep)
             else:
                 cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-                longest_first = sorted(todo, key=lambda s: -s.length)
-                pool.run(longest_first, tracker_factory, devices, max(1, cores // len(devices)), debug_dir, read_ahead,
-                         on_frames=count, on_outcome=keep)
+                pool.run(longest_first, tracker_factory, devices, max(1, cores // len(devices)), batch, debug_dir,
+                         read_ahead, on_frames=count, on_outcome=keep)
         except KeyboardInterrupt:
             logger.warning("%d of %d sequences were tracked and are kept; the same command tracks the rest",
                            len(summary.finished), len(todo))
@@ -173,7 +182,8 @@ def _targets(sequences: Sequence[TestSequence], out_dir: Path) -> dict[int, Path
     return targets
 
 
-def _crew(devices: Sequence[str], threads: int) -> str:
+def _crew(devices: Sequence[str], threads: int, batch: int) -> str:
     """Who tracks, for the log."""
     where = ", ".join(sorted(set(devices)))
-    return f"{len(devices)} processes on {where}" if threads else where
+    who = f"{len(devices)} processes on {where}" if threads else where
+    return f"{who}, {batch} sequences at a time" + " each" * (threads > 0) if batch > 1 else who

@@ -46,12 +46,18 @@ def attempt(tracker: Any, sequence: TestSequence, debug_dir: Path | None, on_fra
     """`track_sequence`, with an error turned into a `Failure`."""
     try:
         return track_sequence(tracker, sequence, debug_dir, on_frames, read_ahead)
-    except UserError as error:
-        return Failure(sequence.name, str(error))
     except Exception as error:
-        return Failure(sequence.name, f"{type(error).__name__}: {error}", traceback.format_exc())
+        return failure_of(sequence, error)
     finally:
         sequence.frames.close()
+
+
+def failure_of(sequence: TestSequence, error: Exception) -> Failure:
+    """The `Failure` of a sequence; with the traceback unless it is the user's."""
+    if isinstance(error, UserError):
+        return Failure(sequence.name, str(error))
+    trace = "".join(traceback.format_exception(error))
+    return Failure(sequence.name, f"{type(error).__name__}: {error}", trace)
 
 
 def track_sequence(tracker: Any, sequence: TestSequence, debug_dir: Path | None = None,
@@ -79,7 +85,7 @@ def track_sequence(tracker: Any, sequence: TestSequence, debug_dir: Path | None 
             seconds.append(time.perf_counter() - start)
             boxes.append(box)
             if debug_dir is not None:
-                _draw(debug_dir, sequence, number, image, box, score)
+                draw_frame(debug_dir, sequence, number, image, box, score)
             if time.monotonic() - last_report >= REPORT_EVERY:
                 on_frames(len(boxes) - reported)
                 reported, last_report = len(boxes), time.monotonic()
@@ -87,8 +93,8 @@ def track_sequence(tracker: Any, sequence: TestSequence, debug_dir: Path | None 
     return Tracked(np.asarray(boxes, dtype=np.float64), seconds, reader.waited)
 
 
-def _draw(debug_dir: Path, sequence: TestSequence, number: int, image: np.ndarray, box: Sequence[float],
-          score: float | None) -> None:
+def draw_frame(debug_dir: Path, sequence: TestSequence, number: int, image: np.ndarray, box: Sequence[float],
+               score: float | None) -> None:
     """Leave one frame with the tracked box and, where there is one, the true box."""
     from lib.vis.draw import draw_boxes, save_image
 

@@ -1,10 +1,12 @@
-"""Follow one target through a video, a folder of pictures or a camera, and keep what was seen."""
+"""Follow targets through a video, a folder of pictures, a camera or a stream, and keep what was seen."""
 
+import csv
+import io
 import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -12,44 +14,52 @@ from pathlib import Path
 import numpy as np
 
 from lib.test.evaluation.environment import env_settings
-from lib.test.evaluation.results import tracker_folder, write_result
+from lib.test.evaluation.results import times_file, tracker_folder, write_result
 from lib.test.tracker.display import Display
-from lib.test.tracker.sources import Source
-from lib.test.tracker.tracker import Tracker, check_box
+from lib.test.tracker.live import LiveTracker, Result
+from lib.test.tracker.sources import Frame, Source
+from lib.test.tracker.tracker import check_box
 from lib.utils.errors import UserError
 from lib.utils.files import write_text
+from lib.utils.parts import PartTimes
 from lib.utils.signals import StopRequest
-from lib.vis.draw import VideoWriter, draw_boxes, draw_score_map
+from lib.vis.draw import PALETTE, VideoWriter, draw_boxes, draw_score_map
 
 logger = logging.getLogger(__name__)
 
-COLOR = (230, 159, 0)
+LOST_COLOR = (150, 150, 150)
 LINE_EVERY = 15.0
 """Seconds between two lines about the progress."""
+COLUMNS = ("frame", "time", "target", "x", "y", "w", "h", "score", "lost")
+"""Of the table of boxes."""
 
 
 @dataclass
 class DemoResult:
-    """What was tracked, one entry per frame.
+    """What was tracked, one entry per tracked frame.
 
     Attributes:
-        boxes_xywh: pixels; the first is the given box.
-        scores: 0..1; 1 for a frame whose box was given, NaN for a model without scores.
+        targets: of each frame, what was said about each target; score 1 in a frame whose box was given.
+        numbers: of each frame in the source, from 0; gaps are frames that a live source dropped.
+        times: of each frame, seconds since the first.
         seconds: time the tracker took, without reading and drawing.
         interrupted: stopped by Ctrl-C (or a request to terminate) before the end.
-        files: `video`, `boxes`, `times` and `scores`, where they were written.
+        files: `video`, `table`, and of each target `boxes`, `times` and `scores` (with the target's number behind the
+            name where there are several), where they were written.
     """
 
-    boxes_xywh: list[list[float]] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
+    targets: list[list[Result]] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     interrupted: bool = False
     files: dict[str, Path] = field(default_factory=dict)
 
-    def add(self, box_xywh: Sequence[float], score: float, seconds: float) -> None:
+    def add(self, frame: Frame, results: Sequence[Result], seconds: float) -> None:
         """Append one frame."""
-        self.boxes_xywh.append([float(v) for v in box_xywh])
-        self.scores.append(score)
+        self.targets.append(list(results))
+        self.numbers.append(frame.number)
+        self.times.append(frame.seconds)
         self.seconds.append(seconds)
 
     @property
@@ -57,39 +67,62 @@ class DemoResult:
         """Tracked frames per second of the tracker's own time, NaN before the first tracked frame."""
         return (len(self.seconds) - 1) / sum(self.seconds[1:]) if len(self.seconds) > 1 else math.nan
 
+    @property
+    def dropped(self) -> int:
+        """Frames of the source that there was no time for."""
+        return self.numbers[-1] - self.numbers[0] + 1 - len(self.numbers) if self.numbers else 0
+
+    def suffixes(self) -> list[str]:
+        """What tells the targets' files apart: nothing for one, _1, _2, ... for several."""
+        count = len(self.targets[0])
+        return [""] if count == 1 else [f"_{number + 1}" for number in range(count)]
+
+    def boxes_xywh(self, target: int = 0) -> np.ndarray:
+        """(N, 4) boxes of one target, counted from 0, in pixels; the first is the given one."""
+        return np.array([results[target].box for results in self.targets], dtype=np.float64)
+
+    def scores(self, target: int = 0) -> list[float]:
+        """N scores of one target, counted from 0: 0..1, 1 where the box was given, NaN for a model without scores."""
+        return [results[target].score for results in self.targets]
+
 
 def run_demo(
-    tracker: Tracker,
+    tracker: LiveTracker,
     source: Source,
-    box_xywh: Sequence[float] | None,
+    boxes_xywh: Sequence[Sequence[float]] | None,
     output: str | Path,
     *,
-    label: str = "target",
     display: Display | None = None,
     max_frames: int | None = None,
     fps: float | None = None,
     sub_pixel: bool = False,
     debug: int = 0,
+    parts: PartTimes | None = None,
 ) -> DemoResult:
-    """Track, draw and write `<name>.mp4`, `<name>.txt` (boxes), `<name>_time.txt` and `<name>_scores.txt`.
+    """Track, draw and write `<name>.mp4`, `<name>.csv` (everything said about every target in every frame) and, of each
+    target, `<name>.txt` (boxes), `<name>_time.txt` and `<name>_scores.txt`, as `<name>_1.txt` and so on where there are
+    several.
 
     The files are written whole: at the end, when the user stops, and when a later frame cannot be read or tracked
-    (what came before is kept; then the error is raised).
+    (what came before is kept; then the error is raised). A live source drops the frames that there is no time for; the
+    video shows the picture before them again, so it keeps the source's pace and its frame numbers.
 
     Args:
-        tracker: with `initialize` and `track`.
+        tracker: without targets yet.
         source: the frames; `source.name` names the files.
-        box_xywh: target in the first frame, pixels; None lets the user draw it on `display`.
+        boxes_xywh: of the targets in the first frame, pixels; None lets the user draw one on `display`.
         output: folder for the files.
-        label: word at the box.
-        display: a window; keys there: q or Esc ends, r draws a new box.
-        max_frames: stop after so many frames, the first included.
+        display: a window; keys there: q or Esc ends, r draws the boxes anew.
+        max_frames: stop after so many tracked frames, the first included.
         fps: frame rate of the written video; None takes the source's.
-        sub_pixel: boxes with decimals instead of integers cut towards zero, as OSTrack writes them.
-        debug: 1 logs every frame, 2 also draws the score map into the video.
+        sub_pixel: boxes with decimals in the text files instead of integers cut towards zero, as OSTrack writes them.
+        debug: 1 logs every frame, 2 also draws the first target's score map into the video.
+        parts: where to note how long each part of a frame takes: decode (or, of a live source, wait), crop, network,
+            box, draw and write.
 
     Raises:
-        UserError: no frame, no or an unusable box, an unreadable frame, or files that cannot be written.
+        UserError: no frame, no or an unusable box, an unreadable frame, frames of another shape, a camera or stream
+            that is gone, or files that cannot be written.
     """
     if max_frames is not None and max_frames < 1:
         raise UserError(f"max_frames is {max_frames}; it must be at least 1")
@@ -102,26 +135,21 @@ def run_demo(
         first = next(frames, None)
         if first is None:
             raise UserError(f"{source.name} holds no frame")
-        height, width = first.shape[:2]
-        box = check_box(_first_box(first, box_xywh, display), height, width)
+        height, width = first.image.shape[:2]
+        boxes = [check_box(box, height, width) for box in boxes_xywh or [_drawn_box(first.image, display)]]
         video = VideoWriter(output / f"{source.name}.mp4", fps or source.fps, (width, height))
         with StopRequest() as stop, video:
             try:
-                images = islice(chain([first], frames), max_frames)
-                _follow(tracker, images, box, result, video, stop, _Annotator(label, source.length, debug), display)
+                images = islice(_timed(chain([first], frames), source, parts), max_frames)
+                _follow(tracker, images, boxes, result, video, stop, _Annotator(source.length, debug), display, parts)
             except UserError as error:
-                if not result.boxes_xywh:
+                if not result.targets:
                     raise
                 failure = error
             result.interrupted = stop.requested
-    boxes_file = output / f"{source.name}.txt"
-    scores_file = output / f"{source.name}_scores.txt"
-    write_text(scores_file, "".join(f"{score:.6f}\n" for score in result.scores))
-    write_result(boxes_file, np.array(result.boxes_xywh), result.seconds, sub_pixel)
-    result.files = {"video": video.path, "boxes": boxes_file, "scores": scores_file,
-                    "times": boxes_file.with_name(f"{boxes_file.stem}_time.txt")}
+    result.files = {"video": video.path} | _write_files(result, output, source.name, sub_pixel)
     if failure is not None:
-        raise UserError(f"{failure} ({len(result.boxes_xywh)} frames before it are in {output})") from failure
+        raise UserError(f"{failure} ({len(result.targets)} frames before it are in {output})") from failure
     return result
 
 
@@ -131,9 +159,9 @@ def default_output(save_dir: str | Path | None = None) -> Path:
 
 
 def save_as_results(result: DemoResult, script: str, config: str, name: str, save_dir: str | Path | None = None,
-                    sub_pixel: bool = False) -> Path:
+                    sub_pixel: bool = False) -> list[Path]:
     """Write the boxes (and times) where the official code keeps those of a video: in the results folder of the tracker,
-    as `<script>/<config>/video_<name>.txt`.
+    as `<script>/<config>/video_<name>.txt`, or `video_<name>_1.txt` and so on for several targets.
 
     Args:
         config: name of the yaml file, or its path.
@@ -141,15 +169,45 @@ def save_as_results(result: DemoResult, script: str, config: str, name: str, sav
     """
     results = env_settings().results_path if save_dir is None else Path(save_dir).expanduser() / "test/tracking_results"
     config = Path(config).stem if config.endswith(".yaml") else config
-    path = tracker_folder(results, script, config) / f"video_{name}.txt"
-    write_result(path, np.array(result.boxes_xywh), result.seconds, sub_pixel)
-    return path
+    folder = tracker_folder(results, script, config)
+    paths = [folder / f"video_{name}{suffix}.txt" for suffix in result.suffixes()]
+    for target, path in enumerate(paths):
+        write_result(path, result.boxes_xywh(target), result.seconds, sub_pixel)
+    return paths
 
 
-def _first_box(image: np.ndarray, box_xywh: Sequence[float] | None, display: Display | None) -> Sequence[float]:
-    """The given box, or the one the user draws."""
-    if box_xywh is not None:
-        return box_xywh
+def parts_table(parts: PartTimes) -> list[str]:
+    """Lines of a table: each part of a frame, its median milliseconds and its share of their sum."""
+    medians = {name: 1e3 * float(np.median(seconds)) for name, seconds in parts.seconds.items()}
+    total = sum(medians.values())
+    lines = [f"{name:8s} {value:8.2f} ms {value / total:6.1%}" for name, value in medians.items()]
+    return [*lines, f"{'sum':8s} {total:8.2f} ms, {1e3 / total:.1f} frames/s"]
+
+
+def _write_files(result: DemoResult, output: Path, name: str, sub_pixel: bool) -> dict[str, Path]:
+    """Everything but the video; kind -> file."""
+    files = {"table": output / f"{name}.csv"}
+    for target, suffix in enumerate(result.suffixes()):
+        boxes_file = output / f"{name}{suffix}.txt"
+        scores_file = output / f"{name}{suffix}_scores.txt"
+        write_text(scores_file, "".join(f"{score:.6f}\n" for score in result.scores(target)))
+        write_result(boxes_file, result.boxes_xywh(target), result.seconds, sub_pixel)
+        files |= {f"boxes{suffix}": boxes_file, f"scores{suffix}": scores_file,
+                  f"times{suffix}": times_file(boxes_file)}
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for results, number, moment in zip(result.targets, result.numbers, result.times, strict=True):
+        for target, found in enumerate(results, 1):
+            score = "" if math.isnan(found.score) else f"{found.score:.6f}"
+            writer.writerow([number, f"{moment:.3f}", target, *(f"{value:.2f}" for value in found.box), score,
+                             int(found.lost)])
+    write_text(files["table"], table.getvalue())
+    return files
+
+
+def _drawn_box(image: np.ndarray, display: Display | None) -> Sequence[float]:
+    """The box that the user draws."""
     if display is None:
         raise UserError("no target: give its box in the first frame, --optional_box X Y W H (pixels). Drawing it with "
                         "the mouse needs a screen and opencv-python instead of opencv-python-headless")
@@ -159,55 +217,92 @@ def _first_box(image: np.ndarray, box_xywh: Sequence[float] | None, display: Dis
     return drawn
 
 
+def _part(parts: PartTimes | None, name: str) -> AbstractContextManager[None]:
+    return nullcontext() if parts is None else parts.measure(name)
+
+
+def _timed(frames: Iterator[Frame], source: Source, parts: PartTimes | None) -> Iterator[Frame]:
+    """The frames, with the time that each took to come in `parts`."""
+    while True:
+        with _part(parts, "wait" if source.live else "decode"):
+            frame = next(frames, None)
+        if frame is None:
+            return
+        yield frame
+
+
 class _Annotator:
     """Draws and logs what the tracker says about a frame."""
 
-    def __init__(self, label: str, length: int | None, debug: int):
-        self._label, self._length, self._debug = label, length, debug
+    def __init__(self, length: int | None, debug: int):
+        self._length, self._debug = length, debug
         self._next_line = time.monotonic() + LINE_EVERY
 
-    def draw(self, image: np.ndarray, result: DemoResult, score_map: np.ndarray | None) -> np.ndarray:
-        """The frame with the latest box, score, frame number and speed."""
-        number, box, score = len(result.boxes_xywh), result.boxes_xywh[-1], result.scores[-1]
+    def draw(self, frame: Frame, result: DemoResult, score_map: np.ndarray | None) -> np.ndarray:
+        """The frame with the latest boxes, scores, frame number and speed; lost targets are grey and named so."""
         total = f"/{self._length}" if self._length else ""
-        text = [f"frame {number}{total}"] + ([] if math.isnan(result.fps) else [f"{result.fps:.1f} FPS"])
-        scores = {} if math.isnan(score) else {self._label: score}
+        text = [f"frame {frame.number + 1}{total}"] + ([] if math.isnan(result.fps) else [f"{result.fps:.1f} FPS"])
+        boxes, colors, scores = {}, {}, {}
+        for number, found in enumerate(result.targets[-1]):
+            label = "target" if len(result.targets[-1]) == 1 else f"target {number + 1}"
+            label = f"{label} lost" if found.lost else label
+            boxes[label] = found.box
+            colors[label] = LOST_COLOR if found.lost else PALETTE[number % len(PALETTE)]
+            if not math.isnan(found.score):
+                scores[label] = found.score
+        self._log(frame, total, result)
+        image = frame.image
         if self._debug >= 2 and score_map is not None:
             image = draw_score_map(image, score_map)
-        self._log(number, total, box, score, result.fps)
-        return draw_boxes(image, {self._label: box}, {self._label: COLOR}, text, scores)
+        return draw_boxes(image, boxes, colors, text, scores)
 
-    def _log(self, number: int, total: str, box: list[float], score: float, fps: float) -> None:
+    def _log(self, frame: Frame, total: str, result: DemoResult) -> None:
         """Every frame when debugging, otherwise now and then."""
         if self._debug >= 1:
-            logger.info("frame %d%s: box %s, score %.3f", number, total, " ".join(f"{v:.1f}" for v in box), score)
+            logger.info("frame %d%s: %s", frame.number + 1, total, "; ".join(
+                f"box {' '.join(f'{v:.1f}' for v in found.box)}, score {found.score:.3f}{', lost' * found.lost}"
+                for found in result.targets[-1]))
         elif time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LINE_EVERY
-            logger.info("frame %d%s, %.1f FPS", number, total, fps)
+            logger.info("frame %d%s, %.1f FPS, %d frames dropped", frame.number + 1, total, result.fps, result.dropped)
 
 
-def _follow(tracker: Tracker, images: Iterator[np.ndarray], box: list[float], result: DemoResult, video: VideoWriter,
-            stop: StopRequest, annotator: _Annotator, display: Display | None) -> None:
-    """Track through `images`, adding to `result` and `video`, until they end or the user stops."""
-    new_box: Sequence[float] | None = box
-    for image in images:
+def _follow(tracker: LiveTracker, frames: Iterator[Frame], boxes: Sequence[Sequence[float]], result: DemoResult,
+            video: VideoWriter, stop: StopRequest, annotator: _Annotator, display: Display | None,
+            parts: PartTimes | None) -> None:
+    """Track through `frames`, adding to `result` and `video`, until they end or the user stops."""
+    drawn = None
+    for frame in frames:
         if stop.requested:
             return
         start = time.perf_counter()
-        score_map = None
-        if new_box is not None:
-            tracker.initialize(image, new_box)
-            result.add(new_box, 1.0, time.perf_counter() - start)
+        if not result.targets:
+            tracker.init_all(frame.image, boxes)
+            found = [_given(box) for box in boxes]
+            tracker.tracker.parts = parts
         else:
-            found = tracker.track(image)
-            score_map = found.score_map
-            result.add(found.box_xywh, found.score, time.perf_counter() - start)
-        new_box = None
-        drawn = annotator.draw(image, result, score_map)
-        video.write(drawn)
+            found = tracker.update_all(frame.image)
+        if drawn is not None:
+            for _ in range(frame.number - result.numbers[-1] - 1):
+                video.write(drawn)
+        result.add(frame, found, time.perf_counter() - start)
+        noted = parts if len(result.targets) > 1 else None
+        with _part(noted, "draw"):
+            drawn = annotator.draw(frame, result, tracker.score_maps[0])
+        with _part(noted, "write"):
+            video.write(drawn)
         if display is not None:
             key = display.show(drawn)
             if key in ("q", "\x1b"):
                 return
             if key == "r":
-                new_box = display.select(image)
+                for target in range(len(boxes)):
+                    box = display.select(frame.image)
+                    if box is not None:
+                        tracker.restart(target, frame.image, box)
+                        result.targets[-1][target] = _given(box)
+
+
+def _given(box_xywh: Sequence[float]) -> Result:
+    """What a frame says about a target whose box was given in it."""
+    return Result([float(v) for v in box_xywh], 1.0, False)

@@ -1,9 +1,14 @@
-"""Where the frames of a live run come from: a video file, a folder of pictures or a camera."""
+"""Where the frames of a live run come from: a video file, a folder of pictures, a camera or a stream."""
 
 import logging
+import re
+import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -15,6 +20,19 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_FPS = 25.0
 """Frames per second where the source does not say."""
+PATIENCE = 10.0
+"""Seconds after which a live source that gives no frame counts as gone."""
+
+
+class Frame(NamedTuple):
+    """One frame of a source."""
+
+    image: np.ndarray
+    """(H, W, 3) RGB uint8."""
+    number: int
+    """Of the frame in the source, from 0; a live source's numbers have gaps where frames were dropped."""
+    seconds: float
+    """Since the first frame: by the clock for a live source, by the frame rate otherwise."""
 
 
 class Source(ABC):
@@ -24,7 +42,7 @@ class Source(ABC):
         name: short, fit for a file name.
         fps: frames per second of the source.
         length: number of frames as far as known, or None.
-        live: frames come at their own pace and without an end (a camera).
+        live: frames come at their own pace and without an end (a camera, a stream).
     """
 
     name: str
@@ -33,8 +51,8 @@ class Source(ABC):
     live: bool
 
     @abstractmethod
-    def __iter__(self) -> Iterator[np.ndarray]:
-        """RGB uint8 (H, W, 3) frames.
+    def __iter__(self) -> Iterator[Frame]:
+        """The frames that the caller has time for: all of them, or the newest of a live source.
 
         Raises:
             UserError: a frame cannot be read.
@@ -51,16 +69,15 @@ class RecordedSource(Source):
         self._frames = open_frames(path)
         self.length = len(self._frames)
         self.name = path.stem if path.is_file() else path.resolve().name
-        self.fps = _stated_fps(cv2.VideoCapture(self._frames.file)) if isinstance(self._frames, VideoFrames) \
-            else DEFAULT_FPS
+        self.fps = _fps_of_file(self._frames.file) if isinstance(self._frames, VideoFrames) else DEFAULT_FPS
         if self.length == 0:
             raise UserError(f"no frame in {path}; is it a whole video or a folder of pictures?")
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def __iter__(self) -> Iterator[Frame]:
         index = 0
         try:
             while index < self.length:
-                yield self._read(index)
+                yield Frame(self._read(index), index, index / self.fps)
                 index += 1
         except _EndOfVideo:
             logger.warning("%s states %d frames but holds %d", self._frames.path(0), self.length, index)
@@ -82,46 +99,136 @@ class _EndOfVideo(Exception):
     """A video file ended before the number of frames it states."""
 
 
-class CameraSource(Source):
-    """A camera by its number, 0 being the first; open until the iterator is closed."""
+class LiveSource(Source):
+    """A camera or a stream, read by a thread from the first frame on until the iterator is closed.
+
+    While the caller works, the thread reads on and keeps the newest frame only: a slow tracker misses frames and never
+    falls behind.
+
+    Args:
+        capture: opened, gives the frames at the source's pace; released in the end.
+        name: see `Source`.
+        gone: what the user should look at when the frames stop.
+    """
 
     live = True
     length = None
 
-    def __init__(self, number: int):
-        self.name = f"camera{number}"
-        self._number = number
-        self._capture = cv2.VideoCapture(number)
-        if not self._capture.isOpened():
-            raise UserError(f"cannot open camera {number}; cameras are counted from 0: is it plugged in, free and "
-                            "allowed for this user?")
-        self.fps = _stated_fps(self._capture, keep_open=True)
+    def __init__(self, capture: cv2.VideoCapture, name: str, gone: str):
+        self.name = name
+        self.fps = _stated_fps(capture)
+        self._capture, self._gone = capture, gone
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def __iter__(self) -> Iterator[Frame]:
+        reader = _NewestFrame(self._capture)
+        reader.start()
+        first = None
         try:
             while True:
+                taken = reader.take(PATIENCE)
+                if taken is None:
+                    raise UserError(f"{self.name} gives no more frames after {reader.count}; {self._gone}")
+                image, number, moment = taken
+                first = moment if first is None else first
+                yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), number, moment - first)
+        finally:
+            reader.stop()
+
+
+class _NewestFrame(threading.Thread):
+    """Reads a capture and keeps its newest frame.
+
+    Attributes:
+        count: frames read so far.
+    """
+
+    def __init__(self, capture: cv2.VideoCapture):
+        super().__init__(name="newest frame", daemon=True)
+        self.count = 0
+        self._capture = capture
+        self._changed = threading.Condition()
+        self._newest: tuple[np.ndarray, int, float] | None = None
+        self._ended = self._stopping = False
+
+    def run(self) -> None:
+        try:
+            while not self._stopping:
                 done, image = self._capture.read()
                 if not done:
-                    raise UserError(f"camera {self._number} gives no more frames; was it unplugged?")
-                yield cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+                    return
+                with self._changed:
+                    self._newest = image, self.count, time.monotonic()
+                    self.count += 1
+                    self._changed.notify()
         finally:
             self._capture.release()
+            with self._changed:
+                self._ended = True
+                self._changed.notify()
+
+    def take(self, patience: float) -> tuple[np.ndarray, int, float] | None:
+        """The newest frame that was not taken yet, with its number and the time it came, as soon as there is one; None
+        when the source ended or was silent for `patience` seconds."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._newest is not None or self._ended, patience)
+            taken, self._newest = self._newest, None
+            return taken
+
+    def stop(self) -> None:
+        """End the thread; one that waits for a silent source ends when that gives up (it keeps no process alive)."""
+        self._stopping = True
+        self.join(1.0)
 
 
 def open_source(text: str) -> Source:
-    """A camera for a whole number, otherwise a video file or a folder of pictures.
+    """A camera for a whole number, a stream for an address (rtsp://..., http://...), otherwise a video file or a
+    folder of pictures.
 
     Raises:
         UserError: there is nothing to read.
     """
     if text.isdigit() and not Path(text).exists():
-        return CameraSource(int(text))
+        return _open_camera(int(text))
+    if re.match(r"[a-z][a-z0-9+.-]*://", text, re.IGNORECASE):
+        return _open_stream(text)
     return RecordedSource(text)
 
 
-def _stated_fps(capture: cv2.VideoCapture, keep_open: bool = False) -> float:
+def _open_camera(number: int) -> LiveSource:
+    """A camera by its number, 0 being the first."""
+    capture = cv2.VideoCapture(number)
+    if not capture.isOpened():
+        raise UserError(f"cannot open camera {number}; cameras are counted from 0: is it plugged in, free and allowed "
+                        "for this user?")
+    return LiveSource(capture, f"camera{number}", "was it unplugged?")
+
+
+def _open_stream(address: str) -> LiveSource:
+    """A stream by its address, through FFmpeg; what is shown and written leaves the user's name and password out."""
+    try:
+        parts = urlsplit(address)
+    except ValueError as error:
+        raise UserError(f"the address of the stream cannot be read: {error}") from error
+    place = f"{parts.hostname or ''}{parts.path}"
+    milliseconds = int(1000 * PATIENCE)
+    capture = cv2.VideoCapture(address, cv2.CAP_FFMPEG, [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, milliseconds,
+                                                         cv2.CAP_PROP_READ_TIMEOUT_MSEC, milliseconds])
+    if not capture.isOpened():
+        raise UserError(f"cannot open the stream {parts.scheme}://{place}; is the address right, the server reachable "
+                        "and running, and its codec known to FFmpeg?")
+    return LiveSource(capture, re.sub(r"[^\w.-]+", "_", place).strip("_.") or "stream",
+                      "the stream has ended, or the connection was lost")
+
+
+def _stated_fps(capture: cv2.VideoCapture) -> float:
     """Frame rate that a video or camera states, when it is a plausible one."""
     fps = capture.get(cv2.CAP_PROP_FPS)
-    if not keep_open:
-        capture.release()
     return float(fps) if 1 <= fps <= 1000 else DEFAULT_FPS
+
+
+def _fps_of_file(file: str) -> float:
+    """Frame rate of a video file."""
+    capture = cv2.VideoCapture(file)
+    fps = _stated_fps(capture)
+    capture.release()
+    return fps

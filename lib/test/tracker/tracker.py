@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +17,7 @@ from lib.utils.boxes import clip_box
 from lib.utils.crop import box_from_crop, box_to_crop, normalize, square_crop
 from lib.utils.device import pick_device, synchronize
 from lib.utils.errors import UserError
+from lib.utils.parts import PartTimes
 
 BOX_MARGIN = 10
 """A box never leaves the frame by more than all but this many pixels, and no side gets shorter (OSTrack's rule)."""
@@ -31,19 +34,37 @@ class TrackResult(NamedTuple):
     """(S, S) float32 score map times the window: the map that the box was read from."""
 
 
+@dataclass
+class Target:
+    """What a tracker remembers of one target.
+
+    Attributes:
+        box_xywh: where it was last, in pixels.
+        template: what the model takes as its template, one image or its tokens: (1, ...) on the tracker's device.
+        template_mask: (1, Lz) bool for candidate elimination; None where all tokens vote or none are eliminated.
+    """
+
+    box_xywh: list[float]
+    template: torch.Tensor
+    template_mask: torch.Tensor | None = None
+
+
 class Tracker:
-    """Single-object tracker under OSTrack's run-time rules.
+    """Tracker under OSTrack's run-time rules.
 
     The template is cropped once, around the given box. Each frame is searched in a crop around the last box; the score
     map is weighted by a Hann window, the box is read at its maximum, mapped back to the frame and clipped.
 
+    `initialize` and `track` follow one target. `start` and `step` follow any number, in one frame or in several videos,
+    with one batched pass of the model for all; the results are those of one by one within float rounding.
+
     Args:
         model: called as `model(template, search)`, or `model(template, search, template_mask)` with `ce_range`;
-            template (1, 3, h, w) and search (1, 3, H, W) float32 normalised on `device`; returns an object with
-            `score_map` (1, 1, S, S) or None, `size_map`, `offset_map` (1, 2, S, S) and `boxes` (1, 1, 4) cxcywh
-            normalised. Maps are tensors. A `torch.nn.Module` is moved to `device` and put in eval mode. A model with
-            `prepare` gets the template through it once, and what it returns in every call; one with a true
-            `takes_pixels` gets the crops as (1, h, w, 3) uint8.
+            template (B, 3, h, w) and search (B, 3, H, W) float32 normalised on `device`, B the number of targets;
+            returns an object with `score_map` (B, 1, S, S) or None, `size_map`, `offset_map` (B, 2, S, S) and `boxes`
+            (B, 1, 4) cxcywh normalised. Maps are tensors. A `torch.nn.Module` is moved to `device` and put in eval
+            mode. A model with `prepare` gets each template through it once, and what it returns in every call; one
+            with a true `takes_pixels` gets the crops as (B, h, w, 3) uint8.
         search_size, template_size: sides of the crops in pixels.
         search_factor, template_factor: crop side / sqrt(box area).
         stride: pixels per token; search_size / stride is the side S of the maps.
@@ -52,6 +73,9 @@ class Tracker:
         ce_range: which template tokens steer candidate elimination (ALL, CTR_POINT, CTR_REC, GT_BOX); None for a
             model without it.
         device: cpu, cuda, cuda:N or auto.
+
+    Attributes:
+        parts: None, or where `step` notes how long its parts crop, network and box take.
     """
 
     def __init__(
@@ -77,10 +101,9 @@ class Tracker:
         self.mean, self.std = tuple(mean), tuple(std)
         self.ce_range = ce_range
         self.window = hann_window(search_size // stride, self.device) if window else None
-        self.box_xywh: list[float] | None = None
+        self.parts: PartTimes | None = None
         self._takes_pixels = getattr(model, "takes_pixels", False)
-        self._template: torch.Tensor | None = None
-        self._template_mask: torch.Tensor | None = None
+        self._target: Target | None = None
 
     @classmethod
     def from_config(
@@ -108,12 +131,27 @@ class Tracker:
         Raises:
             UserError: unknown config, missing or unfitting checkpoint, no such device, an unknown or impossible option.
         """
+        device = pick_device(str(device))
+        cfg, path = find_checkpoint(script, config, checkpoint=checkpoint, epoch=epoch, save_dir=save_dir,
+                                    overrides=overrides)
+        return cls.from_checkpoint(path, cfg, device=device, backend=backend, fast=fast)
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path, cfg: Any, *, device: str | torch.device = "auto",
+                        backend: str = "torch", fast: Sequence[str] = ()) -> "Tracker":
+        """The tracker of a file with trained weights.
+
+        Args:
+            cfg: the configuration that the weights belong to.
+            backend, fast: see `from_config`.
+
+        Raises:
+            UserError: the file is missing or does not fit, no such device, an unknown or impossible option.
+        """
         from lib.models.build import build_for_test
         from lib.models.checkpoint import load_weights
 
         device = pick_device(str(device))
-        cfg, path = find_checkpoint(script, config, checkpoint=checkpoint, epoch=epoch, save_dir=save_dir,
-                                    overrides=overrides)
         model = build_for_test(cfg)
         load_weights(model, path, role="test")
         if backend == "fast":
@@ -171,9 +209,28 @@ class Tracker:
             device=device,
         )
 
-    @torch.inference_mode()
+    @property
+    def box_xywh(self) -> list[float] | None:
+        """Last box of the target of `initialize`, in pixels; None before."""
+        return None if self._target is None else self._target.box_xywh
+
     def initialize(self, image: np.ndarray, box_xywh: Sequence[float]) -> None:
-        """Remember the target.
+        """Remember the target that `track` follows: see `start`."""
+        self._target = self.start(image, box_xywh)
+
+    def track(self, image: np.ndarray) -> TrackResult:
+        """Find the target in the next frame: see `step`.
+
+        Raises:
+            RuntimeError: `initialize` was not called.
+        """
+        if self._target is None:
+            raise RuntimeError("Tracker.track called before Tracker.initialize")
+        return self.step([image], [self._target])[0]
+
+    @torch.inference_mode()
+    def start(self, image: np.ndarray, box_xywh: Sequence[float]) -> Target:
+        """A new target.
 
         Args:
             image: (H, W, 3) RGB uint8.
@@ -185,58 +242,85 @@ class Tracker:
         height, width = check_image(image)
         box = check_box(box_xywh, height, width)
         crop = square_crop(image, box, self.template_factor, self.template_size)
-        template = self._input(crop.image)
-        self._template = self.model.prepare(template) if hasattr(self.model, "prepare") else template
-        self._template_mask = self._mask(box, crop.scale)
-        self.box_xywh = box
+        template = self._input([crop.image])
+        if hasattr(self.model, "prepare"):
+            template = self.model.prepare(template)
+        target = Target(box, template, self._mask(box, crop.scale))
         synchronize(self.device)
+        return target
 
-    @torch.inference_mode()
-    def track(self, image: np.ndarray) -> TrackResult:
-        """Find the target in the next frame.
+    def step(self, images: Sequence[np.ndarray], targets: Sequence[Target]) -> list[TrackResult]:
+        """Find each target in its next frame, with one pass of the model, and remember where it is.
 
         Args:
-            image: (H, W, 3) RGB uint8; the size may differ from the earlier frames'.
+            images: the frame of each target, (H, W, 3) RGB uint8; the size may differ from the earlier frames'.
+            targets: from `start`.
 
         Raises:
-            UserError: `image` is unusable, or the model gave no finite box.
-            RuntimeError: `initialize` was not called.
+            UserError: an image is unusable, or the model gave no finite box; no target has moved then.
         """
-        if self.box_xywh is None:
-            raise RuntimeError("Tracker.track called before Tracker.initialize")
-        height, width = check_image(image)
-        crop = square_crop(image, self.box_xywh, self.search_factor, self.search_size)
-        search = self._input(crop.image)
-        mask = () if self._template_mask is None else (self._template_mask,)
-        prediction = self.model(self._template, search, *mask)
-        box, score, score_map = self._read(prediction)
-        if not all(map(math.isfinite, box)):
-            raise UserError(f"the model predicted the box {box}; its weights hold NaN or infinite values, or they do "
-                            "not belong to this configuration")
-        mapped = box_from_crop(box, self.box_xywh, crop.scale, self.search_size)
-        self.box_xywh = clip_box(mapped, height, width, BOX_MARGIN)
-        return TrackResult(list(self.box_xywh), score, score_map)
+        results = self.find(images, targets, [target.box_xywh for target in targets])
+        for target, result in zip(targets, results, strict=True):
+            target.box_xywh = list(result.box_xywh)
+        return results
 
-    def _input(self, crop: np.ndarray) -> torch.Tensor:
-        """A crop as the model takes it."""
+    @torch.inference_mode()
+    def find(self, images: Sequence[np.ndarray], targets: Sequence[Target], anchors_xywh: Sequence[Sequence[float]],
+             window: bool = True) -> list[TrackResult]:
+        """Search each image for its target around an anchor, without moving the target.
+
+        Args:
+            images, targets: see `step`; one target may stand there several times, with other anchors.
+            anchors_xywh: boxes in pixels; each crop lies around one, with a side in proportion to its own.
+            window: False leaves the Hann window out, where one exists.
+
+        Raises:
+            UserError: as `step`.
+        """
+        sizes = [check_image(image) for image in images]
+        with self._part("crop"):
+            crops = [square_crop(image, anchor, self.search_factor, self.search_size)
+                     for image, anchor in zip(images, anchors_xywh, strict=True)]
+            search = self._input([crop.image for crop in crops])
+        with self._part("network"):
+            mask = () if targets[0].template_mask is None else (_joined([t.template_mask for t in targets]),)
+            prediction = self.model(_joined([target.template for target in targets]), search, *mask)
+        with self._part("box"):
+            boxes, score_maps = self._read(prediction, window)
+            results = []
+            for box, score_map, anchor, crop, size in zip(boxes, score_maps, anchors_xywh, crops, sizes, strict=True):
+                if not all(map(math.isfinite, box)):
+                    raise UserError(f"the model predicted the box {box}; its weights hold NaN or infinite values, or "
+                                    "they do not belong to this configuration")
+                mapped = box_from_crop(box, anchor, crop.scale, self.search_size)
+                score = math.nan if score_map is None else float(score_map.max())
+                results.append(TrackResult(clip_box(mapped, *size, BOX_MARGIN), score, score_map))
+        return results
+
+    def _part(self, name: str) -> AbstractContextManager[None]:
+        return nullcontext() if self.parts is None else self.parts.measure(name)
+
+    def _input(self, crops: Sequence[np.ndarray]) -> torch.Tensor:
+        """Crops as the model takes them."""
+        pixels = crops[0][None] if len(crops) == 1 else np.stack(crops)
         if self._takes_pixels:
-            return torch.from_numpy(crop)[None].to(self.device)
-        return normalize(crop, self.mean, self.std, device=self.device)
+            return torch.from_numpy(pixels).to(self.device)
+        return normalize(pixels, self.mean, self.std, device=self.device)
 
-    def _read(self, prediction: Any) -> tuple[list[float], float, np.ndarray | None]:
-        """Prediction of one image -> [cx, cy, w, h] normalised, score, (S, S) map."""
+    def _read(self, prediction: Any, window: bool) -> tuple[list[list[float]], Sequence[np.ndarray | None]]:
+        """[cx, cy, w, h] normalised and (S, S) score map of each image; None for a head without maps."""
         if prediction.score_map is None:
-            return prediction.boxes.reshape(-1, 4)[0].float().tolist(), math.nan, None
+            boxes = prediction.boxes.reshape(-1, 4).float().tolist()
+            return boxes, [None] * len(boxes)
         response = prediction.score_map.float()
         if self.window is not None:
             if response.shape[-2:] != self.window.shape:
                 raise UserError(f"the model's score map is {tuple(response.shape[-2:])}, expected "
                                 f"{tuple(self.window.shape)} = search size {self.search_size} / stride {self.stride}")
-            response = response * self.window
-        box = decode(response, prediction.size_map.float(), prediction.offset_map.float())[0]
-        read = torch.cat([box, response.flatten()]).cpu()          # one copy from the device, so one wait for it
-        score_map = read[4:].view(response.shape[-2:]).numpy()
-        return read[:4].tolist(), float(score_map.max()), score_map
+            response = response * self.window if window else response
+        boxes = decode(response, prediction.size_map.float(), prediction.offset_map.float())
+        read = torch.cat([boxes, response.flatten(1)], dim=1).cpu()     # one copy from the device, so one wait for it
+        return read[:, :4].tolist(), read[:, 4:].unflatten(1, response.shape[-2:]).numpy()
 
     def _mask(self, box_xywh: list[float], scale: float) -> torch.Tensor | None:
         """Which template tokens steer candidate elimination, (1, Lz) bool; None where all do or none are eliminated."""
@@ -245,6 +329,11 @@ class Tracker:
         box = box_to_crop(box_xywh, box_xywh, scale, self.template_size)
         boxes = torch.as_tensor(np.asarray(box, dtype=np.float32), device=self.device).reshape(1, 4)
         return template_mask(self.ce_range, self.template_size // self.stride, boxes, self.stride)
+
+
+def _joined(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """(1, ...) tensors as one batch."""
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
 
 
 def find_checkpoint(

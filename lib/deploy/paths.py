@@ -1,0 +1,170 @@
+"""The ways in which a model can be run, ready to be timed: plain PyTorch, the fast module and exported graphs, in
+several precisions."""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lib.config import Config
+from lib.deploy.backends import ExportedModel
+from lib.deploy.counting import Counts, exact_macs
+from lib.deploy.fast import DTYPES, FastOptions, build_fast
+from lib.models.base import Prediction
+from lib.models.layers.elimination import template_mask
+from lib.models.ostrack import OSTrack
+from lib.utils.errors import UserError
+
+PLAIN = ("torch", "float32")
+"""Backend and precision that the others are compared with."""
+
+
+class Subject(NamedTuple):
+    """A model that is profiled.
+
+    Attributes:
+        name: student, teacher, model or script/config.
+        model: on the CPU, in eval mode; the paths run copies.
+        cfg: its configuration.
+        counts: its parameters, and the MACs of one image.
+    """
+
+    name: str
+    model: OSTrack
+    cfg: Config
+    counts: Counts
+
+
+@dataclass(frozen=True, eq=False)
+class Contestant:
+    """One model on one way of running it.
+
+    Attributes:
+        subject: the model.
+        backend: torch, fast, or the engine of an exported folder.
+        precision: float32, bfloat16, float16, or int8 of an exported graph.
+        run: (template or what `run.prepare` gave, search, template mask or None) -> `Prediction`.
+        macs: multiply-accumulates of one image on this path.
+        template_cached: the template is embedded once, not in every pass.
+        note: what tells paths of one engine apart: the name of an exported folder.
+    """
+
+    subject: Subject
+    backend: str
+    precision: str
+    run: Callable[..., Prediction]
+    macs: int
+    template_cached: bool
+    note: str = ""
+
+    @property
+    def path(self) -> tuple[str, str]:
+        """Backend and precision."""
+        return self.backend, self.precision
+
+    def name(self, batch: int) -> str:
+        """The model's name, with path and batch behind it where they are not plain and 1."""
+        path = [part for part, plain in zip(self.path, PLAIN, strict=True) if part != plain]
+        notes = [self.note] * bool(self.note) + [f"batch {batch}"] * (batch != 1)
+        return " ".join([self.subject.name, *path, *notes])
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of the weights that a pass reads, in the path's precision."""
+        size = 1 if self.precision == "int8" else DTYPES[self.precision].itemsize
+        return self.subject.counts.thop_parameters * size
+
+    def call(self, batch: int, device: torch.device) -> Callable[[], Prediction]:
+        """One pass over a batch of noise, with what is done once per target already done."""
+        pixels = getattr(self.run, "takes_pixels", False)
+        template, search, mask = example_inputs(self.subject.cfg, batch, device, pixels)
+        if hasattr(self.run, "prepare"):
+            template = self.run.prepare(template)
+        return partial(self.run, template, search, mask)
+
+
+class _CastInputs(nn.Module):
+    """A model whose weights have another precision than the crops."""
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype):
+        super().__init__()
+        self.model = model.to(dtype)
+        self.dtype = dtype
+
+    def forward(self, template: Tensor, search: Tensor, mask: Tensor | None = None) -> Prediction:
+        return self.model(template.to(self.dtype), search.to(self.dtype), mask)
+
+
+def torch_path(subject: Subject, precision: str, device: torch.device) -> Contestant:
+    """The model as it was trained, its weights turned to `precision`."""
+    run: nn.Module = copy.deepcopy(subject.model)
+    if precision != "float32":
+        run = _CastInputs(run, DTYPES[precision])
+    return Contestant(subject, "torch", precision, run.to(device).eval(), subject.counts.macs, False)
+
+
+def fast_path(subject: Subject, precision: str, device: torch.device, options: Sequence[str] = ()) -> Contestant:
+    """The fast module of a model, with `options` ("NAME=VALUE") over the best ones.
+
+    Raises:
+        UserError: an option that is unknown or that the device cannot do.
+    """
+    chosen = FastOptions.parse([f"dtype={precision}", *options], device)
+    data = subject.cfg.DATA
+    run = build_fast(subject.model, chosen, device=device, mean=data.MEAN, std=data.STD)
+    return Contestant(subject, "fast", chosen.dtype, run, _fast_macs(subject, chosen), chosen.cache_template)
+
+
+def exported_path(subject: Subject, folder: str | Path, device: torch.device) -> Contestant:
+    """A folder that the model was exported to, on its format's own engine.
+
+    Raises:
+        UserError: the folder is unusable, or holds another configuration's tracker.
+    """
+    run = ExportedModel(folder, None, device)
+    facts, cfg = run.manifest, subject.cfg
+    if (facts.script, facts.config) != (cfg.script, cfg.name):
+        raise UserError(f"{folder} holds {facts.script}/{facts.config}, not {cfg.script}/{cfg.name}")
+    cached = "template" in facts.parts
+    macs = _fast_macs(subject, FastOptions(cache_template=cached))
+    return Contestant(subject, run.backend, facts.precision, run, macs, cached, Path(folder).resolve().name)
+
+
+def _fast_macs(subject: Subject, options: FastOptions) -> int:
+    """MACs of one image through the fast module, counted on shapes, without what the counter cannot see into."""
+    visible = replace(options, dtype="float32", head_dtype=None, take_pixels=False, pack_linear=False, compile=False,
+                      cuda_graph=False)
+    fast = build_fast(subject.model, visible)
+    template, search, mask = example_inputs(subject.cfg, 1, torch.device("cpu"), takes_pixels=False)
+    fast, template, search = (part.to("meta") for part in (fast, template, search))
+    mask = None if mask is None else mask.to("meta")
+    return exact_macs(fast, fast.prepare(template), search, mask)
+
+
+def example_inputs(cfg: Config, batch: int, device: torch.device, takes_pixels: bool
+                   ) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Template, search and, for candidate elimination, the template mask of a target that fills its box.
+
+    Args:
+        takes_pixels: crops as (B, h, w, 3) uint8 noise; else (B, 3, h, w) float32.
+    """
+    generator = torch.Generator().manual_seed(0)
+    crops = []
+    for side in (cfg.TEST.TEMPLATE_SIZE, cfg.TEST.SEARCH_SIZE):
+        if takes_pixels:
+            crop = torch.randint(0, 256, (batch, side, side, 3), generator=generator, dtype=torch.uint8)
+        else:
+            crop = torch.randn((batch, 3, side, side), generator=generator)
+        crops.append(crop.to(device))
+    backbone = cfg.MODEL.BACKBONE
+    if not backbone.CE_LOC:
+        return crops[0], crops[1], None
+    side = 1 / cfg.TEST.TEMPLATE_FACTOR
+    boxes = torch.tensor([[0.5 - side / 2, 0.5 - side / 2, side, side]]).expand(batch, -1).to(device)
+    mask = template_mask(backbone.CE_TEMPLATE_RANGE, cfg.TEST.TEMPLATE_SIZE // backbone.STRIDE, boxes, backbone.STRIDE)
+    return crops[0], crops[1], mask

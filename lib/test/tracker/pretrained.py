@@ -1,0 +1,64 @@
+"""From what a user names, a file, an exported folder or a configuration, to a tracker with its weights."""
+
+from pathlib import Path
+
+import torch
+
+from lib.config import SCRIPTS, Config, config_from_dict, list_configs, load_config
+from lib.models.checkpoint import read_checkpoint
+from lib.test.tracker.tracker import Tracker
+from lib.utils.errors import UserError
+
+
+def load_tracker(path_or_config: str | Path, *, device: str | torch.device = "auto", config: str | None = None,
+                 save_dir: str | Path | None = None, backend: str | None = None) -> Tracker:
+    """The run-time tracker of a file, folder or configuration; see `LiveTracker.from_pretrained`."""
+    path = Path(path_or_config).expanduser()
+    if path.is_dir():
+        return Tracker.from_export(path, backend=backend, device=device)
+    backend = backend or "torch"
+    if backend not in ("torch", "fast"):
+        raise UserError(f"backend {backend} runs exported folders, and {path_or_config} is none; choose torch or fast")
+    if path.is_file():
+        cfg = find_config(config) if config is not None else checkpoint_config(path)
+        return Tracker.from_checkpoint(path, cfg, device=device, backend=backend)
+    if path.name.endswith((".tar", ".pth", ".pt")):
+        raise UserError(f"checkpoint {path} does not exist; check the path")
+    cfg = find_config(str(path_or_config))
+    return Tracker.from_config(cfg.script, str(cfg.source), save_dir=save_dir, device=device, backend=backend)
+
+
+def find_config(name: str) -> Config:
+    """The configuration called `name`, `script/name`, or of the yaml file `.../script/name.yaml`.
+
+    Raises:
+        UserError: there is none, or it is broken.
+    """
+    script, _, rest = name.rpartition("/")
+    script = Path(script).name
+    if name.endswith((".yaml", ".yml")):
+        if script not in SCRIPTS:
+            raise UserError(f"{name}: the folder of a configuration's file tells its script; expected "
+                            f"{' or '.join(SCRIPTS)}, found {script or 'no folder'!r}")
+        return load_config(script, name)
+    if script:
+        return load_config(script, rest)
+    owner = next((script for script in SCRIPTS if name in list_configs(script)), None)
+    if owner is None:
+        known = [f"{script}/{config}" for script in SCRIPTS for config in list_configs(script)]
+        raise UserError(f"{name} is neither a file nor a folder nor a configuration; the configurations are "
+                        f"{', '.join(known) or '(none in this installation: give a checkpoint file)'}")
+    return load_config(owner, name)
+
+
+def checkpoint_config(path: Path) -> Config:
+    """The configuration inside a checkpoint that was written here.
+
+    Raises:
+        UserError: the file cannot be read, or holds none.
+    """
+    inside = read_checkpoint(path).get("config")
+    if not isinstance(inside, dict) or not {"script", "name", "values"} <= inside.keys():
+        raise UserError(f"{path} holds no configuration (checkpoints of the official code do not); name it, for "
+                        "example config=\"ostrack/vitb_256_mae_ce_32x4_ep300\"")
+    return config_from_dict(str(inside["script"]), str(inside["name"]), inside["values"], path)
