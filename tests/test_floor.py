@@ -7,8 +7,7 @@ from torch import nn
 
 from lib.deploy.counting import exact_macs
 from lib.models.build import build_ostrack, build_student, build_teacher
-from lib.train.profiling import floor
-from lib.train.profiling.floor import StepWork, matrix_rate, memory_rate, optimizer_bytes, step_work
+from lib.train.profiling.floor import StepWork, optimizer_bytes, step_work
 
 
 def forward_operations(model, cfg) -> int:
@@ -45,12 +44,7 @@ def test_mean_over_draws():
     assert StepWork(10.0, 30.0).at(0.75) == 15.0
 
 
-def test_rates_and_bytes(monkeypatch):
-    monkeypatch.setitem(floor.MATRIX_SIDE, "cpu", 64)
-    monkeypatch.setitem(floor.COPIED_BYTES, "cpu", 4096)
-    monkeypatch.setattr(floor, "SECONDS", 0.01)
-    assert matrix_rate(torch.device("cpu"), torch.float32) > 1e6
-    assert memory_rate(torch.device("cpu")) > 1e6
+def test_bytes_of_an_update():
     net = nn.Linear(3, 2)
     net.bias.requires_grad_(False)
     assert optimizer_bytes(net) == 7 * 4 * 6

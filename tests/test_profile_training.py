@@ -1,5 +1,6 @@
 """tracking/profile_training.py: steps of the trainer, timed part by part, and their report."""
 
+import functools
 import importlib.util
 import json
 import sys
@@ -9,8 +10,9 @@ import torch
 from tiny_models import tiny
 
 from lib.config import load_config
+from lib.deploy import rates
 from lib.models.build import build_ostrack
-from lib.train.profiling import floor, step
+from lib.train.profiling import step
 from lib.train.profiling.step import PARTS, PartTimer, profile_training, report_text, write_out_attention
 from lib.utils.errors import UserError
 
@@ -20,9 +22,10 @@ CPU = {"device": "cpu", "rounds": 2, "steps": 1, "warmup": 1}
 @pytest.fixture(autouse=True)
 def small_measurements(monkeypatch):
     monkeypatch.setattr(step, "FRAMES", 25)
-    monkeypatch.setitem(floor.MATRIX_SIDE, "cpu", 64)
-    monkeypatch.setitem(floor.COPIED_BYTES, "cpu", 4096)
-    monkeypatch.setattr(floor, "SECONDS", 0.01)
+    monkeypatch.setitem(rates.MATRIX_SIDE, "cpu", 64)
+    monkeypatch.setitem(rates.COPIED_BYTES, "cpu", 4096)
+    for name in ("matrix_rate", "memory_rate"):
+        monkeypatch.setattr(step, name, functools.partial(getattr(rates, name), seconds=0.01))
 
 
 def small(kind="compresstracker", **more):

@@ -1,6 +1,5 @@
-"""What a training step has to compute, and how fast the device computes: the floor beside a measured step."""
+"""What a training step has to compute and to move: with the rates of :mod:`lib.deploy.rates`, the floor of its time."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,15 +11,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from lib.config import Config
 from lib.models.build import build_compressor, build_ostrack
 from lib.train.actors import build_actor
-from lib.utils.device import synchronize
-
-MATRIX_SIDE = {"cuda": 8192, "cpu": 1536}
-"""Side of the square matrices whose product measures the device, by its type."""
-COPIED_BYTES = {"cuda": 2**30, "cpu": 2**28}
-"""Size of the copy that measures the memory, by the device's type."""
-
-SECONDS = 0.7
-"""How long each rate is measured."""
 
 
 @dataclass(frozen=True)
@@ -68,38 +58,8 @@ def _operations(loss: Callable[[], torch.Tensor]) -> float:
     return float(counter.get_total_flops())
 
 
-def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating point operations per second of a large square matrix product on `device`: the best of several."""
-    side = MATRIX_SIDE[device.type]
-    one, other = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    return 2.0 * side**3 / _best_time(lambda: one @ other, device)
-
-
-def memory_rate(device: torch.device) -> float:
-    """Bytes per second that `device` reads and writes in a large copy: the best of several."""
-    source = torch.empty(COPIED_BYTES[device.type], dtype=torch.uint8, device=device).fill_(1)
-    target = torch.empty_like(source)
-    return 2.0 * source.numel() / _best_time(lambda: target.copy_(source), device)
-
-
 def optimizer_bytes(net: nn.Module) -> int:
     """Bytes that an AdamW step moves at the least: weight, gradient and two moments read, all but the gradient written,
     for every parameter that learns."""
     return sum(7 * parameter.numel() * parameter.element_size()
                for parameter in net.parameters() if parameter.requires_grad)
-
-
-def _best_time(call: Callable[[], object], device: torch.device) -> float:
-    """Shortest of the calls that fit into SECONDS, at least three after two that warm up."""
-    best, begin, calls = float("inf"), 0.0, 0
-    while calls < 5 or time.perf_counter() - begin < SECONDS:
-        synchronize(device)
-        start = time.perf_counter()
-        call()
-        synchronize(device)
-        if calls == 2:
-            begin = start
-        if calls >= 2:
-            best = min(best, time.perf_counter() - start)
-        calls += 1
-    return best

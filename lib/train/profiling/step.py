@@ -22,6 +22,7 @@ from torch import nn
 
 from lib.config import FOLDER_PREFIX, Config
 from lib.deploy.profile import describe_environment
+from lib.deploy.rates import matrix_rate, memory_rate
 from lib.models.build import build_compressor, build_ostrack
 from lib.models.compress.initialise import initialise_student
 from lib.models.compress.replacement import replacement_probability
@@ -35,7 +36,7 @@ from lib.train.data.processing import PairProcessing
 from lib.train.dataset import build_dataset
 from lib.train.distributed import World
 from lib.train.learner import build_learner
-from lib.train.profiling.floor import matrix_rate, memory_rate, optimizer_bytes, step_work
+from lib.train.profiling.floor import optimizer_bytes, step_work
 from lib.train.profiling.frames import render_frames
 from lib.train.profiling.loader import PlainPixels, Stopwatch
 from lib.train.run import build_recipe, describe_memory
