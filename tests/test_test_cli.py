@@ -112,6 +112,14 @@ def test_stale_results_are_refused(main, work):
     assert (folder / "previous_1" / "folder_videos" / "one.txt").is_file()
 
 
+def test_options_of_the_fast_model_are_kept_apart(main, work):
+    arguments = ["--dataset", "folder:videos", "--sequence", "one", "--runid", "8", "--backend", "fast"]
+    assert main(*arguments) == 0
+    assert (work / f"out/test/tracking_results/compresstracker/{CONFIG}_fast_008/folder_videos/one.txt").is_file()
+    with pytest.raises(UserError, match="backend fast instead of fast fused_attention=false"):
+        main(*arguments, "--fast", "fused_attention=false")
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--dataset", "nosuch"], "unknown data set 'nosuch'"),
     (["--dataset", "folder:elsewhere"], "elsewhere"),

@@ -130,7 +130,10 @@ def trained_tracker(script: str, config: str, options: argparse.Namespace, save_
                                 overrides=tuple(options.overrides), backend=backend, fast=tuple(options.fast))
     dtypes = [text.removeprefix("dtype=") for text in options.fast if text.startswith("dtype=")]
     name = cfg.name if backend == "torch" else "_".join([cfg.name, backend, *dtypes])
-    return name, factory, manifest.describe(cfg, checkpoint)
+    made_with = manifest.describe(cfg, checkpoint)
+    if backend != "torch":
+        made_with["settings"]["backend"] = " ".join([backend, *options.fast])
+    return name, factory, made_with
 
 
 def exported_tracker(script: str, config: str, options: argparse.Namespace
