@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import logging
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -142,6 +143,27 @@ def test_backends_that_do_not_fit(torch_export):
         ExportedModel(torch_export, "abacus")
     with pytest.raises(UserError, match="onnxruntime runs onnx, but .* holds torchscript; choose torchscript"):
         ExportedModel(torch_export, "onnxruntime")
+
+
+SIGNAL = """
+import os, signal, sys, threading, time
+from lib.deploy.backends import ExportedModel
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+models = [ExportedModel(sys.argv[1], "openvino")]
+last = threading.Thread(target=models.clear)   # a thread that is not the one whose signal stack it was
+last.start()
+last.join()
+os.kill(os.getpid(), signal.SIGUSR1)
+time.sleep(0.1)
+"""
+
+
+def test_signals_are_survived_after_openvino(onnx_export, root):
+    """OpenVINO's plugin leaves its thread a signal stack that is gone when the plugin is."""
+    pytest.importorskip("openvino", reason="openvino is not installed: pip install openvino")
+    done = subprocess.run([sys.executable, "-X", "faulthandler", "-c", SIGNAL, str(onnx_export)], cwd=root,
+                          capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
 
 
 @pytest.mark.parametrize("package", ["onnxruntime", "openvino"])

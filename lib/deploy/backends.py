@@ -1,8 +1,10 @@
 """Run exported trackers: each backend loads a graph's file and maps named tensors to named tensors."""
 
+import functools
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -123,14 +125,21 @@ def _onnxruntime(path: Path, part: Part, device: torch.device, precision: str) -
     return run
 
 
+@functools.cache
+def _the_core(openvino: ModuleType) -> Any:
+    """OpenVINO's one core of this process. It is never given up: its CPU plugin makes a signal stack of its own the
+    thread's and frees it in the end, so that the next signal would kill the process."""
+    return openvino.Core()
+
+
 def _openvino(path: Path, part: Part, device: torch.device, precision: str) -> Runner:
     try:
         import openvino
     except ImportError as error:
         raise missing("openvino", "backend openvino") from error
+    core = _the_core(openvino)
     if device.type != "cpu":
         raise UserError(f"backend openvino runs on the CPU, not on {device}; use --device cpu")
-    core = openvino.Core()
     kind = {"bfloat16": "bf16", "float16": "f16"}.get(precision, "f32")
     compiled = core.compile_model(core.read_model(str(path)), "CPU", {
         "INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": kind,
