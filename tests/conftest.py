@@ -11,7 +11,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from square_runs import load_train_script
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before PyTorch is imported: OpenMP's threads do not survive a fork
+
+from square_runs import load_train_script  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
