@@ -20,6 +20,11 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that train in a fork come first: autograd refuses to, once this process has compiled something."""
+    items.sort(key=lambda item: not (item.get_closest_marker("forks") or "twice" in getattr(item, "fixturenames", ())))
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The repository's root."""
