@@ -24,9 +24,7 @@ Sequences are put one after the other and judged together, some tens of thousand
 the processor's cache, enough to make NumPy's calls cheap.
 """
 
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,7 +48,6 @@ _AT_20, _AT_02 = 20, 20
 """Where 20 pixels and 0.2 stand among the other two."""
 _TOGETHER = 30_000
 """Frames that are judged at once (as whole sequences)."""
-_THREADS = min(4, os.cpu_count() or 1)
 
 
 def overlap(pred: np.ndarray, gt: np.ndarray) -> np.ndarray:
@@ -216,9 +213,10 @@ def frame_errors(pred: np.ndarray, gt: np.ndarray, visible: np.ndarray | None, c
     if absent.any():
         for values, value in ((overlaps, 0.0), (center, convention.absent_error),
                               (normalized, convention.absent_normalized)):
-            values[absent] = value
+            np.copyto(values, value, where=absent)
     if convention.unseen_is_miss and unseen is not None:
-        center[unseen] = normalized[unseen] = np.inf
+        for values in (center, normalized):
+            np.copyto(values, np.inf, where=unseen)
     judged = np.ones(len(gt), dtype=bool) if convention.count_absent else valid.copy()
     if convention.skip_first:
         judged[starts] = False
@@ -334,15 +332,9 @@ def evaluate_sequences(preds: Sequence[np.ndarray], gts: Sequence[np.ndarray],
     sizes = [None] * len(gts) if sizes is None else sizes
     for i, (pred, gt, seen) in enumerate(zip(preds, gts, visible, strict=True)):
         _check_shapes(pred, gt, seen, f"{names[i]}: " if names else "")
-    parts = list(_parts([len(gt) for gt in gts]))
-
-    def evaluate(part: slice) -> list[SequenceScores]:
-        return _evaluate_together(preds[part], gts[part], visible[part], convention, sizes[part],
-                                  names[part] if names else None)
-
-    with ThreadPoolExecutor(_THREADS) as pool:  # NumPy lets go of the interpreter while it computes
-        found = list(map(evaluate, parts) if len(parts) < 2 else pool.map(evaluate, parts))
-    scores = [score for part in found for score in part]
+    scores = [score for part in _parts([len(gt) for gt in gts])
+              for score in _evaluate_together(preds[part], gts[part], visible[part], convention, sizes[part],
+                                              names[part] if names else None)]
     for i, score in enumerate(scores):
         if not score.frames and not _has_target(gts[i], visible[i]):
             raise UserError(f"{names[i] + ': ' if names else ''}no frame has a visible, annotated target: there is "
@@ -385,7 +377,8 @@ def _evaluate_together(preds: Sequence[np.ndarray], gts: Sequence[np.ndarray], v
     row = np.repeat(np.arange(len(gts)), lengths)
     judged = np.add.reduceat(errors.judged, starts, dtype=np.intp)
     valid = np.add.reduceat(errors.valid, starts, dtype=np.intp)
-    sums = np.add.reduceat(np.where(errors.valid, errors.overlap, 0.0), starts)
+    counted = np.where(errors.valid, errors.overlap, 0.0) if convention.skip_first else errors.overlap
+    sums = np.add.reduceat(counted, starts)  # 0 where there is no target
     kept = slice(None)
     if judged.sum() < len(row):
         kept, row = errors.judged, row[errors.judged]
