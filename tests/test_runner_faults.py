@@ -72,6 +72,7 @@ def test_time_left_forgets_the_frames_of_failed_sequences():
 # ---------------------------------------------------------------- runs that are stopped
 
 PROGRAM = """
+import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -89,6 +90,7 @@ def main():
                 Path(sys.argv[1]) / "results", threads=int(sys.argv[2]), device="cpu", progress_bar=False)
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where the tests run in the background
     run_script(main)
 """
 
