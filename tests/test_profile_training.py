@@ -35,6 +35,7 @@ def small(kind="compresstracker", **more):
 
 @pytest.mark.parametrize("kind, more", [
     ("compresstracker", {}), ("compresstracker", {"TRAIN__ACCUMULATE": 2, "TRAIN__AMP": "true", "TRAIN__EMA": 0.9}),
+    ("compresstracker", {"COMPRESS__TEACHER_DTYPE": "bfloat16"}),
     ("ostrack", {"TRAIN__CHANNELS_LAST": "true"})])
 def test_report_on_random_data(kind, more):
     cfg = small(kind, **more)

@@ -36,6 +36,7 @@ class StepWork:
 def step_work(cfg: Config) -> StepWork:
     """Count a configuration's step on shapes alone (`meta` device); nothing is computed and no weights are read."""
     compress = cfg.script == "compresstracker"
+    cfg = cfg.with_overrides({"COMPRESS.TEACHER_DTYPE": "same"})  # the number format changes no count
     net = (build_compressor(cfg, load=False) if compress else build_ostrack(cfg)).to("meta").train()
     actor = build_actor(cfg, net)
     boxes = torch.empty(1, 4, device="meta")
