@@ -20,6 +20,7 @@ from lib.test.evaluation.progress import Progress
 from lib.test.evaluation.results import find_runs, has_results
 from lib.test.evaluation.running import run_dataset
 from lib.utils.errors import UserError
+from lib.utils.files import file_hash
 
 
 def sequence(name="a", count=5, y=7.0, **frames):
@@ -290,14 +291,14 @@ def test_a_key_that_is_newer_than_the_manifest_had_its_default(made_with):
 def test_a_hash_is_computed_once_for_each_state_of_the_file(tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_bytes(b"one")
-    first = manifest.file_hash(path)
-    monkeypatch.setattr(manifest.hashlib, "sha256", None)  # nothing is hashed again
-    assert manifest.file_hash(path) == first
+    first = file_hash(path)
+    monkeypatch.setattr(hashlib, "sha256", None)  # nothing is hashed again
+    assert file_hash(path) == first
     monkeypatch.undo()
     path.write_bytes(b"other")
-    assert manifest.file_hash(path) != first
+    assert file_hash(path) != first
     with pytest.raises(UserError, match="cannot read .*nothing"):
-        manifest.file_hash(tmp_path / "nothing")
+        file_hash(tmp_path / "nothing")
 
 
 def test_what_counts_as_results(tmp_path):

@@ -1,6 +1,5 @@
 """Write a trained tracker in the format of an inference engine, and prove that it computes the same."""
 
-import hashlib
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from lib.deploy.quantise import quantise_onnx
 from lib.models.base import Prediction
 from lib.models.ostrack import OSTrack
 from lib.utils.errors import UserError
-from lib.utils.files import atomic_folder
+from lib.utils.files import atomic_folder, file_hash
 
 logger = logging.getLogger(__name__)
 
@@ -310,13 +309,5 @@ def _manifest(cfg: Config, options: ExportOptions, parts: dict[str, Part], check
         search_factor=test.SEARCH_FACTOR, stride=backbone.STRIDE, mean=cfg.DATA.MEAN, std=cfg.DATA.STD,
         window=test.WINDOW, take_pixels=options.take_pixels,
         ce_range=backbone.CE_TEMPLATE_RANGE if backbone.CE_LOC else None,
-        checkpoint={"file": checkpoint.name, "sha256": _sha256(checkpoint)},
+        checkpoint={"file": checkpoint.name, "sha256": file_hash(checkpoint)},
         checked_on=options.frames or "synthetic pictures", libraries=libraries)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -1,6 +1,8 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import functools
+import hashlib
 import logging
 import os
 import tempfile
@@ -109,6 +111,28 @@ def set_aside(paths: Iterable[Path]) -> None:
     for path in paths:
         path.rename(target / path.name)
     logger.info("%d earlier files moved to %s", len(paths), target)
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file; computed again only when its size or its time has changed.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        state = path.stat()
+        return _hash(path, state.st_size, state.st_mtime_ns)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+@functools.lru_cache(maxsize=64)
+def _hash(path: Path, size: int, time_ns: int) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _umask() -> int:

@@ -5,8 +5,6 @@ weights or settings under the same name (another epoch, another `--set`) are not
 folder without a manifest, as other projects and earlier versions leave them, are taken as they are.
 """
 
-import functools
-import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping
@@ -16,7 +14,7 @@ from typing import Any
 from lib.config import KEYS, Config
 from lib.test.evaluation.results import has_results
 from lib.utils.errors import UserError
-from lib.utils.files import set_aside, write_text
+from lib.utils.files import file_hash, set_aside, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +27,6 @@ _WITHOUT = ("MODEL.PRETRAIN_FILE", "MODEL.BACKBONE.PRETRAIN_FILE", "TEST.EPOCH")
 """Keys of those sections that only say where weights come from."""
 _SHOWN = 3
 """Differences that a message lists."""
-_BLOCK = 2**20
 
 
 def describe(cfg: Config, checkpoint: str | Path) -> dict[str, Any]:
@@ -43,28 +40,6 @@ def describe(cfg: Config, checkpoint: str | Path) -> dict[str, Any]:
                 if name.startswith(_SECTIONS) and name not in _WITHOUT}
     return {"format": FORMAT, "rules": RULES, "script": cfg.script, "config": cfg.name,
             "checkpoint": {"file": str(checkpoint), "sha256": file_hash(path)}, "settings": settings}
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file; computed again only when its size or its time has changed.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
-    try:
-        state = path.stat()
-        return _hash(path, state.st_size, state.st_mtime_ns)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-@functools.lru_cache(maxsize=64)
-def _hash(path: Path, size: int, time_ns: int) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def check(folder: Path, wanted: Mapping[str, Any], force: bool = False) -> None:

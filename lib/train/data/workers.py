@@ -1,9 +1,7 @@
 """Batches made ahead: in this process, by threads or by processes; always in order, and always the same ones."""
 
 import signal
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing import active_children
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
@@ -14,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lib.utils.errors import UserError
+from lib.utils.threads import map_in_threads
 
 AHEAD = 2
 """Batches that each worker makes ahead."""
@@ -100,18 +99,7 @@ class Threads:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         cv2.setNumThreads(0)
-        pending: deque[Future] = deque()
-        with ThreadPoolExecutor(self._workers, thread_name_prefix="loader") as pool:
-            try:
-                for keys in self._keys:
-                    pending.append(pool.submit(self._make, keys))
-                    if len(pending) > AHEAD * self._workers:
-                        yield pending.popleft().result()
-                while pending:
-                    yield pending.popleft().result()
-            finally:
-                for future in pending:
-                    future.cancel()
+        return map_in_threads(self._make, self._keys, self._workers, AHEAD)
 
     def _make(self, keys: Any) -> dict[str, Any]:
         batch = self._fetch(keys)
