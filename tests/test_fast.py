@@ -228,8 +228,7 @@ def test_wrong_option_texts(text, message):
 
 
 def test_impossible_options(model):
-    for impossible in ({"merge_branches": True, "fold_batchnorm": False}, {"pack_linear": True, "compile": True},
-                       {"cuda_graph": True, "compile": True}):
+    for impossible in ({"merge_branches": True, "fold_batchnorm": False}, {"pack_linear": True, "compile": True}):
         with pytest.raises(UserError, match=next(iter(impossible))):
             FastOptions(**impossible)
     with pytest.raises(UserError, match="cuda_graph needs a CUDA device, not cpu"):

@@ -4,6 +4,7 @@ import json
 import runpy
 import sys
 import time
+from dataclasses import fields, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,6 +18,8 @@ from lib.config import load_config
 from lib.deploy import energy, profile
 from lib.deploy.counting import count, exact_macs, thop_counts
 from lib.deploy.export import ExportOptions, export_model
+from lib.deploy.fast import FastOptions, can_pack
+from lib.deploy.paths import Subject, switch_paths
 from lib.deploy.profile import PUBLISHED, EndToEnd, Ways, compare_with_paper, profile_config
 from lib.deploy.rates import matrix_rate, memory_rate
 from lib.deploy.report import COLUMNS, report_markdown, report_text
@@ -285,7 +288,43 @@ def test_rates_are_those_of_a_product_and_a_copy(monkeypatch):
     ticks = iter(range(10_000))
     monkeypatch.setattr("lib.deploy.rates.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     assert matrix_rate(torch.device("cpu"), torch.float32, 1.0) == 2 * 256**3, "one tick a call"
+    assert matrix_rate(torch.device("cpu"), torch.int8, 1.0) == 2 * 256**3
     assert memory_rate(torch.device("cpu"), 1.0) == 2 * 2**20
+
+
+def test_every_switch_is_a_path_of_its_own():
+    cfg = load_config("compresstracker", "compresstracker_vitb_256_2", SMALL)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = build_student(cfg).eval()
+    subject, cpu = Subject("student", model, cfg, count(model, *SHAPES)), torch.device("cpu")
+    for precision in ("float32", "bfloat16"):
+        paths = {path.note: path for path in switch_paths(subject, precision, cpu)}
+        switches = [field.name for field in fields(FastOptions) if isinstance(field.default, bool)]
+        alone = {note.removeprefix("only ") for note in paths if note.startswith("only ")}
+        missing = {"cuda_graph"} if can_pack(precision) else {"cuda_graph", "pack_linear"}
+        assert alone == set(switches) - missing
+        best = paths["best"].run.options
+        assert best == FastOptions.best(cpu, precision)
+        for note, path in paths.items():
+            options, name = path.run.options, note.split()[-1]
+            assert path.precision == precision
+            if note.startswith("best with"):
+                assert replace(options, **{name: getattr(best, name)}) == best and options != best
+        assert paths["no switch"].macs > paths["only trim_last_layer"].macs
+        if precision == "float32":
+            outputs = [path.call(1, cpu)().boxes for note, path in paths.items()
+                       if not path.run.takes_pixels and not path.run.options.compile]
+            assert len(outputs) > 6 and all(torch.allclose(boxes, outputs[0], atol=1e-4) for boxes in outputs)
+
+
+def test_switches_take_part_in_a_report(monkeypatch):
+    cfg = load_config("compresstracker", "compresstracker_vitb_256_2", SMALL)
+    some = switch_paths
+    monkeypatch.setattr(profile, "switch_paths", lambda *key: [path for path in some(*key) if path.note[:2] == "no"])
+    report = profile_config(cfg, device="cpu", threads=1, iterations=1, warmup=0, ways=Ways(switches=True))
+    assert [m["name"] for m in report["models"]] == ["student", "teacher", "student fast no switch"]
+    assert "fast float32, no switch" in report_markdown(report)
 
 
 class FakeNvml:

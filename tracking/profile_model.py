@@ -43,6 +43,9 @@ def parse_arguments() -> argparse.Namespace:
                         help="of weights and features, for each backend (default: float32)")
     parser.add_argument("--fast", action="append", default=[], metavar="NAME=VALUE",
                         help="an option of backend fast, such as cache_template=false (lib/deploy/fast.py); repeatable")
+    parser.add_argument("--switches", action="store_true",
+                        help="time backend fast with each of its switches alone, and with each turned round in the "
+                             "best options, too")
     parser.add_argument("--exported", action="append", default=[], metavar="FOLDER",
                         help="time what tracking/export_model.py made of this configuration, too; repeatable")
     parser.add_argument("--batch", type=int, nargs="+", default=[1],
@@ -69,7 +72,7 @@ def main() -> None:
         if not slash:
             raise UserError(f"--against {name}: expected SCRIPT/CONFIG, for example ostrack/vitb_256_mae_32x4_ep300")
         against.append(load_config(script, config))
-    ways = Ways(args.backend, args.precision, args.batch, args.fast, args.exported)
+    ways = Ways(args.backend, args.precision, args.batch, args.fast, args.exported, args.switches)
     whole = None if args.model_only else own_frames(args.frames) if args.frames else made_up_frames()
     report = profile_config(cfg, against=against, device=args.device, threads=args.threads, ways=ways,
                             iterations=args.iterations, warmup=args.warmup, floors=not args.model_only,

@@ -43,7 +43,7 @@ class FastOptions:
             float32.
         head_dtype: the same for the head; None takes `dtype`.
         compile: torch.compile.
-        cuda_graph: record the kernels of a call once per input shape and replay them (CUDA only).
+        cuda_graph: record the kernels of a call, compiled or not, once per input shape and replay them (CUDA only).
     """
 
     cache_template: bool = True
@@ -68,8 +68,15 @@ class FastOptions:
             raise UserError("merge_branches needs fold_batchnorm")
         if self.pack_linear and self.compile:
             raise UserError("pack_linear and compile exclude each other: the compiler packs the weights itself")
-        if self.cuda_graph and self.compile:
-            raise UserError("cuda_graph and compile exclude each other: choose one")
+
+    def unavailable(self, device: torch.device) -> str | None:
+        """What of these options `device` or this PyTorch cannot do, and the remedy; None where it can do all."""
+        if self.pack_linear and (device.type != "cpu" or not can_pack(self.dtype)):
+            return (f"pack_linear needs oneDNN's linear layers for {self.dtype}, which this device ({device}) or this "
+                    "PyTorch does not have; turn it off")
+        if self.cuda_graph and device.type != "cuda":
+            return f"cuda_graph needs a CUDA device, not {device}; turn it off"
+        return None
 
     @classmethod
     def plain(cls) -> "FastOptions":
@@ -126,11 +133,9 @@ def build_fast(model: OSTrack, options: FastOptions | None = None, *, device: to
     """
     device = torch.device(device)
     options = FastOptions.best(device) if options is None else options
-    if options.pack_linear and (device.type != "cpu" or not can_pack(options.dtype)):
-        raise UserError(f"pack_linear needs oneDNN's linear layers for {options.dtype}, which this device ({device}) "
-                        "or this PyTorch does not have; turn it off")
-    if options.cuda_graph and device.type != "cuda":
-        raise UserError(f"cuda_graph needs a CUDA device, not {device}; turn it off")
+    problem = options.unavailable(device)
+    if problem is not None:
+        raise UserError(problem)
     if options.take_pixels and (mean is None or std is None):
         raise UserError("take_pixels needs the mean and std of the normalisation")
     with torch.no_grad():

@@ -3,7 +3,7 @@ several precisions."""
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +20,8 @@ from lib.models.layers.elimination import template_mask
 from lib.models.ostrack import OSTrack
 from lib.utils.errors import UserError
 
+PRECISIONS = DTYPES | {"int8": torch.int8}
+"""Number formats that a path may have."""
 PLAIN = ("torch", "float32")
 """Backend and precision that the others are compared with."""
 
@@ -51,7 +53,7 @@ class Contestant:
         run: (template or what `run.prepare` gave, search, template mask or None) -> `Prediction`.
         macs: multiply-accumulates of one image on this path.
         template_cached: the template is embedded once, not in every pass.
-        note: what tells paths of one engine apart: the name of an exported folder.
+        note: what tells paths of one engine apart: the name of an exported folder, or of a switch.
     """
 
     subject: Subject
@@ -76,8 +78,7 @@ class Contestant:
     @property
     def weight_bytes(self) -> int:
         """Of the weights that a pass reads, in the path's precision."""
-        size = 1 if self.precision == "int8" else DTYPES[self.precision].itemsize
-        return self.subject.counts.thop_parameters * size
+        return self.subject.counts.thop_parameters * PRECISIONS[self.precision].itemsize
 
     def call(self, batch: int, device: torch.device) -> Callable[[], Prediction]:
         """One pass over a batch of noise, with what is done once per target already done."""
@@ -114,10 +115,36 @@ def fast_path(subject: Subject, precision: str, device: torch.device, options: S
     Raises:
         UserError: an option that is unknown or that the device cannot do.
     """
-    chosen = FastOptions.parse([f"dtype={precision}", *options], device)
+    return _fast_path(subject, FastOptions.parse([f"dtype={precision}", *options], device), device)
+
+
+def switch_paths(subject: Subject, precision: str, device: torch.device) -> list[Contestant]:
+    """The fast module with every switch of `FastOptions` that the device has: each alone over none at all, and each
+    turned round in the best options for the device and precision; first none at all and the best."""
+    none, best = replace(FastOptions.plain(), dtype=precision), FastOptions.best(device, precision)
+    variants = {"no switch": none, "best": best}
+    for field in fields(FastOptions):
+        if isinstance(field.default, bool):
+            variants[f"only {field.name}"] = _turned(none, field.name, True)
+            on = getattr(best, field.name)
+            variants[f"best {'without' if on else 'with'} {field.name}"] = _turned(best, field.name, not on)
+    return [_fast_path(subject, options, device, note) for note, options in variants.items()
+            if options is not None and options.unavailable(device) is None]
+
+
+def _turned(options: FastOptions, name: str, value: bool) -> FastOptions | None:
+    """The options with one switch turned; what it needs comes with it. None where the options exclude each other."""
+    needed = {"fold_batchnorm": True} if name == "merge_branches" and value else {}
+    try:
+        return replace(options, **needed, **{name: value})
+    except UserError:
+        return None
+
+
+def _fast_path(subject: Subject, options: FastOptions, device: torch.device, note: str = "") -> Contestant:
     data = subject.cfg.DATA
-    run = build_fast(subject.model, chosen, device=device, mean=data.MEAN, std=data.STD)
-    return Contestant(subject, "fast", chosen.dtype, run, _fast_macs(subject, chosen), chosen.cache_template)
+    run = build_fast(subject.model, options, device=device, mean=data.MEAN, std=data.STD)
+    return Contestant(subject, "fast", options.dtype, run, _fast_macs(subject, options), options.cache_template, note)
 
 
 def exported_path(subject: Subject, folder: str | Path, device: torch.device) -> Contestant:

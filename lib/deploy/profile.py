@@ -23,7 +23,16 @@ from lib.config import Config
 from lib.deploy.counting import count
 from lib.deploy.energy import joules_per_call
 from lib.deploy.fast import DTYPES
-from lib.deploy.paths import PLAIN, Contestant, Subject, exported_path, fast_path, torch_path
+from lib.deploy.paths import (
+    PLAIN,
+    PRECISIONS,
+    Contestant,
+    Subject,
+    exported_path,
+    fast_path,
+    switch_paths,
+    torch_path,
+)
 from lib.deploy.rates import matrix_rate, memory_rate
 from lib.deploy.timing import Timings, time_alternately
 from lib.utils.device import pick_device
@@ -64,6 +73,7 @@ class Ways:
         batches: images per pass.
         fast: "NAME=VALUE" options of backend fast.
         exports: folders of tracking/export_model.py that hold the configuration's tracker.
+        switches: also the configuration's model with each switch of backend fast (`switch_paths`), in each precision.
     """
 
     backends: Sequence[str] = ("torch",)
@@ -71,6 +81,7 @@ class Ways:
     batches: Sequence[int] = (1,)
     fast: Sequence[str] = ()
     exports: Sequence[str | Path] = ()
+    switches: bool = False
 
 
 def profile_config(
@@ -174,6 +185,8 @@ def _contestants(cfg: Config, against: Sequence[Config], ways: Ways, device: tor
                         f"precisions of {', '.join(DTYPES)}")
     chosen = [make[backend](subject, precision, device)
               for backend in ways.backends for precision in ways.precisions for subject in subjects]
+    if ways.switches:
+        chosen += [path for precision in ways.precisions for path in switch_paths(subjects[0], precision, device)]
     chosen += [exported_path(subjects[0], folder, device) for folder in ways.exports]
     names = [one.name(1) for one in chosen]
     double = next((name for name in names if names.count(name) > 1), None)
@@ -219,17 +232,15 @@ def _ratio(own: Timings, other: Timings, name: str) -> dict[str, Any]:
 
 def _rates(device: torch.device, contestants: Sequence[Contestant]) -> dict[str, Any]:
     """Operations per second of the precisions that take part, and bytes per second, as the device does them now."""
-    names = [name for name in DTYPES if any(one.precision == name for one in contestants)]
-    return {"operations_per_s": {name: matrix_rate(device, DTYPES[name]) for name in names},
+    used = {one.precision for one in contestants}
+    return {"operations_per_s": {name: matrix_rate(device, PRECISIONS[name]) for name in PRECISIONS if name in used},
             "bytes_per_s": memory_rate(device)}
 
 
-def _floor(one: Contestant, batch: int, rates: dict[str, Any], timings: Timings) -> dict[str, float] | None:
+def _floor(one: Contestant, batch: int, rates: dict[str, Any], timings: Timings) -> dict[str, float]:
     """The time that a pass takes at least: its operations at the device's matrix rate, or its weights at the rate of
-    the memory, whichever is longer. None for int8, whose rate is not measured."""
-    rate = rates["operations_per_s"].get(one.precision)
-    if rate is None:
-        return None
+    the memory, whichever is longer."""
+    rate = rates["operations_per_s"][one.precision]
     compute, memory = 2e3 * one.macs * batch / rate, 1e3 * one.weight_bytes / rates["bytes_per_s"]
     floor = max(compute, memory)
     return {"operations_ms": compute, "bytes_ms": memory, "ms": floor, "times": timings.median_ms / floor}
@@ -326,7 +337,8 @@ def _describe(one: Contestant, name: str, timings: Timings, batch: int, publishe
         "layers": model.depth, **architecture,
         "parameters": counts.parameters, "thop_parameters": counts.thop_parameters,
         "thop_macs": counts.thop_macs, "macs": counts.macs, "path_macs": one.macs,
-        "backend": one.backend, "precision": one.precision, "batch": batch, "template_cached": one.template_cached,
+        "backend": one.backend, "precision": one.precision, "note": one.note, "batch": batch,
+        "template_cached": one.template_cached,
         "latency_ms": {"median": timings.median_ms, "p95": timings.p95_ms}, "fps": timings.fps,
         "published": compare_with_paper(architecture, model.depth, counts.thop_macs, counts.thop_parameters, published),
     }

@@ -32,8 +32,8 @@ def report_text(report: dict[str, Any]) -> str:
         columns.append(("than the plain path",
                         lambda m: f"{m['over_plain']['median']:.2f}" if m["over_plain"] else "-"))
     if report["rates"]:
-        columns += [("floor ms", lambda m: f"{m['floor']['ms']:.2f}" if m["floor"] else "-"),
-                    ("times the floor", lambda m: f"{m['floor']['times']:.1f}" if m["floor"] else "-")]
+        columns += [("floor ms", lambda m: f"{m['floor']['ms']:.2f}"),
+                    ("times the floor", lambda m: f"{m['floor']['times']:.1f}")]
     columns += [("template", lambda m: "cached" if m["template_cached"] else "in every pass"),
                 ("weights MiB", lambda m: f"{m['memory']['weights_mib']:.1f}")]
     if any(m["memory"]["pass_mib"] is not None for m in models):
@@ -51,7 +51,7 @@ def report_text(report: dict[str, Any]) -> str:
                    *((f"{part} ms", lambda m, part=part: f"{m['end_to_end']['parts_ms'][part]:.2f}") for part in parts)]
         lines += ["", *_by_row(columns, models)]
     if report["rates"]:
-        rates = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in
+        rates = ", ".join(f"{name} {rate / 1e9:.0f} {'GOP/s' if name == 'int8' else 'GFLOP/s'}" for name, rate in
                           report["rates"]["operations_per_s"].items())
         lines += ["", f"floor: the operations at the device's matrix rate ({rates}), or the weights at the memory's "
                       f"rate ({report['rates']['bytes_per_s'] / 1e9:.1f} GB/s), both measured here"]
@@ -71,7 +71,8 @@ def report_markdown(report: dict[str, Any]) -> str:
     for m in report["models"]:
         whole, memory = m["end_to_end"], m["memory"]
         cells = [f"{m['config']} {m['model']} ({m['layers']} layers)",
-                 f"{m['backend']} {m['precision']}{', template cached' * m['template_cached']}", device,
+                 ", ".join([f"{m['backend']} {m['precision']}", *["template cached"] * m["template_cached"],
+                            *[m["note"]] * bool(m["note"])]), device,
                  str(m["batch"]), f"{m['latency_ms']['median']:.2f}", f"{m['latency_ms']['p95']:.2f}",
                  _fps(m["fps"]), _number(m["speed_up"] and m["speed_up"]["median"], ".2f"),
                  _number(m["over_plain"] and m["over_plain"]["median"], ".2f"),
