@@ -1,11 +1,11 @@
 """The fast module gives the plain model's outputs, switch by switch and in a whole track."""
 
-import contextlib
 from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 import torch
+from recorded_graph import replace_cuda_graphs
 from tiny_models import scramble, steady_tracker, tiny, tiny_batch
 
 from lib.config import load_config
@@ -184,29 +184,36 @@ def test_the_model_is_left_alone(cfg):
                for name, parameter in model.named_parameters())
 
 
-def test_graph_replay_copies_in_and_out(monkeypatch):
-    """The bookkeeping of the recording, with the recorder replaced: replaying works on the same tensors."""
+@pytest.mark.parametrize("kind", ["compresstracker", "ce"])
+def test_graph_replay_gives_what_the_call_gives(kind, monkeypatch):
+    """Recorded once per shape, replayed with other crops, inside and outside of inference mode."""
+    replace_cuda_graphs(monkeypatch)
+    cfg = tiny(kind, **(CE if kind == "ce" else {}))
+    model = steady_tracker(cfg)
+    fast = build_fast(model, replace(FastOptions.best("cuda"), cuda_graph=False), mean=cfg.DATA.MEAN,
+                      std=cfg.DATA.STD)
+    replay = GraphReplay(fast.run, torch.device("cuda"))
+    mask, results = None, []
+    if kind == "ce":
+        grid = cfg.TEST.TEMPLATE_SIZE // 16
+        mask = template_mask("GT_BOX", grid, torch.tensor([[0.2, 0.2, 0.4, 0.4]]), 16)
+    for seed, batch in ((0, 1), (1, 1), (2, 2), (3, 1)):
+        (template, search), _ = pixels(cfg, batch, seed)
+        inputs = fast.prepare(template), search, None if mask is None else mask.expand(batch, -1)
+        with torch.inference_mode(seed == 1):
+            results.append((replay(*inputs), fast.run(*inputs)))
+    assert len(replay._recorded) == 2, "one recording for each shape"
+    for replayed, expected in results:     # all of them in the end: a later replay must not change an earlier result
+        for ours, theirs in zip(replayed, expected, strict=True):
+            assert (ours is None) == (theirs is None)
+            assert ours is None or torch.equal(ours, theirs)
 
-    class Graph:
-        def replay(self):
-            state["out"].copy_(state["in"] * 2)
 
-    state = {}
-
-    def record(self, inputs):
-        state["in"] = inputs[0].clone()
-        state["out"] = torch.empty_like(state["in"])
-        return Graph(), [state["in"], None], Prediction(state["out"])
-
-    monkeypatch.setattr(GraphReplay, "_record", record)
-    monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)
-    replay = GraphReplay(lambda *inputs: None, torch.device("cuda"))
-    first = replay(torch.ones(2), None)
-    second = replay(torch.full((2,), 3.0), None)
-    assert first.boxes.tolist() == [2, 2] and second.boxes.tolist() == [6, 6] and second.score_map is None
-    assert len(replay._recorded) == 1
-    replay(torch.ones(3), None)
-    assert len(replay._recorded) == 2
+def test_a_call_that_waits_for_the_device_cannot_be_recorded(monkeypatch):
+    replace_cuda_graphs(monkeypatch)
+    replay = GraphReplay(lambda x: Prediction(x * float(x.sum())), torch.device("cuda"))
+    with pytest.raises(RuntimeError, match="read back"):
+        replay(torch.ones(2))
 
 
 def test_options_from_texts():

@@ -24,6 +24,7 @@ class GraphReplay:
         self._recorded: dict[tuple, tuple[torch.cuda.CUDAGraph, list[Tensor | None], Prediction]] = {}
         """Shapes and types of the inputs -> the graph, the tensors that it reads and those that it writes."""
 
+    @torch.inference_mode()     # like the recording: its tensors can be written in this mode only
     def __call__(self, *inputs: Tensor | None) -> Prediction:
         """The call's result, in tensors that the next call of the same shapes leaves alone."""
         key = tuple(None if tensor is None else (tensor.shape, tensor.dtype) for tensor in inputs)
@@ -37,7 +38,6 @@ class GraphReplay:
             graph.replay()
             return Prediction(*(None if output is None else output.clone() for output in outputs))
 
-    @torch.inference_mode()
     def _record(self, inputs: tuple[Tensor | None, ...]
                 ) -> tuple[torch.cuda.CUDAGraph, list[Tensor | None], Prediction]:
         places = [None if tensor is None else tensor.clone() for tensor in inputs]
