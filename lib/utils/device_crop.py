@@ -2,9 +2,9 @@
 
 OpenCV resizes bytes in whole numbers: a position's share is a multiple of 1 / 2048, the two pixels of a row are summed
 with these weights, and the two sums of a column lose low bits before and after their own weights. The same steps in
-32-bit whole numbers give the same bytes on a CPU and on a GPU (compared with OpenCV 5.0 on x86-64). Which pixels a crop
-reads and what they weigh is a short table, :func:`find_taps`, made on the CPU in NumPy; :func:`resize` does the rest on
-the device in eleven operations, whatever the number of crops, and waits for nothing.
+32-bit whole numbers give the same bytes on every device (compared with OpenCV 5.0 on x86-64). Which pixels a crop reads
+and what they weigh is a short table, :func:`find_taps`, made on the CPU in NumPy; :func:`resize` does the rest on the
+device in eleven operations for a batch, and waits for nothing.
 """
 
 from collections.abc import Sequence
