@@ -93,6 +93,7 @@ def test_prepare_runs_once_per_target(torch_export):
 def test_the_formats_own_backend_is_the_default(onnx_export, torch_export):
     assert ExportedModel(onnx_export).backend == "onnxruntime"
     assert ExportedModel(torch_export).backend == "torchscript"
+    assert ExportedModel(onnx_export).host_inputs and not ExportedModel(torch_export).host_inputs
     for backend in BACKENDS:
         assert next(name for name, (formats, _) in BACKENDS.items() if backend in formats or backend == name)
 

@@ -19,10 +19,9 @@ import trees
 
 from lib.train.data import build_loader
 from lib.train.data.decode import DecodedPicture
-from lib.train.data.device import Normaliser
 from lib.train.data.pixels import FramePixels, Sample, too_many
 from lib.train.data.processing import PairProcessing, View, jitter_box
-from lib.utils.crop import box_to_crop, square_crop
+from lib.utils.crop import Normaliser, box_to_crop, square_crop
 from lib.utils.errors import UserError
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]

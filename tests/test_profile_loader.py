@@ -28,9 +28,8 @@ def report(tmp_path_factory):
 
 
 def test_the_exact_ways_have_the_plain_ways_pixels(report):
-    for name in (PLAIN, "frames", "frames, whole decode"):
+    for name in (PLAIN, "frames", "frames, whole decode", "gpu (the CPU's part)"):
         assert report["ways"][name]["max_difference"] < 0.01 and report["ways"][name]["same_pairs"] == 1
-    assert 0 < report["ways"]["gpu (the CPU's part)"]["max_difference"] < 3
     assert 0 < report["ways"]["crops"]["mean_difference"]["search"] < 12
     assert report["ways"]["crops"]["same_pairs"] > 0.8
 

@@ -29,6 +29,7 @@ class ExportedModel:
 
     Attributes:
         takes_pixels: see `FastTracker`.
+        host_inputs: the engine reads its inputs in the CPU's memory, whatever the device.
 
     Raises:
         UserError: the folder is unusable, or the backend cannot run its format or is not installed.
@@ -47,6 +48,7 @@ class ExportedModel:
             raise UserError(f"backend {backend} runs {' and '.join(formats)}, but {folder} holds {manifest.format}; "
                             f"choose {' or '.join(able)}, or export again")
         self.backend, self.takes_pixels = backend, manifest.take_pixels
+        self.host_inputs = backend in _READ_ON_HOST
         self._device = torch.device(device)
         self._runners: dict[str, Runner] = {}
         for name, part in manifest.parts.items():
@@ -219,3 +221,5 @@ BACKENDS: dict[str, tuple[tuple[str, ...], Callable[..., Runner]]] = {
     "tensorrt": (("tensorrt",), _tensorrt),
 }
 """Backend -> the formats it runs, the format's own backend first, and its loader."""
+_READ_ON_HOST = ("onnxruntime", "openvino")
+"""Backends that read their inputs in the CPU's memory."""

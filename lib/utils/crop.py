@@ -59,6 +59,12 @@ class Square(NamedTuple):
         left, top, right, bottom = self.padding
         return (self.left + left, self.top + top, self.left + self.side - right, self.top + self.side - bottom)
 
+    @property
+    def is_padding(self) -> bool:
+        """Whether nothing of the square lies within the image."""
+        left, top, right, bottom = self.padding
+        return left + right >= self.side or top + bottom >= self.side
+
     def mirrored(self, width: int) -> "Square":
         """The same square where it lies in the image, `width` wide, turned left-right."""
         left, top, right, bottom = self.padding
@@ -114,6 +120,12 @@ def resize_square(
     return cv2.merge([out, out, out]) if gray else out
 
 
+def cut_square(image: np.ndarray, square: Square, size: int, *, mirror: bool = False, gray: bool = False) -> np.ndarray:
+    """The crop of a square of `image`, (H, W, 3) uint8; the rest as in :func:`resize_square`."""
+    left, top, right, bottom = square.inside
+    return resize_square(image[top:bottom, left:right], square, size, mirror=mirror, gray=gray)
+
+
 def sample_square(
     pixels: np.ndarray, place: tuple[float, float, float, float], square: Square, size: int, *, mirror: bool = False,
     gray: bool = False,
@@ -165,9 +177,7 @@ def square_crop(
     height, width = image.shape[:2]
     square = square_around(box_xywh, factor, width, height)
     place = square.mirrored(width) if mirror else square
-    left, top, right, bottom = place.inside
-    out = resize_square(image[top:bottom, left:right], place, size, mirror=mirror, gray=gray)
-    return Crop(out, size / square.side, square.padding)
+    return Crop(cut_square(image, place, size, mirror=mirror, gray=gray), size / square.side, square.padding)
 
 
 def _overhang(start: int, side: int, length: int) -> tuple[int, int]:
@@ -242,12 +252,38 @@ def box_from_crop(box_cxcywh: Box, anchor_xywh: Box, scale: float, size: int) ->
     return [cx - 0.5 * w, cy - 0.5 * h, w, h]
 
 
-def normalize(
-    image: np.ndarray, mean: Sequence[float], std: Sequence[float], device: str | torch.device = "cpu"
-) -> Tensor:
-    """uint8 (H, W, 3) or (B, H, W, 3) -> float (B, 3, H, W) on `device`: values / 255, minus `mean`, over `std`."""
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).to(device)
-    if pixels.dim() == 3:
-        pixels = pixels[None]
-    mean_, std_ = (torch.tensor(v, dtype=torch.float32, device=device).view(1, 3, 1, 1) for v in (mean, std))
-    return pixels.permute(0, 3, 1, 2).float().div_(255).sub_(mean_).div_(std_).contiguous()
+class Normaliser:
+    """Makes numbers of crops: brightness, minus a mean, over a standard deviation.
+
+    Args:
+        mean, std: of red, green, blue, for values in 0..1.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]):
+        self._constants = torch.tensor([list(mean), list(std)], dtype=torch.float32).view(2, 1, 3, 1, 1)
+
+    def __call__(self, crops: Tensor, gains: Tensor | None = None) -> Tensor:
+        """Crops as the network takes them.
+
+        Args:
+            crops: (B, 3, S, S) uint8 of any memory order.
+            gains: (B,) float32 by which the levels 0..255 are multiplied (and then cut to 0..1); None divides by 255.
+
+        Returns:
+            (B, 3, S, S) float32 on the same device.
+        """
+        if self._constants.device != crops.device:  # once, since it waits for the device
+            self._constants = self._constants.to(crops.device)
+        mean, std = self._constants
+        values = crops.to(torch.float32, memory_format=torch.contiguous_format)
+        if gains is None:
+            values.div_(255)
+        else:
+            values.mul_(gains.view(-1, 1, 1, 1)).clamp_(0, 1)
+        return values.sub_(mean).div_(std)
+
+
+def normalize(image: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """uint8 (H, W, 3) or (B, H, W, 3) -> float (B, 3, H, W): values / 255, minus `mean`, over `std`."""
+    pixels = torch.from_numpy(np.ascontiguousarray(image))
+    return Normaliser(mean, std)((pixels[None] if pixels.dim() == 3 else pixels).permute(0, 3, 1, 2))

@@ -14,8 +14,9 @@ from lib.models.layers.elimination import template_mask
 from lib.models.ostrack.heads import decode
 from lib.test.tracker.window import hann_window
 from lib.utils.boxes import clip_box
-from lib.utils.crop import box_from_crop, box_to_crop, normalize, square_crop
+from lib.utils.crop import Normaliser, Square, box_from_crop, box_to_crop, cut_square, square_around
 from lib.utils.device import pick_device, synchronize
+from lib.utils.device_crop import cut_on_device
 from lib.utils.errors import UserError
 from lib.utils.parts import PartTimes
 
@@ -73,6 +74,8 @@ class Tracker:
         ce_range: which template tokens steer candidate elimination (ALL, CTR_POINT, CTR_REC, GT_BOX); None for a
             model without it.
         device: cpu, cuda, cuda:N or auto.
+        crop_on_device: resize the crops on `device` instead of the CPU; the pixels are the same. None does so on CUDA,
+            but not for a model with true `host_inputs`, which reads them in the CPU's memory.
 
     Attributes:
         parts: None, or where `step` notes how long its parts crop, network and box take.
@@ -92,6 +95,7 @@ class Tracker:
         window: bool = True,
         ce_range: str | None = None,
         device: str | torch.device = "cpu",
+        crop_on_device: bool | None = None,
     ):
         self.device = pick_device(str(device))
         self.model = model.to(self.device).eval() if isinstance(model, torch.nn.Module) else model
@@ -102,7 +106,11 @@ class Tracker:
         self.ce_range = ce_range
         self.window = hann_window(search_size // stride, self.device) if window else None
         self.parts: PartTimes | None = None
+        if crop_on_device is None:
+            crop_on_device = self.device.type == "cuda" and not getattr(model, "host_inputs", False)
+        self.crop_on_device = crop_on_device
         self._takes_pixels = getattr(model, "takes_pixels", False)
+        self._normalise = Normaliser(self.mean, self.std)
         self._target: Target | None = None
 
     @classmethod
@@ -192,7 +200,8 @@ class Tracker:
         )
 
     @classmethod
-    def from_model(cls, model: Callable[..., Any], cfg: Any, *, device: str | torch.device = "cpu") -> "Tracker":
+    def from_model(cls, model: Callable[..., Any], cfg: Any, *, device: str | torch.device = "cpu",
+                   crop_on_device: bool | None = None) -> "Tracker":
         """The tracker around a model that is already there, with the sizes and rules of `cfg`."""
         backbone = cfg.MODEL.BACKBONE
         return cls(
@@ -207,6 +216,7 @@ class Tracker:
             window=cfg.TEST.WINDOW,
             ce_range=backbone.CE_TEMPLATE_RANGE if backbone.CE_LOC else None,
             device=device,
+            crop_on_device=crop_on_device,
         )
 
     @property
@@ -241,11 +251,11 @@ class Tracker:
         """
         height, width = check_image(image)
         box = check_box(box_xywh, height, width)
-        crop = square_crop(image, box, self.template_factor, self.template_size)
-        template = self._input([crop.image])
+        square = square_around(box, self.template_factor, width, height)
+        template = self._crops([image], [square], self.template_size)
         if hasattr(self.model, "prepare"):
             template = self.model.prepare(template)
-        target = Target(box, template, self._mask(box, crop.scale))
+        target = Target(box, template, self._mask(box, self.template_size / square.side))
         synchronize(self.device)
         return target
 
@@ -279,20 +289,21 @@ class Tracker:
         """
         sizes = [check_image(image) for image in images]
         with self._part("crop"):
-            crops = [square_crop(image, anchor, self.search_factor, self.search_size)
-                     for image, anchor in zip(images, anchors_xywh, strict=True)]
-            search = self._input([crop.image for crop in crops])
+            squares = [square_around(anchor, self.search_factor, width, height)
+                       for anchor, (height, width) in zip(anchors_xywh, sizes, strict=True)]
+            search = self._crops(images, squares, self.search_size)
         with self._part("network"):
             mask = () if targets[0].template_mask is None else (_joined([t.template_mask for t in targets]),)
             prediction = self.model(_joined([target.template for target in targets]), search, *mask)
         with self._part("box"):
             boxes, score_maps = self._read(prediction, window)
             results = []
-            for box, score_map, anchor, crop, size in zip(boxes, score_maps, anchors_xywh, crops, sizes, strict=True):
+            for box, score_map, anchor, square, size in zip(boxes, score_maps, anchors_xywh, squares, sizes,
+                                                            strict=True):
                 if not all(map(math.isfinite, box)):
                     raise UserError(f"the model predicted the box {box}; its weights hold NaN or infinite values, or "
                                     "they do not belong to this configuration")
-                mapped = box_from_crop(box, anchor, crop.scale, self.search_size)
+                mapped = box_from_crop(box, anchor, self.search_size / square.side, self.search_size)
                 score = math.nan if score_map is None else float(score_map.max())
                 results.append(TrackResult(clip_box(mapped, *size, BOX_MARGIN), score, score_map))
         return results
@@ -300,12 +311,14 @@ class Tracker:
     def _part(self, name: str) -> AbstractContextManager[None]:
         return nullcontext() if self.parts is None else self.parts.measure(name)
 
-    def _input(self, crops: Sequence[np.ndarray]) -> torch.Tensor:
-        """Crops as the model takes them."""
-        pixels = crops[0][None] if len(crops) == 1 else np.stack(crops)
-        if self._takes_pixels:
-            return torch.from_numpy(pixels).to(self.device)
-        return normalize(pixels, self.mean, self.std, device=self.device)
+    def _crops(self, images: Sequence[np.ndarray], squares: Sequence[Square], size: int) -> torch.Tensor:
+        """The crop of a square of each image, as the model takes them."""
+        if self.crop_on_device:
+            pixels = cut_on_device(images, squares, size, self.device)
+        else:
+            crops = [cut_square(image, square, size) for image, square in zip(images, squares, strict=True)]
+            pixels = torch.from_numpy(crops[0][None] if len(crops) == 1 else np.stack(crops)).to(self.device)
+        return pixels if self._takes_pixels else self._normalise(pixels.permute(0, 3, 1, 2))
 
     def _read(self, prediction: Any, window: bool) -> tuple[list[list[float]], Sequence[np.ndarray | None]]:
         """[cx, cy, w, h] normalised and (S, S) score map of each image; None for a head without maps."""

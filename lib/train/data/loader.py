@@ -20,13 +20,14 @@ from torch import Tensor
 
 from lib.train.admin.environment import env_settings
 from lib.train.data.crops import PackedPixels, open_packed
-from lib.train.data.device import Normaliser, Upload, to_device
+from lib.train.data.device import Upload, to_device
 from lib.train.data.gpu import DevicePixels, Undecodable
 from lib.train.data.pixels import VIEWS, FramePixels, Key, Pixels, Sample, Unreadable, too_many
 from lib.train.data.processing import PairProcessing
 from lib.train.data.sampler import PairSampler
 from lib.train.data.workers import batches
 from lib.train.dataset import build_dataset
+from lib.utils.crop import Normaliser
 from lib.utils.errors import UserError
 
 logger = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ from torch import Tensor
 from lib.config import FOLDER_PREFIX, Config
 from lib.train.data.crops import PackedPixels, open_packed
 from lib.train.data.decode import Picture, find_turbojpeg
-from lib.train.data.device import Normaliser, to_device
+from lib.train.data.device import to_device
 from lib.train.data.gpu import DevicePixels
 from lib.train.data.loader import Loader, Pairs
 from lib.train.data.packing import Packing, Recipe
@@ -33,6 +33,7 @@ from lib.train.data.processing import PairProcessing, Shot
 from lib.train.data.sampler import PairSampler
 from lib.train.dataset import TrackingDataset, build_dataset
 from lib.train.profiling.frames import render_frames
+from lib.utils.crop import Normaliser
 from lib.utils.device import pick_device, synchronize
 from lib.utils.errors import UserError
 
