@@ -55,18 +55,24 @@ def test_the_embedding_is_int8_only_where_it_reads_bytes(made, tmp_path):
     model, cfg, work, _ = made
     export_model(model, cfg, work / "student.pth.tar", tmp_path / "out",
                  ExportOptions("onnx", precision="int8", frames=str(work / "videos"), calibration_crops=4))
-    for folder, expected in ((tmp_path, "embedding"), (work, "patches.weight_back")):
-        convolution = next(node for node in onnx.load(folder / "out" / "search.onnx").graph.node
-                           if node.op_type == "Conv")
-        assert convolution.input[1].endswith(expected.replace("embedding", "patches.weight"))
-    scale = next(value for value in onnx.load(work / "out" / "search.onnx").graph.initializer
-                 if value.name == convolution.input[0].replace("_back", "_scale"))
-    assert onnx.numpy_helper.to_array(scale) == 1
+
+    def embedding_inputs(folder):
+        graph = onnx.load(folder / "out" / "search.onnx").graph
+        constants = {value.name: onnx.numpy_helper.to_array(value) for value in graph.initializer}
+        makers = {name: node for node in graph.node for name in node.output}
+        convolution = next(node for node in graph.node if node.op_type == "Conv")
+        return [makers.get(name) for name in convolution.input[:2]], constants
+
+    (pixels, _), constants = embedding_inputs(work)
+    assert pixels.op_type == "DequantizeLinear" and [constants[name] for name in pixels.input[1:]] == [1, 0]
+    (pixels, weights), _ = embedding_inputs(tmp_path)
+    assert pixels is None and weights is None, "the normalised crop and the weights as they were"
 
 
 def test_linear_layers_become_integer_kernels(made, tmp_path):
     """ONNX Runtime must not put a layer back together in float32."""
     options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
     options.optimized_model_filepath = str(tmp_path / "run.onnx")
     onnxruntime.InferenceSession(str(made[2] / "out" / "search.onnx"), options, providers=["CPUExecutionProvider"])
     kinds = [node.op_type for node in onnx.load(tmp_path / "run.onnx").graph.node]
@@ -152,14 +158,17 @@ def test_the_graph_for_tensorrt(made, monkeypatch, tmp_path):
         assert scale.data_type == onnx.TensorProto.FLOAT16
         assert zero.data_type == onnx.TensorProto.INT8 and onnx.numpy_helper.to_array(zero) == 0
     assert onnx.TensorProto.FLOAT not in {value.data_type for value in graph.initializer if np.prod(value.dims) > 64}
-    run = {name: onnxruntime.InferenceSession(str(tmp_path / part.file), providers=["CPUExecutionProvider"])
+    plain = onnxruntime.SessionOptions()            # its optimisations spoil float16 graphs with int8
+    plain.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    run = {name: onnxruntime.InferenceSession(str(tmp_path / part.file), plain, providers=["CPUExecutionProvider"])
            for name, part in parts.items()}
     template, search = (crop.numpy() for crop in model_inputs(pair, cfg, True))
     tokens = run["template"].run(None, {"template": template})[0]
     found = run["search"].run(["score_map", "size_map"], {"tokens": tokens, "search": search})
     expected = model(*model_inputs(pair, cfg, False))
     for name, value in zip(("score_map", "size_map"), found, strict=True):
-        np.testing.assert_allclose(value, getattr(expected, name).detach(), rtol=0, atol=0.03)
+        difference = np.abs(value - getattr(expected, name).detach().numpy())
+        assert 1e-6 < difference.max() < 0.03
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
