@@ -10,6 +10,7 @@ import numpy as np
 from lib.deploy.backends import missing
 
 PRODUCTS = ("Conv", "Gemm", "MatMul")
+"""Kinds of products. Gemm is a linear layer of single rows, which is little work and stays as it is."""
 SMALLEST = 1e-5
 """Width of the range of an activation that is always 0."""
 
@@ -163,9 +164,9 @@ def _rewritten(graph: Any, chosen: set[str], weights: Mapping[str, np.ndarray],
             readers.setdefault(name, []).append(node)
     nodes, values, made = [], {value.name: value for value in graph.initializer}, set()
 
-    def hold(**arrays: np.ndarray) -> list[str]:
-        values.update({name: numpy_helper.from_array(array, name) for name, array in arrays.items()})
-        return list(arrays)
+    def hold(name: str, array: np.ndarray) -> str:
+        values[name] = numpy_helper.from_array(array, name)
+        return name
 
     for node in graph.node:
         if node.name in chosen:
@@ -173,13 +174,13 @@ def _rewritten(graph: Any, chosen: set[str], weights: Mapping[str, np.ndarray],
             rounded, scales = round_weights(weights[w], axis)
             if x not in made:
                 scale, zero = activations[x].quantisation(symmetric)
-                rule = hold(**{f"{x}_scale": np.array(scale, scales.dtype),
-                               f"{x}_zero": np.array(zero, np.int8 if symmetric else np.uint8)})
+                rule = [hold(f"{x}_scale", np.array(scale, scales.dtype)),
+                        hold(f"{x}_zero", np.array(zero, np.int8 if symmetric else np.uint8))]
                 nodes += [helper.make_node("QuantizeLinear", [x, *rule], [f"{x}_int8"], f"{x}_quantise"),
                           helper.make_node("DequantizeLinear", [f"{x}_int8", *rule], [f"{x}_back"], f"{x}_dequantise")]
             if w not in made:
-                rule = hold(**{f"{w}_int8": rounded, f"{w}_scale": scales,
-                               f"{w}_zero": np.zeros(len(scales), np.int8)})
+                rule = [hold(f"{w}_int8", rounded), hold(f"{w}_scale", scales),
+                        hold(f"{w}_zero", np.zeros(len(scales), np.int8))]
                 nodes.append(helper.make_node("DequantizeLinear", rule, [f"{w}_back"], f"{w}_dequantise", axis=axis))
             made |= {x, w}
             node.input[0], node.input[1] = f"{x}_back", f"{w}_back"
@@ -189,7 +190,7 @@ def _rewritten(graph: Any, chosen: set[str], weights: Mapping[str, np.ndarray],
                 bias = weights[holder.input[place]] + activations[x].lost(lost, axis)
                 # ONNX Runtime makes a Gemm of a MatMul with a bias of one dimension, and has no int8 kernel for that
                 shape = [-1] if node.op_type == "Conv" else [1] * (activations[x].rank - 1) + [-1]
-                holder.input[place], = hold(**{f"{node.name}_bias": bias.astype(scales.dtype).reshape(shape)})
+                holder.input[place] = hold(f"{node.name}_bias", bias.astype(scales.dtype).reshape(shape))
         nodes.append(node)
     used = {name for node in nodes for name in node.input}
     return helper.make_graph(nodes, graph.name, graph.input, graph.output,
