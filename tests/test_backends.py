@@ -13,6 +13,7 @@ import torch
 import trees
 from tiny_models import scramble, steady_tracker, tiny
 
+from lib.deploy import backends
 from lib.deploy.backends import BACKENDS, ExportedModel
 from lib.deploy.export import ExportOptions, export_model
 from lib.deploy.manifest import Manifest
@@ -172,6 +173,27 @@ def test_a_missing_package_is_named(onnx_export, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UserError, match=f"needs the package {package}; .*pip install {package}"):
         ExportedModel(onnx_export, package)
+
+
+@pytest.mark.parametrize(("able", "precision", "hint"), [
+    (["FP32", "INT8", "BF16"], "int8", "bf16"), (["FP32", "INT8"], "int8", "f32"),
+    (["FP32", "INT8", "BF16"], "float32", "f32"), (["FP32"], "bfloat16", "bf16")])
+def test_the_rest_of_int8_is_bfloat16_where_the_cpu_has_it(onnx_export, tmp_path, monkeypatch, able, precision, hint):
+    class Core:
+        def get_property(self, device, name):
+            return {"OPTIMIZATION_CAPABILITIES": able}[name]
+
+        def read_model(self, path):
+            return path
+
+        def compile_model(self, model, device, options):
+            raise UserError(f"asked for {options['INFERENCE_PRECISION_HINT']}")
+
+    pytest.importorskip("openvino", reason="openvino is not installed: pip install openvino")
+    monkeypatch.setattr(backends, "_the_core", lambda openvino: Core())
+    folder = damaged(onnx_export, tmp_path / "copy", lambda c: c.update(precision=precision))
+    with pytest.raises(UserError, match=f"asked for {hint}"):
+        ExportedModel(folder, "openvino")
 
 
 def test_tensorrt_without_its_package(torch_export, tmp_path, monkeypatch):

@@ -197,7 +197,7 @@ def test_a_missing_package_is_named(trained, cfg, tmp_path, monkeypatch, package
     assert list(tmp_path.iterdir()) == []
 
 
-def test_tensorrt_says_the_command(trained, cfg, tmp_path, monkeypatch):
+def test_tensorrt_says_the_command(trained, cfg, tmp_path, monkeypatch, videos):
     monkeypatch.setattr(export_module, "find_spec", lambda name: None)
     with pytest.raises(UserError) as caught:
         export_model(*_order(trained, cfg), tmp_path / "out", ExportOptions("tensorrt", batch=0))
@@ -207,6 +207,9 @@ def test_tensorrt_says_the_command(trained, cfg, tmp_path, monkeypatch):
     with pytest.raises(UserError) as caught:
         export_model(*_order(trained, cfg), tmp_path / "out", ExportOptions("tensorrt", joint=True))
     assert "--onnx=tracker.onnx" in str(caught.value) and "Shapes" not in str(caught.value)
+    with pytest.raises(UserError, match="needs the package tensorrt.*not symmetric"):
+        export_model(*_order(trained, cfg), tmp_path / "out", ExportOptions("tensorrt", precision="int8",
+                                                                             frames=str(videos)))
 
 
 # ---------------------------------------------------------------- crops

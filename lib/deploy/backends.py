@@ -142,7 +142,8 @@ def _openvino(path: Path, part: Part, device: torch.device, precision: str) -> R
     core = _the_core(openvino)
     if device.type != "cpu":
         raise UserError(f"backend openvino runs on the CPU, not on {device}; use --device cpu")
-    kind = {"bfloat16": "bf16", "float16": "f16"}.get(precision, "f32")
+    rest = "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"     # beside int8
+    kind = {"bfloat16": "bf16", "float16": "f16", "int8": rest}.get(precision, "f32")
     compiled = core.compile_model(core.read_model(str(path)), "CPU", {
         "INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": kind,
         "PERFORMANCE_HINT": "LATENCY"})

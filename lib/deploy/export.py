@@ -31,12 +31,12 @@ PRECISIONS = {
     "openvino": ("float32", "bfloat16", "int8"),
     "torchscript": ("float32", "bfloat16", "float16"),
     "torchexport": ("float32", "bfloat16", "float16"),
-    "tensorrt": ("float32", "float16"),
+    "tensorrt": ("float32", "float16", "int8"),
 }
 """Format -> precisions that can be written."""
 
 ENDINGS = {"onnx": ".onnx", "openvino": ".xml", "torchscript": ".pt", "torchexport": ".pt2", "tensorrt": ".engine"}
-OPSET = 18
+OPSET = 20
 LIBRARIES = ("torch", "timm", "onnx", "onnxruntime", "openvino", "tensorrt")
 MOST_TENSORRT = 16
 """Largest batch of a TensorRT engine with any number of images."""
@@ -156,16 +156,15 @@ def _batches(pairs: Sequence[CropPair], size: int) -> Iterator[CropPair]:
 
 def _write_parts(model: OSTrack, cfg: Config, folder: Path, options: ExportOptions, pair: CropPair) -> dict[str, Part]:
     """Write every graph into `folder`."""
-    outside = options.precision == "int8" or options.format == "openvino"      # the engine lowers the precision
     fast = build_fast(model, FastOptions(cache_template=not options.joint, take_pixels=options.take_pixels,
-                                         dtype="float32" if outside else options.precision),
+                                         dtype=_graph_dtype(options)),
                       mean=cfg.DATA.MEAN, std=cfg.DATA.STD)
     names = ("tracker",) if options.joint else ("template", "search")
     inputs = _part_inputs(fast, next(_batches([pair], options.batch or 2)), cfg)
     graphs = {name: _Graph(fast, name).eval() for name in names}
     parts = {name: _describe(graph, inputs[name], name, options) for name, graph in graphs.items()}
     if options.format == "tensorrt":
-        _require_tensorrt(parts)
+        _require_tensorrt(parts, options.precision)
     for name, graph in graphs.items():
         feeds = None
         if options.precision == "int8" and name != "template":          # the template's part runs once per target
@@ -175,6 +174,13 @@ def _write_parts(model: OSTrack, cfg: Config, folder: Path, options: ExportOptio
                      for group in _batches(crops, options.batch or 1)]
         _write_graph(graph, parts[name], tuple(inputs[name].values()), folder / parts[name].file, options, feeds)
     return parts
+
+
+def _graph_dtype(options: ExportOptions) -> str:
+    """Number format of what PyTorch writes; OpenVINO lowers it itself, and int8 comes later."""
+    if options.precision == "int8" and options.format == "tensorrt":
+        return "float16"                # TensorRT computes what is not int8 in the format of the graph
+    return "float32" if options.precision == "int8" or options.format == "openvino" else options.precision
 
 
 @torch.inference_mode()
@@ -219,7 +225,7 @@ def _write_graph(graph: _Graph, part: Part, inputs: tuple[Tensor, ...], path: Pa
         onnx = Path(scratch) / "graph.onnx"
         _write_onnx(graph, part, inputs, onnx, options)
         if feeds is not None:
-            quantise_onnx(onnx, Path(scratch) / "int8.onnx", feeds)
+            quantise_onnx(onnx, Path(scratch) / "int8.onnx", feeds, symmetric=options.format == "tensorrt")
             onnx = Path(scratch) / "int8.onnx"
         if options.format == "onnx":
             onnx.replace(path)
@@ -259,10 +265,13 @@ def _write_openvino(onnx: Path, path: Path) -> None:
     openvino.save_model(openvino.convert_model(str(onnx)), str(path), compress_to_fp16=False)
 
 
-def _require_tensorrt(parts: dict[str, Part]) -> None:
-    """UserError with the way around where TensorRT's package or a GPU is missing."""
+def _require_tensorrt(parts: dict[str, Part], precision: str) -> None:
+    """UserError, with the way around where there is one, where TensorRT's package or a GPU is missing."""
     if find_spec("tensorrt") is not None and torch.cuda.is_available():
         return
+    needs = "format tensorrt needs the package tensorrt and a CUDA GPU; install it with: pip install tensorrt"
+    if precision == "int8":
+        raise UserError(f"{needs}. (An int8 export in format onnx is no way around: its numbers are not symmetric.)")
     commands = []
     for part in parts.values():
         file = Path(part.file)
@@ -272,8 +281,7 @@ def _require_tensorrt(parts: dict[str, Part]) -> None:
                       if isinstance(port.shape[0], str)]
             command += f" --{flag}Shapes={','.join(shapes)}" if shapes else ""
         commands.append(command)
-    raise UserError("format tensorrt needs the package tensorrt and a CUDA GPU; install it with: pip install tensorrt. "
-                    "With TensorRT's own program instead, export with --format onnx and run in that folder: "
+    raise UserError(f"{needs}. With TensorRT's own program instead, export with --format onnx and run in that folder: "
                     + " && ".join(commands))
 
 
