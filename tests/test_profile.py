@@ -164,7 +164,7 @@ def test_report_compares_student_and_teacher(report):
     assert other["macs"] < teacher["macs"] and other["thop_macs"] == teacher["thop_macs"]
     assert student["published"] is None, "the paper has no model this narrow"
     assert (student["backend"], student["precision"], student["batch"]) == ("torch", "float32", 1)
-    assert student["over_plain"]["median"] == 1 and not student["template_cached"]
+    assert student["over_plain"] is None and not student["template_cached"]
     assert student["floor"] is student["end_to_end"] is student["energy_j"] is report["rates"] is None
     assert student["memory"] == {"weights_mib": student["thop_parameters"] * 4 / 2**20, "pass_mib": None}
     assert report["environment"]["threads"] == 1 and report["environment"]["device_name"]
@@ -208,7 +208,7 @@ def wide_report():
     """Two backends, two precisions and two batch sizes, floors, whole frames."""
     cfg = load_config("compresstracker", "compresstracker_vitb_256_2", SMALL)
     picture = np.random.default_rng(0).integers(0, 256, (90, 160, 3), dtype=np.uint8)
-    ways = Ways(("torch", "fast"), ("float32", "bfloat16"), (1, 2))
+    ways = Ways(("plain", "fast"), ("float32", "bfloat16"), (1, 2))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(profile, "matrix_rate", lambda device, dtype: 1e12 / dtype.itemsize)
         patch.setattr(profile, "memory_rate", lambda device: 1e9)
@@ -218,13 +218,13 @@ def wide_report():
 
 def test_every_path_and_batch_has_an_entry(wide_report):
     names = [m["name"] for m in wide_report["models"]]
-    paths = ["", " bfloat16", " fast", " fast bfloat16"]
+    paths = [" plain", " plain bfloat16", " fast", " fast bfloat16"]
     assert names == [f"{model}{path}{batch}" for batch in ("", " batch 2") for path in paths
                      for model in ("student", "teacher")]
     for entry in wide_report["models"]:
         suffix = entry["name"].removeprefix(entry["model"])
         assert entry["speed_up"]["over"] == f"teacher{suffix}", "the same path and batch"
-        assert entry["over_plain"]["over"] == entry["model"] + " batch 2" * (entry["batch"] == 2)
+        assert entry["over_plain"]["over"] == f"{entry['model']} plain" + " batch 2" * (entry["batch"] == 2)
         assert entry["template_cached"] == (entry["backend"] == "fast")
         assert entry["fps"] == pytest.approx(entry["batch"] * 1e3 / entry["latency_ms"]["median"])
         if entry["backend"] == "fast":
@@ -269,11 +269,11 @@ def test_an_exported_folder_takes_part(tmp_path):
     save_slim(tmp_path / "weights.pth.tar", model, cfg)
     export_model(model, cfg, tmp_path / "weights.pth.tar", tmp_path / "export", ExportOptions("torchscript"))
     report = profile_config(cfg, device="cpu", threads=1, iterations=2, warmup=1,
-                            ways=Ways(exports=(tmp_path / "export",)))
+                            ways=Ways(["plain"], exports=(tmp_path / "export",)))
     exported = report["models"][-1]
-    assert [m["name"] for m in report["models"]] == ["student", "teacher", "student torchscript export"]
+    assert [m["name"] for m in report["models"]] == ["student plain", "teacher plain", "student torchscript export"]
     assert exported["speed_up"] is None, "no teacher was exported"
-    assert exported["over_plain"]["over"] == "student" and exported["template_cached"]
+    assert exported["over_plain"]["over"] == "student plain" and exported["template_cached"]
     assert "student torchscript" in report_text(report)
     with pytest.raises(UserError, match="two of the paths to time are called 'student torchscript export'"):
         profile_config(cfg, device="cpu", ways=Ways(exports=2 * (tmp_path / "export",)))
@@ -380,7 +380,8 @@ def test_script_prints_and_writes(script, tmp_path, monkeypatch, capsys):
                                                                          for part in ("--set", key)])
     assert "MACs by thop" in capsys.readouterr().out
     written = json.loads((tmp_path / "report.json").read_text())
-    assert [m["layers"] for m in written["models"]] == [12] and written["models"][0]["speed_up"] is None
+    assert [(m["layers"], m["backend"]) for m in written["models"]] == [(12, "plain"), (12, "torch"), (12, "fast")]
+    assert written["models"][0]["speed_up"] is None and written["models"][2]["over_plain"]["over"] == "model plain"
 
 
 def test_script_times_whole_frames_of_its_own_and_of_a_folder(script, tmp_path, monkeypatch, capsys):

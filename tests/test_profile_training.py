@@ -12,8 +12,9 @@ from tiny_models import tiny
 from lib.config import load_config
 from lib.deploy import rates
 from lib.models.build import build_ostrack
+from lib.models.layers.plain_attention import write_out_attention
 from lib.train.profiling import step
-from lib.train.profiling.step import PARTS, PartTimer, profile_training, report_text, write_out_attention
+from lib.train.profiling.step import PARTS, PartTimer, profile_training, report_text
 from lib.utils.errors import UserError
 
 CPU = {"device": "cpu", "rounds": 2, "steps": 1, "warmup": 1}

@@ -23,6 +23,7 @@ from lib.utils.images import decode_rgb  # noqa: E402
 from lib.utils.log import run_script  # noqa: E402
 from lib.utils.sequences import open_frames  # noqa: E402
 
+BACKENDS = ("plain", "torch", "fast")
 FRAME_SIZE = (1280, 720)
 """Width and height of the made-up frames."""
 
@@ -37,8 +38,9 @@ def parse_arguments() -> argparse.Namespace:
                              "ostrack/vitb_256_mae_ce_32x4_ep300 (the teacher with candidate elimination); repeatable")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's)")
-    parser.add_argument("--backend", nargs="+", default=["torch"], choices=("torch", "fast"),
-                        help="torch, the model as it was trained, fast, the optimised module, or both")
+    parser.add_argument("--backend", nargs="+", default=list(BACKENDS), choices=BACKENDS,
+                        help="plain, the model as the official code runs it (attention written out), torch, as this "
+                             "project does, fast, the optimised module, or several (default: all)")
     parser.add_argument("--precision", nargs="+", default=["float32"], choices=("float32", "bfloat16", "float16"),
                         help="of weights and features, for each backend (default: float32)")
     parser.add_argument("--fast", action="append", default=[], metavar="NAME=VALUE",

@@ -17,13 +17,16 @@ from lib.deploy.counting import Counts, exact_macs
 from lib.deploy.fast import DTYPES, FastOptions, build_fast
 from lib.models.base import Prediction
 from lib.models.layers.elimination import template_mask
+from lib.models.layers.plain_attention import write_out_attention
 from lib.models.ostrack import OSTrack
 from lib.utils.errors import UserError
 
 PRECISIONS = DTYPES | {"int8": torch.int8}
 """Number formats that a path may have."""
-PLAIN = ("torch", "float32")
-"""Backend and precision that the others are compared with."""
+USUAL = ("torch", "float32")
+"""Backend and precision that names leave out."""
+PLAIN = ("plain", "float32")
+"""Backend and precision that the others are compared with: the official code's way."""
 
 
 class Subject(NamedTuple):
@@ -48,7 +51,7 @@ class Contestant:
 
     Attributes:
         subject: the model.
-        backend: torch, fast, or the engine of an exported folder.
+        backend: plain, torch, fast, or the engine of an exported folder.
         precision: float32, bfloat16, float16, or int8 of an exported graph.
         run: (template or what `run.prepare` gave, search, template mask or None) -> `Prediction`.
         macs: multiply-accumulates of one image on this path.
@@ -70,8 +73,8 @@ class Contestant:
         return self.backend, self.precision
 
     def name(self, batch: int) -> str:
-        """The model's name, with path and batch behind it where they are not plain and 1."""
-        path = [part for part, plain in zip(self.path, PLAIN, strict=True) if part != plain]
+        """The model's name, with path and batch behind it where they are not the usual ones."""
+        path = [part for part, usual in zip(self.path, USUAL, strict=True) if part != usual]
         notes = [self.note] * bool(self.note) + [f"batch {batch}"] * (batch != 1)
         return " ".join([self.subject.name, *path, *notes])
 
@@ -99,6 +102,12 @@ class _CastInputs(nn.Module):
 
     def forward(self, template: Tensor, search: Tensor, mask: Tensor | None = None) -> Prediction:
         return self.model(template.to(self.dtype), search.to(self.dtype), mask)
+
+
+def plain_path(subject: Subject, precision: str, device: torch.device) -> Contestant:
+    """As `torch_path`, with the attention written out as in the official repositories."""
+    written_out = subject._replace(model=write_out_attention(copy.deepcopy(subject.model)))
+    return replace(torch_path(written_out, precision, device), subject=subject, backend="plain")
 
 
 def torch_path(subject: Subject, precision: str, device: torch.device) -> Contestant:

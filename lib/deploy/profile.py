@@ -30,6 +30,7 @@ from lib.deploy.paths import (
     Subject,
     exported_path,
     fast_path,
+    plain_path,
     switch_paths,
     torch_path,
 )
@@ -68,7 +69,8 @@ class Ways:
     """On which ways the models run, for `profile_config`.
 
     Attributes:
-        backends: torch, fast.
+        backends: plain, the model as the official code runs it (attention written out); torch, as this project does;
+            fast.
         precisions: float32, bfloat16, float16, each with each backend.
         batches: images per pass.
         fast: "NAME=VALUE" options of backend fast.
@@ -113,9 +115,9 @@ def profile_config(
         A report that JSON can hold; `lib.deploy.report` makes it readable. `models` has one entry per model, path and
         batch size: name, layers, crop sizes, counts (for one image), backend, precision, batch, template_cached,
         latency_ms (median, p95), fps; speed_up over the teacher, or else over the first of `against`, on the same path,
-        and over_plain, over the same model in plain PyTorch, each where that took part; memory, energy_j, floor and
-        end_to_end, each None where not known or not asked for; and published (the paper's entry and what agrees with
-        it, or None).
+        and over_plain, over the same model on backend plain in float32, each where that took part; memory, energy_j,
+        floor and end_to_end, each None where not known or not asked for; and published (the paper's entry and what
+        agrees with it, or None).
 
     Raises:
         UserError: an argument out of range, no such device, thop missing, a path that cannot run here, or memory runs
@@ -178,7 +180,7 @@ def _contestants(cfg: Config, against: Sequence[Config], ways: Ways, device: tor
                  ) -> tuple[list[Contestant], str | None]:
     """Every model on every path, and the name of the model that the others are compared with."""
     subjects, reference = _subjects(cfg, against)
-    make = {"torch": torch_path, "fast": partial(fast_path, options=ways.fast)}
+    make = {"plain": plain_path, "torch": torch_path, "fast": partial(fast_path, options=ways.fast)}
     unknown = [*(set(ways.backends) - set(make)), *(set(ways.precisions) - set(DTYPES))]
     if unknown:
         raise UserError(f"unknown backend or precision {unknown[0]!r}; choose backends of {', '.join(make)} and "

@@ -26,6 +26,7 @@ from lib.deploy.rates import matrix_rate, memory_rate
 from lib.models.build import build_compressor, build_ostrack
 from lib.models.compress.initialise import initialise_student
 from lib.models.compress.replacement import replacement_probability
+from lib.models.layers.plain_attention import write_out_attention
 from lib.train.admin.environment import env_settings
 from lib.train.admin.logs import RunLog
 from lib.train.admin.stats import StatSums
@@ -184,13 +185,6 @@ class Contestant:
 
 def _nothing(*_: Any) -> Any:
     """A profile leaves no files."""
-
-
-def write_out_attention(net: nn.Module) -> None:
-    """Let every attention layer of timm compute its weights as a matrix, in place."""
-    for module in net.modules():
-        if hasattr(module, "fused_attn"):
-            module.fused_attn = False
 
 
 def _network(cfg: Config) -> nn.Module:

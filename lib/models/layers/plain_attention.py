@@ -1,0 +1,12 @@
+"""Attention as the official repositories compute it."""
+
+from torch import nn
+
+
+def write_out_attention(net: nn.Module) -> nn.Module:
+    """Let every attention layer of timm make its weights as a matrix, with two products and a softmax, in place of
+    PyTorch's fused operator. Changes `net` and returns it."""
+    for module in net.modules():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = False
+    return net
