@@ -1,6 +1,7 @@
 """The demo: sources of frames, tracking with everything written, stopping, and errors."""
 
 import csv
+import logging
 import os
 import runpy
 import signal
@@ -17,8 +18,9 @@ import pytest
 import torch
 
 from lib.config import load_config
+from lib.deploy.export import ExportOptions, export_model
 from lib.models.build import build_for_test
-from lib.models.checkpoint import save_slim
+from lib.models.checkpoint import load_weights, save_slim
 from lib.test.tracker import demo, display, sources
 from lib.test.tracker.demo import parts_table, run_demo
 from lib.test.tracker.live import LiveTracker, Result
@@ -473,6 +475,37 @@ def test_script_tracks_with_a_model(script, film, checkpoint, tmp_path):
     assert all(0 <= float(score) <= 1 for score in lines(tmp_path / "out/film_scores.txt"))
 
 
+def test_script_runs_every_backend(script, film, checkpoint, tmp_path, caplog):
+    cfg = load_config("compresstracker", "compresstracker_vitb_256_4", TINY)
+    model = build_for_test(cfg)
+    load_weights(model, checkpoint, role="test")
+    export_model(model.eval(), cfg, checkpoint, tmp_path / "export", ExportOptions("torchscript"))
+
+    def track(name, *options):
+        assert script("compresstracker", "compresstracker_vitb_256_4", film, "--box", 20, 40, 20, 20, "--box", 60, 30,
+                      30, 40, "--checkpoint", checkpoint, "--device", "cpu", "--output", tmp_path / name, "--float",
+                      "--max_frames", 4, "--no-display", "--benchmark", "--save_dir", tmp_path, "--save_results", *SET,
+                      *options) == 0
+        return np.stack([np.loadtxt(tmp_path / name / f"film_{target}.txt") for target in (1, 2)])
+
+    with caplog.at_level(logging.INFO):
+        plain, fast, export = track("plain"), track("fast", "--backend", "fast"), track(
+            "export", "--exported", tmp_path / "export", "--backend", "torchscript")
+    assert plain.shape == (2, 4, 4)
+    np.testing.assert_allclose(fast, plain, rtol=0, atol=0.05)
+    np.testing.assert_allclose(export, plain, rtol=0, atol=0.05)
+    assert caplog.text.count("median time of the parts of a frame") == 3
+    results = tmp_path / "test/tracking_results/compresstracker"
+    assert {path.name.removeprefix("compresstracker_vitb_256_4") for path in results.iterdir()} \
+        == {"", "_fast", "_torchscript"}
+
+
+def test_script_refuses_options_that_exclude_each_other(script, film, capsys):
+    with pytest.raises(SystemExit):
+        script("ostrack", "quickstart_teacher", film, "--backend", "onnxruntime")
+    assert "needs --exported FOLDER" in capsys.readouterr().err
+
+
 def test_script_without_checkpoint_names_the_file(script, film, tmp_path):
     with pytest.raises(UserError, match="nothing.pth.tar"):
         script("compresstracker", "compresstracker_vitb_256_4", film, "--optional_box", 20, 40, 20, 20,
@@ -487,7 +520,7 @@ def test_default_folders(tmp_path, monkeypatch):
     assert demo.default_output(tmp_path) == tmp_path / "video_demo"
     result = demo.DemoResult()
     result.add(Frame(np.zeros((2, 2, 3), np.uint8), 0, 0.0), [Result([1.9, 2, 3, 4], 1.0, False)], 0.1)
-    path, = demo.save_as_results(result, "ostrack", "some/folder/mine.yaml", "film")
+    path, = demo.save_as_results(result, "ostrack", "mine", "film")
     assert path == tmp_path / "r/ostrack/mine/video_film.txt" and path.read_text() == "1\t2\t3\t4\n"
     result.targets[0] *= 2
     paths = demo.save_as_results(result, "ostrack", "mine", "film")

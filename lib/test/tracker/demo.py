@@ -164,11 +164,10 @@ def save_as_results(result: DemoResult, script: str, config: str, name: str, sav
     as `<script>/<config>/video_<name>.txt`, or `video_<name>_1.txt` and so on for several targets.
 
     Args:
-        config: name of the yaml file, or its path.
+        config: the tracker's name there, see `Choice.name`.
         save_dir: None takes the results folder of the environment settings.
     """
     results = env_settings().results_path if save_dir is None else Path(save_dir).expanduser() / "test/tracking_results"
-    config = Path(config).stem if config.endswith(".yaml") else config
     folder = tracker_folder(results, script, config)
     paths = [folder / f"video_{name}{suffix}.txt" for suffix in result.suffixes()]
     for target, path in enumerate(paths):
