@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import cv2
@@ -361,8 +361,8 @@ def test_a_slow_tracker_drops_frames_and_does_not_lag(tmp_path, fake_capture):
             return super().step(images, targets)
 
     class Noting(sources.LiveSource):
-        def __iter__(self):
-            for shown in super().__iter__():
+        def frames(self, stopped):
+            for shown in super().frames(stopped):
                 numbers.append(shown.number)
                 yield shown
 
@@ -401,7 +401,7 @@ def test_a_silent_source_is_given_up(tmp_path, monkeypatch):
 
 
 def test_streams_are_named_without_the_password(fake_capture):
-    assert open_source("rtsp://user:secret@host:554/street/1").name == "host_street_1"
+    assert open_source("rtsp://user:secret@host:554/street/1").name == "host_554_street_1"
     with pytest.raises(UserError, match="cannot open the stream rtsp://elsewhere/1;") as error:
         open_source("rtsp://user:secret@elsewhere/1")
     assert "secret" not in str(error.value)
@@ -423,15 +423,79 @@ def test_a_stream_over_http(film, tmp_path):
         with pytest.raises(UserError, match="the stream has ended"):
             run_demo(brightest(), source, [box(0)], tmp_path / "out")
         server.shutdown()
-    assert source.name == "127.0.0.1_film.avi"
-    assert 1 <= len(lines(tmp_path / "out/127.0.0.1_film.avi.txt")) <= FRAMES
+    assert source.name == f"127.0.0.1_{server.server_port}_film.avi"
+    assert 1 <= len(lines(tmp_path / "out" / f"{source.name}.txt")) <= FRAMES
+
+
+@pytest.fixture
+def camera_over_http():
+    """Address of a camera on this machine: JPEG pictures without an end, 40 a second, until `silent` is set."""
+
+    class Camera(BaseHTTPRequestHandler):
+        def do_GET(self):  # noqa: N802
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=picture")
+            self.end_headers()
+            for index in range(10_000):
+                data = cv2.imencode(".jpg", frame(index % FRAMES))[1].tobytes()
+                try:
+                    self.wfile.write(b"--picture\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%s\r\n"
+                                     % (len(data), data))
+                except OSError:
+                    return
+                time.sleep(0.025)
+                while camera.silent and not camera.over:
+                    time.sleep(0.01)
+
+        def log_message(self, *_):
+            """Nothing."""
+
+    camera = SimpleNamespace(address="", silent=False, over=False)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Camera) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        camera.address = f"http://127.0.0.1:{server.server_port}/live"
+        yield camera
+        camera.over = True
+        server.shutdown()
+
+
+def test_a_live_stream_begins_with_the_newest_frame_and_stops_in_silence(camera_over_http, tmp_path):
+    try:
+        source = open_source(camera_over_http.address)
+    except UserError:
+        pytest.skip("this OpenCV reads no addresses (it has no FFmpeg)")
+    assert source.live and source.length is None
+
+    class Slow(Brightest):
+        tracked = 0
+
+        def step(self, images, targets):
+            time.sleep(0.06)
+            self.tracked += 1
+            if self.tracked == 5:
+                camera_over_http.silent = True
+                threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGINT]).start()
+            return super().step(images, targets)
+
+    begin = time.monotonic()
+    while source._reader.count < 4 and time.monotonic() < begin + 5:
+        time.sleep(0.01)
+    before = source._reader.count
+    assert before >= 4, "it is read before it is asked for"
+    begin = time.monotonic()
+    result = run_demo(LiveTracker(Slow()), source, [box(0)], tmp_path)
+    assert result.interrupted and time.monotonic() - begin < sources.PATIENCE / 2
+    assert result.numbers[0] == 0 and result.numbers[:6] != [0, 1, 2, 3, 4, 5] and result.dropped > 0
+    assert source._reader.count >= before + result.numbers[-1]
+    assert len(lines(result.files["boxes"])) == len(result.numbers) >= 6
+    assert cv2.VideoCapture(str(result.files["video"])).get(cv2.CAP_PROP_FRAME_COUNT) == result.numbers[-1] + 1
 
 
 def test_empty_source(tmp_path):
     class Empty(Source):
         name, fps, length, live = "empty", 25.0, 0, False
 
-        def __iter__(self):
+        def frames(self, stopped):
             yield from ()
 
     with pytest.raises(UserError, match="no frame"):

@@ -131,14 +131,15 @@ def run_demo(
     output = Path(output)
     result = DemoResult()
     failure = None
-    with closing(iter(source)) as frames:
+    stop = StopRequest()
+    with closing(source.frames(lambda: stop.requested)) as frames:
         first = next(frames, None)
         if first is None:
             raise UserError(f"{source.name} holds no frame")
         height, width = first.image.shape[:2]
         boxes = [check_box(box, height, width) for box in boxes_xywh or [_drawn_box(first.image, display)]]
         video = VideoWriter(output / f"{source.name}.mp4", fps or source.fps, (width, height))
-        with StopRequest() as stop, video:
+        with stop, video:
             try:
                 images = islice(_timed(chain([first], frames), source, parts), max_frames)
                 _follow(tracker, images, boxes, result, video, stop, _Annotator(source.length, debug), display, parts)
@@ -149,7 +150,8 @@ def run_demo(
             result.interrupted = stop.requested
     result.files = {"video": video.path} | _write_files(result, output, source.name, sub_pixel)
     if failure is not None:
-        raise UserError(f"{failure} ({len(result.targets)} frames before it are in {output})") from failure
+        dropped = f", {result.dropped} were dropped" if source.live else ""
+        raise UserError(f"{failure} ({len(result.targets)} frames before it are in {output}{dropped})") from failure
     return result
 
 
