@@ -179,11 +179,15 @@ def test_video_in_any_order(tmp_path, suffix):
     assert np.array_equal(frames[1], straight[1])
 
 
-def test_video_that_ends_early(tmp_path):
+def test_video_that_ends_early(tmp_path, monkeypatch):
     trees.write_video(tmp_path / "v.avi", 5)
     frames = VideoFrames(tmp_path / "v.avi", 9)
     with pytest.raises(UserError, match="frame 8 .*v.avi.*after 5 frames"):
         frames[8]
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="frame 6 .*v.avi.*after 5 frames"):
+        patch.setattr(VideoFrames, "_open", lambda self: pytest.fail("the file is not searched again"))
+        frames[6]
+    assert frames[4].shape == frames[0].shape
     assert frames.count_exactly() == 5 == len(frames)
     (tmp_path / "w.avi").write_bytes(b"no video")
     with pytest.raises(UserError, match="w.avi"):

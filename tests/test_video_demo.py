@@ -285,12 +285,26 @@ def test_a_frame_of_another_shape_is_refused(pictures, tmp_path):
 def test_benchmark_tells_every_part(film, tmp_path):
     parts = PartTimes()
     tracker = brightest()
-    run_demo(tracker, open_source(str(film)), [box(0)], tmp_path, parts=parts)
+    result = run_demo(tracker, open_source(str(film)), [box(0)], tmp_path, parts=parts)
     assert tracker.tracker.parts is parts
-    assert list(parts.seconds) == ["decode", "draw", "write"] and len(parts.seconds["draw"]) == FRAMES - 1
-    parts.seconds = {"decode": [0.001, 0.001, 0.5], "network": [0.003]}
-    table = parts_table(parts)
-    assert table[0].split() == ["decode", "1.00", "ms", "25.0%"] and "4.00 ms, 250.0 frames/s" in table[-1]
+    assert list(parts.seconds) == ["wait", "draw", "write"]
+    assert len(parts.seconds["draw"]) == len(parts.seconds["write"]) == FRAMES - 1
+    assert result.wall > sum(result.seconds) > 0
+    parts.seconds = {"wait": [0.001, 0.001, 0.5], "network": [0.003]}
+    result.seconds, result.wall = [0.5, 0.5], 4.0
+    table = parts_table(parts, result)
+    assert table[0].split() == ["wait", "1.00", "ms", "25.0%"] and "4.00 ms, 250.0 frames/s" in table[-2]
+    assert table[-1] == "the tracker took 25.0% of the run's 4.0 s, 0.5 frames/s"
+
+
+def test_an_error_of_the_encoder_ends_the_run(film, tmp_path, monkeypatch):
+    def full(self, image, times=1):
+        raise RuntimeError("no encoder")
+
+    monkeypatch.setattr(VideoWriter, "write", full)
+    with pytest.raises(RuntimeError, match="no encoder"):
+        run_demo(brightest(), open_source(str(film)), [box(0)], tmp_path / "out")
+    assert not any(path.suffix == ".mp4" for path in (tmp_path / "out").iterdir())
 
 
 def test_no_display_without_screen_or_windows(monkeypatch):

@@ -88,7 +88,7 @@ def main() -> int:
     for kind, path in result.files.items():
         logger.info("%-8s %s", kind, path)
     if parts is not None:
-        logger.info("\n".join(["median time of the parts of a frame:", *parts_table(parts)]))
+        logger.info("\n".join(["median time of the parts of a frame:", *parts_table(parts, result)]))
     return 130 if result.interrupted and not source.live else 0
 
 

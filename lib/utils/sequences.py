@@ -120,6 +120,8 @@ class VideoFrames(FrameSource):
     def __init__(self, file: str | Path, length: int | None = None):
         self.file = str(file)
         self._length = length
+        self._end: int | None = None
+        """Number of frames that can be read, once reading has come to it."""
         self._readers: dict[int, list] = {}
         """Process id -> [capture, index of its next frame, last frame]; a reader is never shared across a fork."""
 
@@ -149,6 +151,8 @@ class VideoFrames(FrameSource):
 
     def __getitem__(self, index: int) -> np.ndarray:
         index = self._checked(index)
+        if self._end is not None and index >= self._end:
+            raise self._ended(index)
         reader = self._readers.get(os.getpid())
         if reader is not None and reader[1] == index + 1:
             return reader[2].copy()
@@ -160,12 +164,15 @@ class VideoFrames(FrameSource):
             reader[1] += 1
         ok, image = capture.read() if reader[1] == index else (False, None)
         if not ok:
-            reached = reader[1]
+            self._end = reader[1]
             self.close()
-            raise UserError(f"cannot read frame {index} (counted from 0) of the video {self.file}: it ends or is "
-                            f"damaged after {reached} frames")
+            raise self._ended(index)
         reader[1:] = [index + 1, cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)]
         return image.copy()
+
+    def _ended(self, index: int) -> UserError:
+        return UserError(f"cannot read frame {index} (counted from 0) of the video {self.file}: it ends or is damaged "
+                         f"after {self._end} frames")
 
     def close(self) -> None:
         reader = self._readers.pop(os.getpid(), None)

@@ -6,6 +6,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 import cv2
 import numpy as np
 
+from lib.test.evaluation.readahead import ReadAhead
 from lib.utils.errors import UserError
 from lib.utils.sequences import VideoFrames, open_frames
 
@@ -65,7 +67,8 @@ class Source(ABC):
 
 
 class RecordedSource(Source):
-    """A video file, or a folder of pictures in natural name order (see `lib.utils.sequences.open_frames`)."""
+    """A video file, or a folder of pictures in natural name order (see `lib.utils.sequences.open_frames`); threads read
+    ahead of what is asked for."""
 
     live = False
 
@@ -79,29 +82,20 @@ class RecordedSource(Source):
             raise UserError(f"no frame in {path}; is it a whole video or a folder of pictures?")
 
     def frames(self, stopped: Callable[[], bool] = lambda: False) -> Iterator[Frame]:
-        index = 0
+        read = 0
         try:
-            while index < self.length:
-                yield Frame(self._read(index), index, index / self.fps)
-                index += 1
-        except _EndOfVideo:
-            logger.warning("%s states %d frames but holds %d", self._frames.path(0), self.length, index)
-            self.length = index
+            with closing(iter(ReadAhead(self._frames))) as images:
+                for image in images:
+                    yield Frame(image, read, read / self.fps)
+                    read += 1
+        except UserError:
+            # Containers often state a few frames too many: that is the end of the video, not an error.
+            if not (read and isinstance(self._frames, VideoFrames) and self._frames.count_exactly() == read):
+                raise
+            logger.warning("%s states %d frames but holds %d", self._frames.path(0), self.length, read)
+            self.length = read
         finally:
             self._frames.close()
-
-    def _read(self, index: int) -> np.ndarray:
-        """One frame. Containers often state a few frames too many: that is the end of the video, not an error."""
-        try:
-            return self._frames[index]
-        except UserError:
-            if index and isinstance(self._frames, VideoFrames) and self._frames.count_exactly() == index:
-                raise _EndOfVideo from None
-            raise
-
-
-class _EndOfVideo(Exception):
-    """A video file ended before the number of frames it states."""
 
 
 class LiveSource(Source):
