@@ -180,12 +180,29 @@ def test_video_that_states_too_many_frames_ends_quietly(film, tmp_path, caplog):
 
 @pytest.mark.parametrize("given, message", [
     ([500, 40, 20, 20], "outside the frame of 160 x 120"), ([20, 40, 0, 20], "w > 0"),
-    ([20, 40, float("nan"), 20], "cannot be tracked"), (None, "--optional_box X Y W H"),
+    ([20, 40, float("nan"), 20], "cannot be tracked"), (None, "--box X Y W H"),
 ])
 def test_unusable_target_writes_nothing(film, tmp_path, given, message):
     with pytest.raises(UserError, match=message):
         run_demo(brightest(), open_source(str(film)), given and [given], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_video_that_is_read_is_not_written_over(film, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = film.rename(tmp_path / "film.mp4")
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="written over the one that is read, .*film.mp4.*--output"):
+        run_demo(brightest(), open_source(str(path)), [box(0)], ".")
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["film.mp4"]
+    assert len(run_demo(brightest(), open_source(str(path)), [box(0)], tmp_path / "out").targets) == FRAMES
+
+
+def test_a_folder_of_pictures_has_its_sequence_name(pictures):
+    (pictures.parent / "run").mkdir()
+    pictures.rename(pictures.parent / "run" / "img")
+    for folder in ("run", "run/img"):
+        assert open_source(str(pictures.parent / folder)).name == "run"
 
 
 @pytest.mark.parametrize("option", [{"max_frames": 0}, {"fps": 0.0}, {"fps": float("nan")}])

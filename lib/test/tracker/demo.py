@@ -128,7 +128,7 @@ def run_demo(
 
     Raises:
         UserError: no frame, no or an unusable box, an unreadable frame, frames of another shape, a camera or stream
-            that is gone, or files that cannot be written.
+            that is gone, files that cannot be written, or the video that is read in the place of the written one.
     """
     if max_frames is not None and max_frames < 1:
         raise UserError(f"max_frames is {max_frames}; it must be at least 1")
@@ -147,6 +147,9 @@ def run_demo(
         video = VideoWriter(output / f"{source.name}.mp4", fps or source.fps, (width, height))
         start = time.perf_counter()
         with stop, video, Behind(WRITTEN_BEHIND) as behind:
+            if source.file is not None and source.file.resolve() == video.path.resolve():
+                raise UserError(f"the video would be written over the one that is read, {source.file}; choose another "
+                                "folder with --output")
             try:
                 images = islice(_timed(chain([first], frames), parts), max_frames)
                 _follow(tracker, images, boxes, result, partial(behind.do, video.write), stop,
@@ -222,7 +225,7 @@ def _write_files(result: DemoResult, output: Path, name: str, sub_pixel: bool) -
 def _drawn_box(image: np.ndarray, display: Display | None) -> Sequence[float]:
     """The box that the user draws."""
     if display is None:
-        raise UserError("no target: give its box in the first frame, --optional_box X Y W H (pixels). Drawing it with "
+        raise UserError("no target: give its box in the first frame, --box X Y W H (pixels). Drawing it with "
                         "the mouse needs a screen and opencv-python instead of opencv-python-headless")
     drawn = display.select(image)
     if drawn is None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from lib.test.evaluation.readahead import ReadAhead
 from lib.utils.errors import UserError
-from lib.utils.sequences import VideoFrames, open_frames
+from lib.utils.sequences import IMAGE_FOLDERS, VideoFrames, open_frames
 
 logger = logging.getLogger(__name__)
 
@@ -47,12 +47,14 @@ class Source(ABC):
         fps: frames per second of the source.
         length: number of frames as far as known, or None.
         live: frames come at their own pace and without an end (a camera, a stream).
+        file: the video file that is read, if it is one.
     """
 
     name: str
     fps: float
     length: int | None
     live: bool
+    file: Path | None = None
 
     @abstractmethod
     def frames(self, stopped: Callable[[], bool] = lambda: False) -> Iterator[Frame]:
@@ -68,7 +70,7 @@ class Source(ABC):
 
 class RecordedSource(Source):
     """A video file, or a folder of pictures in natural name order (see `lib.utils.sequences.open_frames`); threads read
-    ahead of what is asked for."""
+    ahead of what is asked for. A folder called img or the like has the name of the one around it."""
 
     live = False
 
@@ -76,8 +78,11 @@ class RecordedSource(Source):
         path = Path(path).expanduser()
         self._frames = open_frames(path)
         self.length = len(self._frames)
-        self.name = path.stem if path.is_file() else path.resolve().name
-        self.fps = _fps_of_file(self._frames.file) if isinstance(self._frames, VideoFrames) else DEFAULT_FPS
+        folder = path.resolve()
+        folder = folder.parent if folder.name in IMAGE_FOLDERS and folder.parent.name else folder
+        self.name = path.stem if path.is_file() else folder.name
+        self.file = Path(self._frames.file) if isinstance(self._frames, VideoFrames) else None
+        self.fps = DEFAULT_FPS if self.file is None else _fps_of_file(self.file)
         if self.length == 0:
             raise UserError(f"no frame in {path}; is it a whole video or a folder of pictures?")
 
@@ -236,9 +241,9 @@ def _stated_fps(capture: cv2.VideoCapture) -> float:
     return float(fps) if 1 <= fps <= 1000 else DEFAULT_FPS
 
 
-def _fps_of_file(file: str) -> float:
+def _fps_of_file(file: Path) -> float:
     """Frame rate of a video file."""
-    capture = cv2.VideoCapture(file)
+    capture = cv2.VideoCapture(str(file))
     fps = _stated_fps(capture)
     capture.release()
     return fps
