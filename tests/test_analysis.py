@@ -20,7 +20,7 @@ from lib.test.analysis.plots import PLOTS, draw_plot
 from lib.test.analysis.report import attribute_rows, csv_table, latex_table, markdown_table, text_table
 from lib.test.analysis.results import ResultFolder, evaluate_benchmark, find_trackers, image_size, parse_tracker
 from lib.utils.errors import UserError
-from lib.utils.sequences import ImageFrames
+from lib.utils.frames import ImageFrames
 from tests.trees import write_picture
 
 FRAMES = 6

@@ -8,17 +8,10 @@ import numpy as np
 import pytest
 import trees
 
+from lib.utils.box_files import read_boxes, read_visibility
 from lib.utils.errors import UserError
-from lib.utils.sequences import (
-    NumberedFrames,
-    VideoFrames,
-    find_in_spec,
-    find_sequences,
-    natural_key,
-    open_frames,
-    read_boxes,
-    read_visibility,
-)
+from lib.utils.frames import NumberedFrames, VideoFrames, natural_key, open_frames
+from lib.utils.sequences import find_in_spec, find_sequences
 
 
 def number_of(image):

@@ -16,7 +16,7 @@ import numpy as np
 
 from lib.test.evaluation.readahead import ReadAhead
 from lib.utils.errors import UserError
-from lib.utils.sequences import IMAGE_FOLDERS, VideoFrames, open_frames
+from lib.utils.frames import IMAGE_FOLDERS, VideoFrames, open_frames
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Source(ABC):
 
 
 class RecordedSource(Source):
-    """A video file, or a folder of pictures in natural name order (see `lib.utils.sequences.open_frames`); threads read
+    """A video file, or a folder of pictures in natural name order (see `lib.utils.frames.open_frames`); threads read
     ahead of what is asked for. A folder called img or the like has the name of the one around it."""
 
     live = False
