@@ -13,7 +13,7 @@ from lib.utils.errors import UserError
 
 
 class Frames:
-    """`count` black frames without files; what `lib.utils.sequences.FrameSource` offers."""
+    """`count` black frames without files; what `lib.utils.frames.FrameSource` offers."""
 
     def __init__(self, count, broken=None, error=None, size=(40, 60)):
         self.count, self.broken, self.error, self.size = count, broken, error, size

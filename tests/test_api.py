@@ -77,6 +77,9 @@ def test_a_configuration_with_weights_in_their_place(root, tmp_path):
     place.write_bytes((root / TEACHER).read_bytes())
     tracker = Tracker.from_pretrained("quickstart_teacher", save_dir=tmp_path, device="cpu")
     assert follow(tracker) == follow(Tracker.from_pretrained(place, device="cpu"))
+    by_yaml = Tracker.from_pretrained(root / "experiments/ostrack/quickstart_teacher.yaml", save_dir=tmp_path,
+                                      device="cpu")
+    assert follow(by_yaml) == follow(tracker)
     with pytest.raises(UserError, match="no checkpoint at .*CompressTracker_ep"):
         Tracker.from_pretrained("compresstracker/quickstart_4", save_dir=tmp_path, device="cpu")
 
@@ -84,9 +87,14 @@ def test_a_configuration_with_weights_in_their_place(root, tmp_path):
 def test_an_exported_folder(trained, tmp_path):
     model, cfg, path, _ = trained
     export_model(model, cfg, path, tmp_path / "export", ExportOptions("torchscript"))
-    found = follow(Tracker.from_pretrained(tmp_path / "export", device="cpu"))
-    expected = follow(Tracker.from_pretrained(path, device="cpu"))
+    trackers = [Tracker.from_pretrained(what, device="cpu") for what in (tmp_path / "export", path)]
+    found, expected = (follow(tracker) for tracker in trackers)
     np.testing.assert_allclose([r.box for r in found], [r.box for r in expected], rtol=0, atol=1e-2)
+    for tracker in trackers:
+        tracker.init_all(trees.picture(0), [trees.box(0), [10, 20, 30, 40], trees.box(0)])
+    found, expected = (tracker.update_all(trees.picture(1)) for tracker in trackers)
+    np.testing.assert_allclose([r.box for r in found], [r.box for r in expected], rtol=0, atol=1e-2)
+    assert found[0] == found[2] != found[1], "graphs for one image follow several targets, one by one"
 
 
 def test_configurations_are_found_by_name_script_and_file(root):
@@ -104,8 +112,10 @@ def test_what_cannot_be_used_is_named(trained, tmp_path, root):
         (official, {"config": "ostrack/quickstart_teacher"}, "holds a tracker of 4 layers|12"),
         (tmp_path / "missing.pth.tar", {}, "does not exist"),
         ("no_such_name", {}, "neither a file nor a folder nor a configuration.*quickstart_teacher"),
+        ("exports/mine", {}, "exports/mine is neither a file nor a folder nor a configuration"),
         ("ostrack/no_such_name", {}, "no configuration 'no_such_name'"),
         (tmp_path, {}, "manifest.json not found"),
+        (tmp_path, {"config": "quickstart_teacher"}, "an exported tracker has its own configuration"),
         (trained[2], {"backend": "onnxruntime"}, "runs exported folders"),
         (trained[2], {"config": str(tmp_path / "mine.yaml")}, "folder of a configuration's file tells its script"),
         (trained[2], {"device": "tpu"}, "unknown device"),

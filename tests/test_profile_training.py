@@ -14,7 +14,7 @@ from lib.deploy import rates
 from lib.models.build import build_ostrack
 from lib.models.layers.plain_attention import write_out_attention
 from lib.train.profiling import step
-from lib.train.profiling.step import PARTS, PartTimer, profile_training, report_text
+from lib.train.profiling.step import PARTS, profile_training, report_text
 from lib.utils.errors import UserError
 
 CPU = {"device": "cpu", "rounds": 2, "steps": 1, "warmup": 1}
@@ -80,18 +80,6 @@ def test_attention_written_out_is_the_same_attention():
     write_out_attention(model)
     assert not any(layer.attn.fused_attn for layer in model.layers)
     assert torch.allclose(model(*crops).boxes, fused, atol=1e-5)
-
-
-def test_part_timer_gives_each_part_its_time(monkeypatch):
-    now = iter([0.0, 1.0, 3.0, 3.5, 10.0, 12.0])
-    monkeypatch.setattr(step.time, "perf_counter", lambda: next(now))
-    timer = PartTimer(torch.device("cpu"))
-    for part in ("start", "forward", "backward", "forward"):
-        timer.mark(part)
-    assert timer.take() == {"forward": 1.5, "backward": 2.0}
-    timer.mark("start")
-    timer.mark("wait")
-    assert timer.take() == {"wait": 2.0}
 
 
 @pytest.mark.parametrize("options, message", [({"rounds": 0}, "rounds is 0"), ({"steps": 0}, "steps is 0"),

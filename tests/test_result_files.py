@@ -9,7 +9,7 @@ from lib.test.analysis.conventions import convention_for
 from lib.test.analysis.packed import PackedResults
 from lib.test.analysis.report import remarks
 from lib.test.analysis.results import ResultFolder, align, evaluate_benchmark
-from lib.test.analysis.textfiles import parse_boxes, read_boxes, read_times
+from lib.test.analysis.textfiles import parse_boxes, parse_times, read_boxes
 from lib.utils.errors import UserError
 from lib.utils.numbers import parse_table
 
@@ -106,14 +106,12 @@ def test_binary_and_missing_result_files(tmp_path):
         read_boxes(tmp_path / "b.txt")
 
 
-def test_times(tmp_path):
-    (tmp_path / "t.txt").write_text("0.5\n0.25\n")
-    assert read_times(tmp_path / "t.txt").tolist() == [0.5, 0.25]
+def test_times():
+    assert parse_times(b"0.5\n0.25\n", "t.txt").tolist() == [0.5, 0.25]
     for text, message in (("0.5\n-1\n", "line 2"), ("0.5\nfast\n", "line 2"), ("0.5 0.5\n", "line 1"), ("", "empty"),
                           ("0.5\ninf\n", "line 2")):
-        (tmp_path / "t.txt").write_text(text)
-        with pytest.raises(UserError, match=message):
-            read_times(tmp_path / "t.txt")
+        with pytest.raises(UserError, match=f"t.txt.*{message}"):
+            parse_times(text.encode(), "t.txt")
 
 
 # --- lengths --------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from lib.config import load_config
 from lib.test.evaluation import manifest
 from lib.test.evaluation.datasets import Sequence
 from lib.test.evaluation.progress import Progress
-from lib.test.evaluation.results import find_runs, has_results
+from lib.test.evaluation.results import has_results
 from lib.test.evaluation.running import run_dataset
 from lib.utils.errors import UserError
 from lib.utils.files import file_hash
@@ -309,12 +309,3 @@ def test_what_counts_as_results(tmp_path):
     (tmp_path / "got10k").mkdir()
     (tmp_path / "got10k" / "a.txt").write_text("")
     assert has_results(tmp_path)
-
-
-def test_repeated_runs_are_found(tmp_path):
-    for name in ("x", "x_001", "x_012", "x_2000", "x_03", "x_extra", "xy_004"):
-        (tmp_path / "ostrack" / name).mkdir(parents=True)
-    (tmp_path / "ostrack" / "x_005").write_text("")
-    assert {number: path.name for number, path in find_runs(tmp_path, "ostrack", "x").items()} == {
-        1: "x_001", 12: "x_012", 2000: "x_2000"}
-    assert find_runs(tmp_path, "nobody", "x") == {}

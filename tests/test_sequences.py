@@ -8,17 +8,10 @@ import numpy as np
 import pytest
 import trees
 
+from lib.utils.box_files import read_boxes, read_visibility
 from lib.utils.errors import UserError
-from lib.utils.sequences import (
-    NumberedFrames,
-    VideoFrames,
-    find_in_spec,
-    find_sequences,
-    natural_key,
-    open_frames,
-    read_boxes,
-    read_visibility,
-)
+from lib.utils.frames import NumberedFrames, VideoFrames, natural_key, open_frames
+from lib.utils.sequences import find_in_spec, find_sequences
 
 
 def number_of(image):
@@ -179,11 +172,15 @@ def test_video_in_any_order(tmp_path, suffix):
     assert np.array_equal(frames[1], straight[1])
 
 
-def test_video_that_ends_early(tmp_path):
+def test_video_that_ends_early(tmp_path, monkeypatch):
     trees.write_video(tmp_path / "v.avi", 5)
     frames = VideoFrames(tmp_path / "v.avi", 9)
     with pytest.raises(UserError, match="frame 8 .*v.avi.*after 5 frames"):
         frames[8]
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="frame 6 .*v.avi.*after 5 frames"):
+        patch.setattr(VideoFrames, "_open", lambda self: pytest.fail("the file is not searched again"))
+        frames[6]
+    assert frames[4].shape == frames[0].shape
     assert frames.count_exactly() == 5 == len(frames)
     (tmp_path / "w.avi").write_bytes(b"no video")
     with pytest.raises(UserError, match="w.avi"):

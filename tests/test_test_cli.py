@@ -11,7 +11,7 @@ import pytest
 from lib.config import load_config
 from lib.models.build import build_student
 from lib.models.checkpoint import save_slim
-from lib.test.evaluation.results import find_runs
+from lib.test.evaluation.results import tracker_folder
 from lib.utils.errors import UserError
 from lib.vis.draw import save_image
 
@@ -78,13 +78,18 @@ def test_one_sequence_sub_pixel_in_this_process(main, work, caplog):
     assert len(list((path.parents[1] / "debug" / "folder_videos" / "one").iterdir())) == 3
 
 
+def result_text(work, run_id, sequence):
+    """The boxes' file of a sequence in a repeated run."""
+    folder = tracker_folder(work / "out/test/tracking_results", "compresstracker", CONFIG, run_id)
+    return (folder / "folder_videos" / f"{sequence}.txt").read_text()
+
+
 def test_repeated_runs(main, work, caplog):
     with caplog.at_level(logging.INFO):
         assert main("--dataset", "folder:videos", "--sequence", "one", "--runs", "2", "--runid", "4") == 0
     assert any("2 runs of the same weights" in message for message in caplog.messages)
     assert any("time went into waiting for frames" in message for message in caplog.messages)
-    runs = find_runs(work / "out/test/tracking_results", "compresstracker", CONFIG)
-    texts = [(runs[number] / "folder_videos" / "one.txt").read_text() for number in (4, 5)]
+    texts = [result_text(work, number, "one") for number in (4, 5)]
     assert texts[0] == texts[1] and len(texts[0].splitlines()) == 3
 
 
@@ -94,9 +99,8 @@ def test_sequences_side_by_side(main, work, caplog):
     assert any("with cpu, 3 sequences at a time" in message for message in caplog.messages)
     assert any("broken failed" in message for message in caplog.messages)
     assert main("--dataset", "folder:videos", "--runid", "3") == 1
-    runs = find_runs(work / "out/test/tracking_results", "compresstracker", CONFIG)
     for name in ("one", "two"):
-        texts = [(runs[number] / "folder_videos" / f"{name}.txt").read_text() for number in (2, 3)]
+        texts = [result_text(work, number, name) for number in (2, 3)]
         assert texts[0] == texts[1]
 
 

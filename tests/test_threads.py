@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from lib.utils.progress import progress
-from lib.utils.threads import AHEAD, map_in_threads
+from lib.utils.progress import Progress, progress
+from lib.utils.threads import AHEAD, Behind, map_in_threads
 
 
 def test_results_come_in_order_from_several_threads():
@@ -45,12 +45,73 @@ def test_an_error_stands_in_its_place_and_ends_the_work():
     assert len(begun) <= 2 * AHEAD + 5
 
 
+def test_calls_behind_the_caller_keep_their_order_and_wait_for_room():
+    done, go = [], threading.Event()
+
+    def work(number):
+        assert go.wait(5)
+        done.append(number)
+
+    with Behind(3) as behind:
+        for number in range(3):
+            behind.do(work, number)
+        threading.Timer(0.05, go.set).start()
+        behind.do(work, 3)
+        assert done, "the fourth call waited for the first"
+        for number in range(4, 20):
+            behind.do(work, number)
+    assert done == list(range(20))
+
+
+def test_an_error_behind_the_caller_comes_back():
+    def fail():
+        raise ValueError("broken")
+
+    done = []
+    with pytest.raises(ValueError, match="broken"), Behind(2) as behind:
+        for _ in range(10):
+            behind.do(fail)
+            done.append(1)
+    assert 1 <= len(done) < 4
+    with pytest.raises(ValueError, match="broken"), Behind(2) as behind:
+        behind.do(fail)
+
+
+def test_what_has_not_begun_is_given_up_after_an_exception():
+    done, begun, go = [], threading.Event(), threading.Event()
+
+    def first():
+        begun.set()
+        assert go.wait(5)
+
+    with pytest.raises(KeyboardInterrupt), Behind(9) as behind:
+        behind.do(first)
+        for number in range(5):
+            behind.do(done.append, number)
+        assert begun.wait(5)
+        threading.Timer(0.05, go.set).start()
+        raise KeyboardInterrupt
+    assert not done
+
+
 def test_progress_passes_everything_on(monkeypatch, caplog, capsys):
     monkeypatch.setattr("lib.utils.progress.LINE_EVERY", 0.0)
     with caplog.at_level(logging.INFO):
         assert list(progress(iter("abc"), 3, "letters", "read")) == ["a", "b", "c"]
-    assert [record.message for record in caplog.records] == [f"letters: {n} of 3 read" for n in (1, 2, 3)]
+    assert [message.split(", ")[0] for message in caplog.messages] == [f"letters: {n} of 3 read" for n in (1, 2, 3)]
+    assert caplog.messages[-1].endswith(" per second, 0 minutes left")
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     caplog.clear()
     assert list(progress(iter("abc"), 3, "letters", "read")) == ["a", "b", "c"]
     assert not caplog.records and "letters" in capsys.readouterr().err
+
+
+def test_progress_goes_on_from_what_was_done(monkeypatch, caplog):
+    now = iter([0.0, 10.0, 20.0, 40.0])
+    monkeypatch.setattr("lib.utils.progress.time.monotonic", lambda: next(now))
+    with caplog.at_level(logging.INFO), Progress(1000, "pack", "frames", done=400) as shown:
+        shown.advance(10)
+        shown.advance(10)
+        shown.advance(180)
+    assert caplog.messages == ["pack: 420 of 1000 frames, 1.0 per second, 10 minutes left",
+                               "pack: 600 of 1000 frames, 5.0 per second, 1 minutes left"]

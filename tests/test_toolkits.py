@@ -137,6 +137,11 @@ def test_vot_script_by_hand(tmp_path, monkeypatch, capsys):
         script(tmp_path, monkeypatch, capsys)
 
 
+def test_vot_starts_an_export_from_anywhere(tmp_path, monkeypatch, capsys):
+    text = script(tmp_path, monkeypatch, capsys, "--exported", "mine", "--backend", "onnxruntime", "--ini")
+    assert f"--backend onnxruntime --exported {tmp_path / 'mine'}" in text and "--checkpoint" not in text
+
+
 def test_vot_labels():
     with pytest.raises(UserError, match="letters, numbers"):
         trackers_ini("two words", "ostrack", "x", {})

@@ -1,6 +1,7 @@
 """The demo: sources of frames, tracking with everything written, stopping, and errors."""
 
 import csv
+import logging
 import os
 import runpy
 import signal
@@ -8,7 +9,7 @@ import sys
 import threading
 import time
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import cv2
@@ -17,8 +18,9 @@ import pytest
 import torch
 
 from lib.config import load_config
+from lib.deploy.export import ExportOptions, export_model
 from lib.models.build import build_for_test
-from lib.models.checkpoint import save_slim
+from lib.models.checkpoint import load_weights, save_slim
 from lib.test.tracker import demo, display, sources
 from lib.test.tracker.demo import parts_table, run_demo
 from lib.test.tracker.live import LiveTracker, Result
@@ -178,12 +180,29 @@ def test_video_that_states_too_many_frames_ends_quietly(film, tmp_path, caplog):
 
 @pytest.mark.parametrize("given, message", [
     ([500, 40, 20, 20], "outside the frame of 160 x 120"), ([20, 40, 0, 20], "w > 0"),
-    ([20, 40, float("nan"), 20], "cannot be tracked"), (None, "--optional_box X Y W H"),
+    ([20, 40, float("nan"), 20], "cannot be tracked"), (None, "--box X Y W H"),
 ])
 def test_unusable_target_writes_nothing(film, tmp_path, given, message):
     with pytest.raises(UserError, match=message):
         run_demo(brightest(), open_source(str(film)), given and [given], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_video_that_is_read_is_not_written_over(film, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = film.rename(tmp_path / "film.mp4")
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="written over the one that is read, .*film.mp4.*--output"):
+        run_demo(brightest(), open_source(str(path)), [box(0)], ".")
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["film.mp4"]
+    assert len(run_demo(brightest(), open_source(str(path)), [box(0)], tmp_path / "out").targets) == FRAMES
+
+
+def test_a_folder_of_pictures_has_its_sequence_name(pictures):
+    (pictures.parent / "run").mkdir()
+    pictures.rename(pictures.parent / "run" / "img")
+    for folder in ("run", "run/img"):
+        assert open_source(str(pictures.parent / folder)).name == "run"
 
 
 @pytest.mark.parametrize("option", [{"max_frames": 0}, {"fps": 0.0}, {"fps": float("nan")}])
@@ -283,12 +302,26 @@ def test_a_frame_of_another_shape_is_refused(pictures, tmp_path):
 def test_benchmark_tells_every_part(film, tmp_path):
     parts = PartTimes()
     tracker = brightest()
-    run_demo(tracker, open_source(str(film)), [box(0)], tmp_path, parts=parts)
+    result = run_demo(tracker, open_source(str(film)), [box(0)], tmp_path, parts=parts)
     assert tracker.tracker.parts is parts
-    assert list(parts.seconds) == ["decode", "draw", "write"] and len(parts.seconds["draw"]) == FRAMES - 1
-    parts.seconds = {"decode": [0.001, 0.001, 0.5], "network": [0.003]}
-    table = parts_table(parts)
-    assert table[0].split() == ["decode", "1.00", "ms", "25.0%"] and "4.00 ms, 250.0 frames/s" in table[-1]
+    assert list(parts.seconds) == ["wait", "draw", "write"]
+    assert len(parts.seconds["draw"]) == len(parts.seconds["write"]) == FRAMES - 1
+    assert result.wall > sum(result.seconds) > 0
+    parts.seconds = {"wait": [0.001, 0.001, 0.5], "network": [0.003]}
+    result.seconds, result.wall = [0.5, 0.5], 4.0
+    table = parts_table(parts, result)
+    assert table[0].split() == ["wait", "1.00", "ms", "25.0%"] and "4.00 ms, 250.0 frames/s" in table[-2]
+    assert table[-1] == "the tracker took 25.0% of the run's 4.0 s, 0.5 frames/s"
+
+
+def test_an_error_of_the_encoder_ends_the_run(film, tmp_path, monkeypatch):
+    def full(self, image, times=1):
+        raise RuntimeError("no encoder")
+
+    monkeypatch.setattr(VideoWriter, "write", full)
+    with pytest.raises(RuntimeError, match="no encoder"):
+        run_demo(brightest(), open_source(str(film)), [box(0)], tmp_path / "out")
+    assert not any(path.suffix == ".mp4" for path in (tmp_path / "out").iterdir())
 
 
 def test_no_display_without_screen_or_windows(monkeypatch):
@@ -359,8 +392,8 @@ def test_a_slow_tracker_drops_frames_and_does_not_lag(tmp_path, fake_capture):
             return super().step(images, targets)
 
     class Noting(sources.LiveSource):
-        def __iter__(self):
-            for shown in super().__iter__():
+        def frames(self, stopped):
+            for shown in super().frames(stopped):
                 numbers.append(shown.number)
                 yield shown
 
@@ -399,7 +432,7 @@ def test_a_silent_source_is_given_up(tmp_path, monkeypatch):
 
 
 def test_streams_are_named_without_the_password(fake_capture):
-    assert open_source("rtsp://user:secret@host:554/street/1").name == "host_street_1"
+    assert open_source("rtsp://user:secret@host:554/street/1").name == "host_554_street_1"
     with pytest.raises(UserError, match="cannot open the stream rtsp://elsewhere/1;") as error:
         open_source("rtsp://user:secret@elsewhere/1")
     assert "secret" not in str(error.value)
@@ -421,15 +454,79 @@ def test_a_stream_over_http(film, tmp_path):
         with pytest.raises(UserError, match="the stream has ended"):
             run_demo(brightest(), source, [box(0)], tmp_path / "out")
         server.shutdown()
-    assert source.name == "127.0.0.1_film.avi"
-    assert 1 <= len(lines(tmp_path / "out/127.0.0.1_film.avi.txt")) <= FRAMES
+    assert source.name == f"127.0.0.1_{server.server_port}_film.avi"
+    assert 1 <= len(lines(tmp_path / "out" / f"{source.name}.txt")) <= FRAMES
+
+
+@pytest.fixture
+def camera_over_http():
+    """Address of a camera on this machine: JPEG pictures without an end, 40 a second, until `silent` is set."""
+
+    class Camera(BaseHTTPRequestHandler):
+        def do_GET(self):  # noqa: N802
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=picture")
+            self.end_headers()
+            for index in range(10_000):
+                data = cv2.imencode(".jpg", frame(index % FRAMES))[1].tobytes()
+                try:
+                    self.wfile.write(b"--picture\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%s\r\n"
+                                     % (len(data), data))
+                except OSError:
+                    return
+                time.sleep(0.025)
+                while camera.silent and not camera.over:
+                    time.sleep(0.01)
+
+        def log_message(self, *_):
+            """Nothing."""
+
+    camera = SimpleNamespace(address="", silent=False, over=False)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Camera) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        camera.address = f"http://127.0.0.1:{server.server_port}/live"
+        yield camera
+        camera.over = True
+        server.shutdown()
+
+
+def test_a_live_stream_begins_with_the_newest_frame_and_stops_in_silence(camera_over_http, tmp_path):
+    try:
+        source = open_source(camera_over_http.address)
+    except UserError:
+        pytest.skip("this OpenCV reads no addresses (it has no FFmpeg)")
+    assert source.live and source.length is None
+
+    class Slow(Brightest):
+        tracked = 0
+
+        def step(self, images, targets):
+            time.sleep(0.06)
+            self.tracked += 1
+            if self.tracked == 5:
+                camera_over_http.silent = True
+                threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGINT]).start()
+            return super().step(images, targets)
+
+    begin = time.monotonic()
+    while source._reader.count < 4 and time.monotonic() < begin + 5:
+        time.sleep(0.01)
+    before = source._reader.count
+    assert before >= 4, "it is read before it is asked for"
+    begin = time.monotonic()
+    result = run_demo(LiveTracker(Slow()), source, [box(0)], tmp_path)
+    assert result.interrupted and time.monotonic() - begin < sources.PATIENCE / 2
+    assert result.numbers[0] == 0 and result.numbers[:6] != [0, 1, 2, 3, 4, 5] and result.dropped > 0
+    assert source._reader.count >= before + result.numbers[-1]
+    assert len(lines(result.files["boxes"])) == len(result.numbers) >= 6
+    assert cv2.VideoCapture(str(result.files["video"])).get(cv2.CAP_PROP_FRAME_COUNT) == result.numbers[-1] + 1
 
 
 def test_empty_source(tmp_path):
     class Empty(Source):
         name, fps, length, live = "empty", 25.0, 0, False
 
-        def __iter__(self):
+        def frames(self, stopped):
             yield from ()
 
     with pytest.raises(UserError, match="no frame"):
@@ -473,6 +570,37 @@ def test_script_tracks_with_a_model(script, film, checkpoint, tmp_path):
     assert all(0 <= float(score) <= 1 for score in lines(tmp_path / "out/film_scores.txt"))
 
 
+def test_script_runs_every_backend(script, film, checkpoint, tmp_path, caplog):
+    cfg = load_config("compresstracker", "compresstracker_vitb_256_4", TINY)
+    model = build_for_test(cfg)
+    load_weights(model, checkpoint, role="test")
+    export_model(model.eval(), cfg, checkpoint, tmp_path / "export", ExportOptions("torchscript"))
+
+    def track(name, *options):
+        assert script("compresstracker", "compresstracker_vitb_256_4", film, "--box", 20, 40, 20, 20, "--box", 60, 30,
+                      30, 40, "--checkpoint", checkpoint, "--device", "cpu", "--output", tmp_path / name, "--float",
+                      "--max_frames", 4, "--no-display", "--benchmark", "--save_dir", tmp_path, "--save_results", *SET,
+                      *options) == 0
+        return np.stack([np.loadtxt(tmp_path / name / f"film_{target}.txt") for target in (1, 2)])
+
+    with caplog.at_level(logging.INFO):
+        plain, fast, export = track("plain"), track("fast", "--backend", "fast"), track(
+            "export", "--exported", tmp_path / "export", "--backend", "torchscript")
+    assert plain.shape == (2, 4, 4)
+    np.testing.assert_allclose(fast, plain, rtol=0, atol=0.05)
+    np.testing.assert_allclose(export, plain, rtol=0, atol=0.05)
+    assert caplog.text.count("median time of the parts of a frame") == 3
+    results = tmp_path / "test/tracking_results/compresstracker"
+    assert {path.name.removeprefix("compresstracker_vitb_256_4") for path in results.iterdir()} \
+        == {"", "_fast", "_torchscript"}
+
+
+def test_script_refuses_options_that_exclude_each_other(script, film, capsys):
+    with pytest.raises(SystemExit):
+        script("ostrack", "quickstart_teacher", film, "--backend", "onnxruntime")
+    assert "needs --exported FOLDER" in capsys.readouterr().err
+
+
 def test_script_without_checkpoint_names_the_file(script, film, tmp_path):
     with pytest.raises(UserError, match="nothing.pth.tar"):
         script("compresstracker", "compresstracker_vitb_256_4", film, "--optional_box", 20, 40, 20, 20,
@@ -487,7 +615,7 @@ def test_default_folders(tmp_path, monkeypatch):
     assert demo.default_output(tmp_path) == tmp_path / "video_demo"
     result = demo.DemoResult()
     result.add(Frame(np.zeros((2, 2, 3), np.uint8), 0, 0.0), [Result([1.9, 2, 3, 4], 1.0, False)], 0.1)
-    path, = demo.save_as_results(result, "ostrack", "some/folder/mine.yaml", "film")
+    path, = demo.save_as_results(result, "ostrack", "mine", "film")
     assert path == tmp_path / "r/ostrack/mine/video_film.txt" and path.read_text() == "1\t2\t3\t4\n"
     result.targets[0] *= 2
     paths = demo.save_as_results(result, "ostrack", "mine", "film")

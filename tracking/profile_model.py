@@ -19,9 +19,9 @@ from lib.deploy.report import report_markdown, report_text  # noqa: E402
 from lib.test.tracker import Tracker  # noqa: E402
 from lib.utils.errors import UserError  # noqa: E402
 from lib.utils.files import write_text  # noqa: E402
+from lib.utils.frames import open_frames  # noqa: E402
 from lib.utils.images import decode_rgb  # noqa: E402
 from lib.utils.log import run_script  # noqa: E402
-from lib.utils.sequences import open_frames  # noqa: E402
 
 BACKENDS = ("plain", "torch", "fast")
 FRAME_SIZE = (1280, 720)

@@ -2,24 +2,19 @@
 """Run a trained tracker over a data set and write its boxes."""
 
 import argparse
-import functools
 import logging
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib.config import load_config  # noqa: E402
-from lib.deploy.backends import BACKENDS  # noqa: E402
-from lib.deploy.manifest import Manifest  # noqa: E402
 from lib.test.evaluation import get_dataset, manifest  # noqa: E402
 from lib.test.evaluation.environment import env_settings  # noqa: E402
 from lib.test.evaluation.readahead import FRAMES_AHEAD  # noqa: E402
 from lib.test.evaluation.results import tracker_folder  # noqa: E402
 from lib.test.evaluation.running import RunSummary, run_dataset  # noqa: E402
-from lib.test.tracker import Tracker, find_checkpoint  # noqa: E402
+from lib.test.tracker.choice import add_tracker_options, check_tracker_options, choose_tracker  # noqa: E402
 from lib.utils.errors import UserError  # noqa: E402
 from lib.utils.log import run_script  # noqa: E402
 
@@ -39,8 +34,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("tracker_name", metavar="script", help="ostrack or compresstracker")
-    add("tracker_param", metavar="config", help="name of a file in experiments/<script>, without .yaml")
+    add_tracker_options(parser)
     add("--dataset", "--dataset_name", dest="dataset", required=True,
         help="lasot, got10k_test, got10k_val, got10k_train, trackingnet, or folder:<path>[@<file with names>]")
     add("--sequence", help="only this sequence: its name, or its number from 0")
@@ -52,17 +46,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="track N sequences side by side in each process, one batched pass of the model for a frame of each; for "
              "throughput, with the same boxes (default %(default)s)")
     add("--num_gpus", type=int, default=8, help="spread the processes over at most so many GPUs (default 8)")
-    add("--device", default="auto", help="auto (default: the GPUs, or the CPU without any), cpu, cuda or cuda:N")
-    add("--save_dir", type=Path, help="folder of checkpoints and results; default: save_dir of the environment file")
-    add("--checkpoint", type=Path, help="weights to test; default: the config's in <save_dir>/checkpoints/train")
-    add("--epoch", type=int, help="epoch of the default checkpoint; default: TEST.EPOCH of the config")
-    add("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
-        help="override a key of the config, such as TEST.WINDOW=false; may be repeated")
-    add("--backend", choices=("torch", "fast", *BACKENDS),
-        help="what runs the model: torch (default), fast (the optimised PyTorch model), or the engine of an export")
-    add("--fast", action="append", default=[], metavar="NAME=VALUE",
-        help="an option of backend fast, such as dtype=bfloat16 (lib/deploy/fast.py); may be repeated")
-    add("--exported", type=Path, help="folder that tracking/export_model.py wrote, to test in place of the weights")
     add("--float", dest="sub_pixel", action="store_true", help="write boxes with four decimals, not whole pixels")
     add("--force", action="store_true",
         help="track again what has results already; results of other weights or settings move to a folder previous_N")
@@ -76,12 +59,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
                         ("batch", 1)):
         if getattr(options, name) < least:
             parser.error(f"--{name} must be {least} or more")
-    if options.exported and options.backend in ("torch", "fast"):
-        parser.error(f"--backend {options.backend} runs the weights, not --exported")
-    if not options.exported and options.backend not in (None, "torch", "fast"):
-        parser.error(f"--backend {options.backend} needs --exported FOLDER")
-    if options.fast and options.backend != "fast":
-        parser.error("--fast needs --backend fast")
+    check_tracker_options(parser, options)
     return options
 
 
@@ -89,18 +67,18 @@ def main(arguments: list[str] | None = None) -> int:
     """Run and report; 1 when a sequence failed."""
     options = parse(arguments)
     env = env_settings()
-    save_dir = options.save_dir.absolute() if options.save_dir else None
-    script, config = options.tracker_name, options.tracker_param
-    if options.exported:
-        name, factory, made_with = exported_tracker(script, config, options)
-    else:
-        name, factory, made_with = trained_tracker(script, config, options, save_dir)
+    choice = choose_tracker(options)
+    if options.batch > 1 and choice.batch != "batch":
+        raise UserError(f"--batch {options.batch} needs graphs for any batch, and those in {options.exported} are for "
+                        f"{choice.batch}; export again with --batch 0")
+    made_with = manifest.describe(choice.cfg, choice.weights)
+    made_with["settings"] |= choice.settings
     sequences = get_dataset(options.dataset, env, options.sequence)
-    results_path = save_dir / "test" / "tracking_results" if save_dir else env.results_path
+    results_path = options.save_dir / "test" / "tracking_results" if options.save_dir else env.results_path
     status = 0
     for run_id in run_ids(options.runid, options.runs):
-        folder = tracker_folder(results_path, script, name, run_id)
-        summary = run_dataset(sequences, factory, folder, threads=options.threads, batch=options.batch,
+        folder = tracker_folder(results_path, options.tracker_name, choice.name, run_id)
+        summary = run_dataset(sequences, choice.make, folder, threads=options.threads, batch=options.batch,
                               num_gpus=options.num_gpus, device=options.device, sub_pixel=options.sub_pixel,
                               force=options.force, debug=options.debug, read_ahead=options.read_ahead,
                               made_with=made_with)
@@ -116,41 +94,6 @@ def run_ids(first: int | None, runs: int) -> Iterable[int | None]:
                 "rounding at most", runs)
     first = 1 if first is None else first
     return range(first, first + runs)
-
-
-def trained_tracker(script: str, config: str, options: argparse.Namespace, save_dir: Path | None
-                    ) -> tuple[str, Callable[..., Tracker], dict[str, Any]]:
-    """Name of the results, factory and manifest of the tracker of a configuration's weights."""
-    checkpoint = options.checkpoint.absolute() if options.checkpoint else None
-    cfg, checkpoint = find_checkpoint(script, config, checkpoint=checkpoint, epoch=options.epoch,
-                                      save_dir=save_dir, overrides=options.overrides)
-    logger.info("%s %s with %s", cfg.script, cfg.name, checkpoint)
-    backend = options.backend or "torch"
-    factory = functools.partial(Tracker.from_config, script, config, checkpoint=checkpoint,
-                                overrides=tuple(options.overrides), backend=backend, fast=tuple(options.fast))
-    dtypes = [text.removeprefix("dtype=") for text in options.fast if text.startswith("dtype=")]
-    name = cfg.name if backend == "torch" else "_".join([cfg.name, backend, *dtypes])
-    made_with = manifest.describe(cfg, checkpoint)
-    if backend != "torch":
-        made_with["settings"]["backend"] = " ".join([backend, *options.fast])
-    return name, factory, made_with
-
-
-def exported_tracker(script: str, config: str, options: argparse.Namespace
-                     ) -> tuple[str, Callable[..., Tracker], dict[str, Any]]:
-    """Name of the results, factory and manifest of an exported tracker."""
-    folder, backend = options.exported.absolute(), options.backend
-    facts = Manifest.read(folder)
-    if options.batch > 1 and facts.batch != "batch":
-        raise UserError(f"--batch {options.batch} needs graphs for any batch, and those in {folder} are for "
-                        f"{facts.batch}; export again with --batch 0")
-    if (facts.script, facts.config) != (script, Path(config).stem):
-        raise UserError(f"{folder} holds {facts.script} {facts.config}, not {script} {config}")
-    logger.info("%s %s from %s", script, facts.config, folder)
-    precision = [] if facts.precision == "float32" else [facts.precision]
-    name = "_".join([facts.config, backend or facts.format, *precision])
-    made_with = manifest.describe(load_config(script, config), folder / facts.parts[facts.main].file)
-    return name, functools.partial(Tracker.from_export, folder, backend=backend), made_with
 
 
 def report(summary: RunSummary, folder: Path) -> int:

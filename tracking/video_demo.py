@@ -14,13 +14,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from lib.test.tracker.choice import add_tracker_options, check_tracker_options, choose_tracker  # noqa: E402
 from lib.test.tracker.demo import default_output, parts_table, run_demo, save_as_results  # noqa: E402
 from lib.test.tracker.display import Display, can_display  # noqa: E402
 from lib.test.tracker.live import LiveTracker  # noqa: E402
 from lib.test.tracker.lost import LostRule  # noqa: E402
 from lib.test.tracker.redetect import Redetection  # noqa: E402
 from lib.test.tracker.sources import open_source  # noqa: E402
-from lib.test.tracker.tracker import Tracker  # noqa: E402
 from lib.utils.log import run_script  # noqa: E402
 from lib.utils.parts import PartTimes  # noqa: E402
 
@@ -30,19 +30,13 @@ logger = logging.getLogger("video_demo")
 def parse_arguments() -> argparse.Namespace:
     rule, search = LostRule(), Redetection()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tracker_name", help="script: ostrack or compresstracker")
-    parser.add_argument("tracker_param", help="configuration: name of the yaml file, or its path")
+    add_tracker_options(parser)
     parser.add_argument("videofile", help="video file, folder of pictures, number of a camera (0 is the first), or "
                                           "address of a stream such as rtsp://host/path")
     parser.add_argument("--box", "--optional_box", type=float, nargs=4, action="append", dest="boxes",
                         metavar=("X", "Y", "W", "H"),
                         help="target in the first frame, pixels; once for each target; without it one box is drawn "
                              "with the mouse")
-    parser.add_argument("--checkpoint", help="weights (default: where training leaves them for this configuration)")
-    parser.add_argument("--save_dir", help="folder that training wrote to (default: the one of local.py)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
-    parser.add_argument("--backend", choices=("torch", "fast"), default="torch",
-                        help="torch, or fast for the optimised model (default: %(default)s)")
     parser.add_argument("--lost", type=float, nargs=2, default=(rule.low, rule.high), metavar=("LOW", "HIGH"),
                         help="a target is lost after --lost_frames scores below LOW and found with one of at least "
                              f"HIGH (default: {rule.low} {rule.high}; right for other models: see docs/live.md)")
@@ -63,9 +57,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--benchmark", action="store_true", help="tell how long each part of a frame takes")
     parser.add_argument("--debug", type=int, default=0,
                         help="1: log every frame; 2: also draw the score map into the video (default: %(default)s)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
-                        help="override a key of the configuration; repeatable")
-    return parser.parse_args()
+    args = parser.parse_args()
+    check_tracker_options(parser, args)
+    return args
 
 
 def main() -> int:
@@ -73,9 +67,8 @@ def main() -> int:
     lost = LostRule(*args.lost, args.lost_frames)
     redetect = None if args.redetect is None else Redetection(args.redetect, args.accept)
     source = open_source(args.videofile)
-    tracker = Tracker.from_config(args.tracker_name, args.tracker_param, checkpoint=args.checkpoint,
-                                  save_dir=args.save_dir, device=args.device, overrides=args.overrides,
-                                  backend=args.backend)
+    choice = choose_tracker(args)
+    tracker = choice.make(device=args.device)
     parts = PartTimes(tracker.device) if args.benchmark else None
     output = Path(args.output).expanduser() if args.output else default_output(args.save_dir)
     display = Display("CompressTracker") if can_display() and not args.no_display else None
@@ -87,7 +80,7 @@ def main() -> int:
         if display is not None:
             display.close()
     if args.save_results:
-        saved = save_as_results(result, args.tracker_name, args.tracker_param, source.name, args.save_dir,
+        saved = save_as_results(result, args.tracker_name, choice.name, source.name, args.save_dir,
                                 args.sub_pixel)
         result.files |= {f"results{suffix}": path for suffix, path in zip(result.suffixes(), saved, strict=True)}
     state = "stopped after" if result.interrupted else "tracked"
@@ -95,7 +88,7 @@ def main() -> int:
     for kind, path in result.files.items():
         logger.info("%-8s %s", kind, path)
     if parts is not None:
-        logger.info("\n".join(["median time of the parts of a frame:", *parts_table(parts)]))
+        logger.info("\n".join(["median time of the parts of a frame:", *parts_table(parts, result)]))
     return 130 if result.interrupted and not source.live else 0
 
 

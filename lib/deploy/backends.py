@@ -67,7 +67,11 @@ class ExportedModel:
         return self._run("template", {"template": template})["tokens"]
 
     def __call__(self, template: Tensor, search: Tensor, template_mask: Tensor | None = None) -> Prediction:
-        """One batch: see `FastTracker.forward`."""
+        """One batch: see `FastTracker.forward`. Graphs for one image run once for each."""
+        if self.manifest.batch == 1 and len(template) == len(search) > 1:
+            masks = [None] * len(search) if template_mask is None else template_mask.split(1)
+            each = [self(*inputs) for inputs in zip(template.split(1), search.split(1), masks, strict=True)]
+            return Prediction(*(None if field[0] is None else torch.cat(field) for field in zip(*each, strict=True)))
         main = self.manifest.main
         inputs = {"tokens" if main == "search" else "template": template, "search": search}
         if template_mask is not None:

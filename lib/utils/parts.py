@@ -1,8 +1,10 @@
-"""Where the time of a repeated job goes."""
+"""Where the time of a repeated job goes: its parts as blocks of code, or as what lies between marks."""
 
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -12,7 +14,8 @@ from lib.utils.device import synchronize
 class PartTimes:
     """Seconds that the named parts of a job took, each from an idle device to an idle device.
 
-    Waiting for the device between the parts costs what they would overlap, so the whole is timed apart.
+    Waiting for the device between the parts costs what they would overlap, so the whole is timed apart. What a part
+    inside another takes counts for the inner one only.
 
     Args:
         device: waited for at both ends of a part.
@@ -24,12 +27,53 @@ class PartTimes:
     def __init__(self, device: torch.device | str = "cpu"):
         self.seconds: dict[str, list[float]] = {}
         self._device = torch.device(device)
+        self._inside = 0.0
+        """Seconds of the parts inside the one that runs."""
 
     @contextmanager
     def measure(self, name: str) -> Iterator[None]:
         """The block is (a further run of) the part `name`; a block that raises does not count."""
         synchronize(self._device)
+        around, self._inside = self._inside, 0.0
         start = time.perf_counter()
-        yield
+        try:
+            yield
+            synchronize(self._device)
+            taken = time.perf_counter() - start
+            self.seconds.setdefault(name, []).append(taken - self._inside)
+            around += taken
+        finally:
+            self._inside = around
+
+    def total(self, name: str) -> float:
+        """Seconds of all runs of the part `name`; 0 for one that has not run."""
+        return sum(self.seconds.get(name, ()))
+
+
+class PartMarks:
+    """Seconds of the parts of steps: by events in the device's own time on CUDA, by the clock on a CPU.
+
+    On CUDA a part is what the device did, or waited for, between two marks; the host runs ahead and is not slowed.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._marks: list[tuple[str, Any]] = []
+
+    def mark(self, part: str) -> None:
+        """The part that began with the last mark has been queued."""
+        if self._device.type == "cuda":
+            now: Any = torch.cuda.Event(enable_timing=True)
+            now.record(torch.cuda.current_stream(self._device))
+        else:
+            now = time.perf_counter()
+        self._marks.append((part, now))
+
+    def take(self) -> dict[str, float]:
+        """Seconds by part since the last call; the first mark only starts the time."""
         synchronize(self._device)
-        self.seconds.setdefault(name, []).append(time.perf_counter() - start)
+        seconds: dict[str, float] = defaultdict(float)
+        for (_, before), (part, after) in zip(self._marks, self._marks[1:], strict=False):
+            seconds[part] += before.elapsed_time(after) / 1000 if self._device.type == "cuda" else after - before
+        self._marks = []
+        return seconds

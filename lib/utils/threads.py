@@ -3,7 +3,8 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from types import TracebackType
+from typing import Any, TypeVar
 
 AHEAD = 8
 """Items per thread that are begun before their results are asked for, where nothing else is said."""
@@ -32,3 +33,34 @@ def map_in_threads(function: Callable[[T], R], items: Iterable[T], threads: int,
         finally:
             for future in waiting:
                 future.cancel()
+
+
+class Behind:
+    """Makes calls in a thread of its own, one after the other in the order given, a little behind the caller.
+
+    A context manager: the end of its block waits for all calls. A block that ends with an exception gives up those that
+    have not begun.
+
+    Args:
+        most: calls that are given and not done; with so many, the caller waits.
+    """
+
+    def __init__(self, most: int):
+        self._most = most
+        self._pool = ThreadPoolExecutor(1, "behind")
+        self._given: deque[Future] = deque()
+
+    def do(self, function: Callable[..., Any], *args: Any) -> None:
+        """Make this call later. What an earlier call raised is raised here, or at the end of the block."""
+        while self._given and (self._given[0].done() or len(self._given) >= self._most):
+            self._given.popleft().result()
+        self._given.append(self._pool.submit(function, *args))
+
+    def __enter__(self) -> "Behind":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._pool.shutdown(cancel_futures=kind is not None)
+        if kind is None:
+            for future in self._given:
+                future.result()

@@ -78,11 +78,12 @@ class VideoWriter:
         raise UserError(f"cannot write the video {self.path}: this OpenCV ({cv2.__version__}) has no encoder for it; "
                         "install opencv-python or opencv-python-headless from PyPI")
 
-    def write(self, image: np.ndarray) -> None:
-        """Append one (H, W, 3) RGB uint8 frame."""
-        frame = fit_image(image, self._size)
-        self._encoder.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-        self.frames += 1
+    def write(self, image: np.ndarray, times: int = 1) -> None:
+        """Append one (H, W, 3) RGB uint8 frame, `times` in a row."""
+        frame = cv2.cvtColor(fit_image(image, self._size), cv2.COLOR_RGB2BGR)
+        for _ in range(times):
+            self._encoder.write(frame)
+            self.frames += 1
 
     def __exit__(self, kind, error, trace) -> bool | None:
         self._encoder.release()

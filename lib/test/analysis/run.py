@@ -61,7 +61,7 @@ def repeated_runs(sources: Sequence[ResultSource]) -> dict[str, list[str]]:
     """Label for the mean -> labels of the sources that are runs `_000`, `_001`, ... of one configuration."""
     grouped: dict[Path, list[ResultSource]] = {}
     for source in sources:
-        match = re.fullmatch(r"(.+)_\d{3}", source.folder.name) if isinstance(source, ResultFolder) else None
+        match = re.fullmatch(r"(.+)_\d{3,}", source.folder.name) if isinstance(source, ResultFolder) else None
         if match:
             grouped.setdefault(source.folder.with_name(match[1]), []).append(source)
     taken = {source.label for source in sources}

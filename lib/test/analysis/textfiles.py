@@ -29,11 +29,6 @@ def read_boxes(path: str | Path) -> np.ndarray:
     return parse_boxes(read_bytes(path), str(path))[0]
 
 
-def read_times(path: str | Path) -> np.ndarray:
-    """Seconds per frame of a time file: (N,) float64. UserError as from `parse_times`."""
-    return parse_times(read_bytes(path), str(path))
-
-
 def parse_boxes(data: bytes, where: str, repair: bool = False) -> tuple[np.ndarray, list[str]]:
     """Boxes of a result file's content.
 

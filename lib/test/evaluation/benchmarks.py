@@ -11,7 +11,7 @@ A data file is JSON. The keys, of which the last four of the first block and all
                       in natural order; the first that exists counts
         format        xywh (default), region or vatic, see `lib.test.evaluation.annotations`
         every         the box file has so many lines for each frame, of which the first counts
-        labels        folder of the visibility labels, see `lib.utils.sequences.read_visibility`
+        labels        folder of the visibility labels, see `lib.utils.box_files.read_visibility`
     sequences         name -> keys of `Entry`
     list_file, scan   instead of `sequences`: the file with their names; the box files to look for where it is missing
     prefix            what names of sequences begin with in results, but not in paths
@@ -42,16 +42,10 @@ import numpy as np
 
 from lib.test.evaluation.annotations import READERS
 from lib.test.evaluation.sequence import Sequence
+from lib.utils.box_files import read_names, read_visibility
 from lib.utils.errors import UserError
-from lib.utils.sequences import (
-    FrameSource,
-    NumberedFrames,
-    match_frames,
-    natural_key,
-    open_frames,
-    read_names,
-    read_visibility,
-)
+from lib.utils.frames import FrameSource, NumberedFrames, natural_key, open_frames
+from lib.utils.sequences import match_frames
 
 SPECS = Path(__file__).parent / "data_specs"
 SHOWN = 5

@@ -1,7 +1,5 @@
 """Where results lie and how they are written: OSTrack's files, one box per line."""
 
-import glob
-import re
 from collections.abc import Sequence as Rows
 from pathlib import Path
 
@@ -15,16 +13,6 @@ def tracker_folder(results_path: str | Path, script: str, config: str, run_id: i
     """`<results_path>/<script>/<config>`, with `_<run id>` in three digits behind the config of a repeated run."""
     suffix = "" if run_id is None else f"_{run_id:03d}"
     return Path(results_path) / script / f"{config}{suffix}"
-
-
-def find_runs(results_path: str | Path, script: str, config: str) -> dict[int, Path]:
-    """Run id -> folder of every repeated run of a tracker that has one (see `tracker_folder`), in rising order."""
-    found = {}
-    for folder in (Path(results_path) / script).glob(f"{glob.escape(config)}_*"):
-        match = re.fullmatch(r"\d{3,}", folder.name[len(config) + 1:])
-        if match and folder.is_dir():
-            found[int(match[0])] = folder
-    return dict(sorted(found.items()))
 
 
 def dataset_folder(dataset: str) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lib.utils.errors import UserError
-from lib.utils.sequences import FrameSource
+from lib.utils.frames import FrameSource
 
 
 @dataclass(frozen=True)

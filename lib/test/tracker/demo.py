@@ -5,9 +5,10 @@ import io
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from lib.utils.errors import UserError
 from lib.utils.files import write_text
 from lib.utils.parts import PartTimes
 from lib.utils.signals import StopRequest
+from lib.utils.threads import Behind
 from lib.vis.draw import PALETTE, VideoWriter, draw_boxes, draw_score_map
 
 logger = logging.getLogger(__name__)
@@ -30,6 +32,8 @@ logger = logging.getLogger(__name__)
 LOST_COLOR = (150, 150, 150)
 LINE_EVERY = 15.0
 """Seconds between two lines about the progress."""
+WRITTEN_BEHIND = 4
+"""Pictures that may wait for the video's encoder, which works in a thread of its own."""
 COLUMNS = ("frame", "time", "target", "x", "y", "w", "h", "score", "lost")
 """Of the table of boxes."""
 
@@ -43,6 +47,7 @@ class DemoResult:
         numbers: of each frame in the source, from 0; gaps are frames that a live source dropped.
         times: of each frame, seconds since the first.
         seconds: time the tracker took, without reading and drawing.
+        wall: seconds of the whole run, from the first frame to the last one written.
         interrupted: stopped by Ctrl-C (or a request to terminate) before the end.
         files: `video`, `table`, and of each target `boxes`, `times` and `scores` (with the target's number behind the
             name where there are several), where they were written.
@@ -52,6 +57,7 @@ class DemoResult:
     numbers: list[int] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    wall: float = 0.0
     interrupted: bool = False
     files: dict[str, Path] = field(default_factory=dict)
 
@@ -117,12 +123,12 @@ def run_demo(
         fps: frame rate of the written video; None takes the source's.
         sub_pixel: boxes with decimals in the text files instead of integers cut towards zero, as OSTrack writes them.
         debug: 1 logs every frame, 2 also draws the first target's score map into the video.
-        parts: where to note how long each part of a frame takes: decode (or, of a live source, wait), crop, network,
-            box, draw and write.
+        parts: where to note how long each part of a frame takes: wait (for the next frame: threads read ahead), crop,
+            network, box, draw and write (waiting for the thread that encodes).
 
     Raises:
         UserError: no frame, no or an unusable box, an unreadable frame, frames of another shape, a camera or stream
-            that is gone, or files that cannot be written.
+            that is gone, files that cannot be written, or the video that is read in the place of the written one.
     """
     if max_frames is not None and max_frames < 1:
         raise UserError(f"max_frames is {max_frames}; it must be at least 1")
@@ -131,25 +137,33 @@ def run_demo(
     output = Path(output)
     result = DemoResult()
     failure = None
-    with closing(iter(source)) as frames:
+    stop = StopRequest()
+    with closing(source.frames(lambda: stop.requested)) as frames:
         first = next(frames, None)
         if first is None:
             raise UserError(f"{source.name} holds no frame")
         height, width = first.image.shape[:2]
         boxes = [check_box(box, height, width) for box in boxes_xywh or [_drawn_box(first.image, display)]]
         video = VideoWriter(output / f"{source.name}.mp4", fps or source.fps, (width, height))
-        with StopRequest() as stop, video:
+        start = time.perf_counter()
+        with stop, video, Behind(WRITTEN_BEHIND) as behind:
+            if source.file is not None and source.file.resolve() == video.path.resolve():
+                raise UserError(f"the video would be written over the one that is read, {source.file}; choose another "
+                                "folder with --output")
             try:
-                images = islice(_timed(chain([first], frames), source, parts), max_frames)
-                _follow(tracker, images, boxes, result, video, stop, _Annotator(source.length, debug), display, parts)
+                images = islice(_timed(chain([first], frames), parts), max_frames)
+                _follow(tracker, images, boxes, result, partial(behind.do, video.write), stop,
+                        _Annotator(source.length, debug), display, parts)
             except UserError as error:
                 if not result.targets:
                     raise
                 failure = error
             result.interrupted = stop.requested
+        result.wall = time.perf_counter() - start
     result.files = {"video": video.path} | _write_files(result, output, source.name, sub_pixel)
     if failure is not None:
-        raise UserError(f"{failure} ({len(result.targets)} frames before it are in {output})") from failure
+        dropped = f", {result.dropped} were dropped" if source.live else ""
+        raise UserError(f"{failure} ({len(result.targets)} frames before it are in {output}{dropped})") from failure
     return result
 
 
@@ -164,11 +178,10 @@ def save_as_results(result: DemoResult, script: str, config: str, name: str, sav
     as `<script>/<config>/video_<name>.txt`, or `video_<name>_1.txt` and so on for several targets.
 
     Args:
-        config: name of the yaml file, or its path.
+        config: the tracker's name there, see `Choice.name`.
         save_dir: None takes the results folder of the environment settings.
     """
     results = env_settings().results_path if save_dir is None else Path(save_dir).expanduser() / "test/tracking_results"
-    config = Path(config).stem if config.endswith(".yaml") else config
     folder = tracker_folder(results, script, config)
     paths = [folder / f"video_{name}{suffix}.txt" for suffix in result.suffixes()]
     for target, path in enumerate(paths):
@@ -176,12 +189,15 @@ def save_as_results(result: DemoResult, script: str, config: str, name: str, sav
     return paths
 
 
-def parts_table(parts: PartTimes) -> list[str]:
-    """Lines of a table: each part of a frame, its median milliseconds and its share of their sum."""
+def parts_table(parts: PartTimes, result: DemoResult) -> list[str]:
+    """Lines of a table: each part of a frame, its median milliseconds and its share of their sum; then the tracker's
+    share of the whole run."""
     medians = {name: 1e3 * float(np.median(seconds)) for name, seconds in parts.seconds.items()}
     total = sum(medians.values())
     lines = [f"{name:8s} {value:8.2f} ms {value / total:6.1%}" for name, value in medians.items()]
-    return [*lines, f"{'sum':8s} {total:8.2f} ms, {1e3 / total:.1f} frames/s"]
+    return [*lines, f"{'sum':8s} {total:8.2f} ms, {1e3 / total:.1f} frames/s",
+            f"the tracker took {sum(result.seconds) / result.wall:.1%} of the run's {result.wall:.1f} s, "
+            f"{len(result.seconds) / result.wall:.1f} frames/s"]
 
 
 def _write_files(result: DemoResult, output: Path, name: str, sub_pixel: bool) -> dict[str, Path]:
@@ -209,7 +225,7 @@ def _write_files(result: DemoResult, output: Path, name: str, sub_pixel: bool) -
 def _drawn_box(image: np.ndarray, display: Display | None) -> Sequence[float]:
     """The box that the user draws."""
     if display is None:
-        raise UserError("no target: give its box in the first frame, --optional_box X Y W H (pixels). Drawing it with "
+        raise UserError("no target: give its box in the first frame, --box X Y W H (pixels). Drawing it with "
                         "the mouse needs a screen and opencv-python instead of opencv-python-headless")
     drawn = display.select(image)
     if drawn is None:
@@ -221,10 +237,10 @@ def _part(parts: PartTimes | None, name: str) -> AbstractContextManager[None]:
     return nullcontext() if parts is None else parts.measure(name)
 
 
-def _timed(frames: Iterator[Frame], source: Source, parts: PartTimes | None) -> Iterator[Frame]:
+def _timed(frames: Iterator[Frame], parts: PartTimes | None) -> Iterator[Frame]:
     """The frames, with the time that each took to come in `parts`."""
     while True:
-        with _part(parts, "wait" if source.live else "decode"):
+        with _part(parts, "wait"):
             frame = next(frames, None)
         if frame is None:
             return
@@ -268,9 +284,10 @@ class _Annotator:
 
 
 def _follow(tracker: LiveTracker, frames: Iterator[Frame], boxes: Sequence[Sequence[float]], result: DemoResult,
-            video: VideoWriter, stop: StopRequest, annotator: _Annotator, display: Display | None,
-            parts: PartTimes | None) -> None:
-    """Track through `frames`, adding to `result` and `video`, until they end or the user stops."""
+            write: Callable[[np.ndarray, int], None], stop: StopRequest, annotator: _Annotator,
+            display: Display | None, parts: PartTimes | None) -> None:
+    """Track through `frames`, adding to `result`, until they end or the user stops; `write` takes a picture for the
+    video and how often it is shown."""
     drawn = None
     for frame in frames:
         if stop.requested:
@@ -282,15 +299,16 @@ def _follow(tracker: LiveTracker, frames: Iterator[Frame], boxes: Sequence[Seque
             tracker.tracker.parts = parts
         else:
             found = tracker.update_all(frame.image)
-        if drawn is not None:
-            for _ in range(frame.number - result.numbers[-1] - 1):
-                video.write(drawn)
+        dropped = frame.number - result.numbers[-1] - 1 if result.numbers else 0
         result.add(frame, found, time.perf_counter() - start)
         noted = parts if len(result.targets) > 1 else None
         with _part(noted, "draw"):
-            drawn = annotator.draw(frame, result, tracker.score_maps[0])
+            picture = annotator.draw(frame, result, tracker.score_maps[0])
         with _part(noted, "write"):
-            video.write(drawn)
+            if dropped:
+                write(drawn, dropped)
+            write(picture, 1)
+        drawn = picture
         if display is not None:
             key = display.show(drawn)
             if key in ("q", "\x1b"):

@@ -86,7 +86,7 @@ class LiveTracker:
 
         Args:
             path_or_config: a checkpoint file, a folder that tracking/export_model.py wrote, or a configuration whose
-                weights lie where training leaves them: its name, or script/name.
+                weights lie where training leaves them: its name, script/name, or its yaml file.
             device: cpu, cuda, cuda:N or auto.
             config: the configuration of a checkpoint that holds none (the official ones do not): name, script/name or
                 the path of a yaml file in a folder of the script's name.

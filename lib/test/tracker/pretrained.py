@@ -15,11 +15,14 @@ def load_tracker(path_or_config: str | Path, *, device: str | torch.device = "au
     """The run-time tracker of a file, folder or configuration; see `LiveTracker.from_pretrained`."""
     path = Path(path_or_config).expanduser()
     if path.is_dir():
+        if config is not None:
+            raise UserError(f"{path} is a folder: an exported tracker has its own configuration, so config does not go "
+                            "with it; leave config out, or give the checkpoint's file")
         return Tracker.from_export(path, backend=backend, device=device)
     backend = backend or "torch"
     if backend not in ("torch", "fast"):
         raise UserError(f"backend {backend} runs exported folders, and {path_or_config} is none; choose torch or fast")
-    if path.is_file():
+    if path.is_file() and path.suffix not in (".yaml", ".yml"):
         cfg = find_config(config) if config is not None else checkpoint_config(path)
         return Tracker.from_checkpoint(path, cfg, device=device, backend=backend)
     if path.name.endswith((".tar", ".pth", ".pt")):
@@ -41,11 +44,11 @@ def find_config(name: str) -> Config:
             raise UserError(f"{name}: the folder of a configuration's file tells its script; expected "
                             f"{' or '.join(SCRIPTS)}, found {script or 'no folder'!r}")
         return load_config(script, name)
-    if script:
+    if script in SCRIPTS:
         return load_config(script, rest)
-    owner = next((script for script in SCRIPTS if name in list_configs(script)), None)
+    owner = next((owner for owner in SCRIPTS if not script and name in list_configs(owner)), None)
     if owner is None:
-        known = [f"{script}/{config}" for script in SCRIPTS for config in list_configs(script)]
+        known = [f"{owner}/{config}" for owner in SCRIPTS for config in list_configs(owner)]
         raise UserError(f"{name} is neither a file nor a folder nor a configuration; the configurations are "
                         f"{', '.join(known) or '(none in this installation: give a checkpoint file)'}")
     return load_config(owner, name)

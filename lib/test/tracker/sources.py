@@ -5,7 +5,8 @@ import re
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -13,8 +14,9 @@ from urllib.parse import urlsplit
 import cv2
 import numpy as np
 
+from lib.test.evaluation.readahead import ReadAhead
 from lib.utils.errors import UserError
-from lib.utils.sequences import VideoFrames, open_frames
+from lib.utils.frames import IMAGE_FOLDERS, VideoFrames, open_frames
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +24,8 @@ DEFAULT_FPS = 25.0
 """Frames per second where the source does not say."""
 PATIENCE = 10.0
 """Seconds after which a live source that gives no frame counts as gone."""
+GLANCE = 0.2
+"""Seconds between two looks at whether to stop, while a live source is waited for."""
 
 
 class Frame(NamedTuple):
@@ -43,16 +47,21 @@ class Source(ABC):
         fps: frames per second of the source.
         length: number of frames as far as known, or None.
         live: frames come at their own pace and without an end (a camera, a stream).
+        file: the video file that is read, if it is one.
     """
 
     name: str
     fps: float
     length: int | None
     live: bool
+    file: Path | None = None
 
     @abstractmethod
-    def __iter__(self) -> Iterator[Frame]:
+    def frames(self, stopped: Callable[[], bool] = lambda: False) -> Iterator[Frame]:
         """The frames that the caller has time for: all of them, or the newest of a live source.
+
+        Args:
+            stopped: whether a live source that is silent need not be waited for any longer; the frames end then.
 
         Raises:
             UserError: a frame cannot be read.
@@ -60,7 +69,8 @@ class Source(ABC):
 
 
 class RecordedSource(Source):
-    """A video file, or a folder of pictures in natural name order (see `lib.utils.sequences.open_frames`)."""
+    """A video file, or a folder of pictures in natural name order (see `lib.utils.frames.open_frames`); threads read
+    ahead of what is asked for. A folder called img or the like has the name of the one around it."""
 
     live = False
 
@@ -68,42 +78,38 @@ class RecordedSource(Source):
         path = Path(path).expanduser()
         self._frames = open_frames(path)
         self.length = len(self._frames)
-        self.name = path.stem if path.is_file() else path.resolve().name
-        self.fps = _fps_of_file(self._frames.file) if isinstance(self._frames, VideoFrames) else DEFAULT_FPS
+        folder = path.resolve()
+        folder = folder.parent if folder.name in IMAGE_FOLDERS and folder.parent.name else folder
+        self.name = path.stem if path.is_file() else folder.name
+        self.file = Path(self._frames.file) if isinstance(self._frames, VideoFrames) else None
+        self.fps = DEFAULT_FPS if self.file is None else _fps_of_file(self.file)
         if self.length == 0:
             raise UserError(f"no frame in {path}; is it a whole video or a folder of pictures?")
 
-    def __iter__(self) -> Iterator[Frame]:
-        index = 0
+    def frames(self, stopped: Callable[[], bool] = lambda: False) -> Iterator[Frame]:
+        read = 0
         try:
-            while index < self.length:
-                yield Frame(self._read(index), index, index / self.fps)
-                index += 1
-        except _EndOfVideo:
-            logger.warning("%s states %d frames but holds %d", self._frames.path(0), self.length, index)
-            self.length = index
+            with closing(iter(ReadAhead(self._frames))) as images:
+                for image in images:
+                    yield Frame(image, read, read / self.fps)
+                    read += 1
+        except UserError:
+            # Containers often state a few frames too many: that is the end of the video, not an error.
+            if not (read and isinstance(self._frames, VideoFrames) and self._frames.count_exactly() == read):
+                raise
+            logger.warning("%s states %d frames but holds %d", self._frames.path(0), self.length, read)
+            self.length = read
         finally:
             self._frames.close()
 
-    def _read(self, index: int) -> np.ndarray:
-        """One frame. Containers often state a few frames too many: that is the end of the video, not an error."""
-        try:
-            return self._frames[index]
-        except UserError:
-            if index and isinstance(self._frames, VideoFrames) and self._frames.count_exactly() == index:
-                raise _EndOfVideo from None
-            raise
-
-
-class _EndOfVideo(Exception):
-    """A video file ended before the number of frames it states."""
-
 
 class LiveSource(Source):
-    """A camera or a stream, read by a thread from the first frame on until the iterator is closed.
+    """A camera or a stream, read by a thread until the iterator is closed.
 
     While the caller works, the thread reads on and keeps the newest frame only: a slow tracker misses frames and never
-    falls behind.
+    falls behind. Nor does it begin behind: FFmpeg gathers about a second of a stream while it opens it, so the thread
+    reads from then on, and the first frame is the newest when it is asked for. (A source that knows its number of
+    frames is a film, and begins at its beginning.)
 
     Args:
         capture: opened, gives the frames at the source's pace; released in the end.
@@ -118,19 +124,26 @@ class LiveSource(Source):
         self.name = name
         self.fps = _stated_fps(capture)
         self._capture, self._gone = capture, gone
+        self._reader = _NewestFrame(capture)
+        if capture.get(cv2.CAP_PROP_FRAME_COUNT) <= 0:
+            self._reader.start()
 
-    def __iter__(self) -> Iterator[Frame]:
-        reader = _NewestFrame(self._capture)
-        reader.start()
+    def frames(self, stopped: Callable[[], bool] = lambda: False) -> Iterator[Frame]:
+        reader = self._reader
+        if reader.ident is None:
+            reader.start()
         first = None
         try:
             while True:
-                taken = reader.take(PATIENCE)
+                taken = reader.take(PATIENCE, stopped)
                 if taken is None:
-                    raise UserError(f"{self.name} gives no more frames after {reader.count}; {self._gone}")
+                    if stopped():
+                        return
+                    seen = 0 if first is None else reader.count - first[1]
+                    raise UserError(f"{self.name} gives no more frames after {seen}; {self._gone}")
                 image, number, moment = taken
-                first = moment if first is None else first
-                yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), number, moment - first)
+                first = taken if first is None else first
+                yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), number - first[1], moment - first[2])
         finally:
             reader.stop()
 
@@ -166,11 +179,13 @@ class _NewestFrame(threading.Thread):
                 self._ended = True
                 self._changed.notify()
 
-    def take(self, patience: float) -> tuple[np.ndarray, int, float] | None:
+    def take(self, patience: float, stopped: Callable[[], bool]) -> tuple[np.ndarray, int, float] | None:
         """The newest frame that was not taken yet, with its number and the time it came, as soon as there is one; None
-        when the source ended or was silent for `patience` seconds."""
+        when the source ended, was silent for `patience` seconds or `stopped`."""
+        until = time.monotonic() + patience
         with self._changed:
-            self._changed.wait_for(lambda: self._newest is not None or self._ended, patience)
+            while not (self._ended or self._newest or stopped()) and time.monotonic() < until:
+                self._changed.wait(GLANCE)
             taken, self._newest = self._newest, None
             return taken
 
@@ -207,12 +222,12 @@ def _open_stream(address: str) -> LiveSource:
     """A stream by its address, through FFmpeg; what is shown and written leaves the user's name and password out."""
     try:
         parts = urlsplit(address)
+        place = f"{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
     except ValueError as error:
         raise UserError(f"the address of the stream cannot be read: {error}") from error
-    place = f"{parts.hostname or ''}{parts.path}"
-    milliseconds = int(1000 * PATIENCE)
-    capture = cv2.VideoCapture(address, cv2.CAP_FFMPEG, [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, milliseconds,
-                                                         cv2.CAP_PROP_READ_TIMEOUT_MSEC, milliseconds])
+    # Who waits for a frame gives up before FFmpeg does: it would then hand out what its decoder holds as new frames.
+    capture = cv2.VideoCapture(address, cv2.CAP_FFMPEG, [
+        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(1000 * PATIENCE), cv2.CAP_PROP_READ_TIMEOUT_MSEC, int(2000 * PATIENCE)])
     if not capture.isOpened():
         raise UserError(f"cannot open the stream {parts.scheme}://{place}; is the address right, the server reachable "
                         "and running, and its codec known to FFmpeg?")
@@ -226,9 +241,9 @@ def _stated_fps(capture: cv2.VideoCapture) -> float:
     return float(fps) if 1 <= fps <= 1000 else DEFAULT_FPS
 
 
-def _fps_of_file(file: str) -> float:
+def _fps_of_file(file: Path) -> float:
     """Frame rate of a video file."""
-    capture = cv2.VideoCapture(file)
+    capture = cv2.VideoCapture(str(file))
     fps = _stated_fps(capture)
     capture.release()
     return fps

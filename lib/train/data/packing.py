@@ -5,19 +5,15 @@ import json
 import logging
 import math
 import shutil
-import sys
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 
 import cv2
 import numpy as np
 import simplejpeg
-from tqdm import tqdm
 
 from lib.train.data.crops import FORMAT, INDEX, LENGTHS, MANIFEST, RECORD, cover, folder_of, part_name
 from lib.train.data.pixels import VIEWS, FramePixels, Unreadable, too_many, unreadable
@@ -25,6 +21,7 @@ from lib.train.data.processing import View
 from lib.train.dataset import TrackingDataset
 from lib.utils.errors import UserError
 from lib.utils.files import atomic_write, write_text
+from lib.utils.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +31,6 @@ PART_FRAMES = 4096
 ESTIMATE_FRAMES = 32
 _MARGIN = 4
 """Pixels stored beyond the covered square, for the rounding to whole pixels."""
-_LINE_EVERY = 15.0
 _SPARE = 1.1
 """Free disk asked for, over the estimate."""
 
@@ -129,7 +125,8 @@ class Packing:
         waiting = [number for number in range(len(self._plan)) if not self._index_file(number).is_file()]
         failures: list[str] = []
         tried = 0
-        with _Progress(self.recipe.dataset, self.frames, self.frames - sum(map(self._planned, waiting))) as progress:
+        done = self.frames - sum(map(self._planned, waiting))
+        with Progress(self.frames, f"pack {self.recipe.dataset}", "frames", done) as progress:
             for number, files in self._written(waiting, workers):
                 tried += self._planned(number)
                 failures += files
@@ -291,32 +288,6 @@ def _place(box: np.ndarray, covered: float, frame: tuple[int, int]) -> tuple[int
     first = [max(0, position) for position in start]
     last = [min(length, position + side) for position, length in zip(start, frame, strict=True)]
     return first[0], first[1], last[0] - first[0], last[1] - first[1]
-
-
-class _Progress:
-    """Frames that are packed: a bar on a terminal, a line now and then elsewhere."""
-
-    def __init__(self, title: str, total: int, done: int):
-        self._title, self._total, self._done = title, total, done
-        self._begin, self._last_line, self._before = time.monotonic(), time.monotonic(), done
-        self._bar = tqdm(total=total, initial=done, desc=title, unit="frame", disable=not sys.stderr.isatty())
-
-    def __enter__(self) -> "_Progress":
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._bar.close()
-
-    def advance(self, frames: int) -> None:
-        """`frames` more are done."""
-        self._done += frames
-        self._bar.update(frames)
-        now = time.monotonic()
-        if self._bar.disable and now - self._last_line >= _LINE_EVERY:
-            self._last_line = now
-            rate = (self._done - self._before) / (now - self._begin)
-            logger.info("%s: %d of %d frames, %.0f frames/s, %.0f minutes left", self._title, self._done, self._total,
-                        rate, (self._total - self._done) / rate / 60)
 
 
 _packing: Packing | None = None

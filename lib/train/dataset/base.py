@@ -11,9 +11,9 @@ from lib.train.dataset.annotation import Annotation
 from lib.train.dataset.index import Index, load_or_build
 from lib.train.dataset.places import Place
 from lib.train.dataset.storage import State, Storage
+from lib.utils.box_files import parse_boxes, visibility
 from lib.utils.images import decode_rgb
 from lib.utils.progress import progress
-from lib.utils.sequences import parse_boxes, visibility
 from lib.utils.threads import map_in_threads
 
 logger = logging.getLogger(__name__)
@@ -253,7 +253,7 @@ class StoredDataset(IndexedDataset):
         self.storage.use(index.group(ARCHIVE))
 
     def boxes_in(self, file: str) -> np.ndarray:
-        """Boxes of a box file: see :func:`lib.utils.sequences.parse_boxes`."""
+        """Boxes of a box file: see :func:`lib.utils.box_files.parse_boxes`."""
         return parse_boxes(self.storage.read_text(file), self.storage.locate(file))
 
     def labels(self, folder: str, count: int) -> np.ndarray | None:

@@ -14,9 +14,9 @@ from lib.train.dataset.base import IndexedDataset, StoredDataset
 from lib.train.dataset.folder import Folder
 from lib.train.dataset.storage import DirectoryStorage
 from lib.utils.errors import UserError
+from lib.utils.frames import IMAGE_SUFFIXES, ImageFrames, VideoFrames, open_frames
 from lib.utils.images import decode_rgb
 from lib.utils.progress import progress
-from lib.utils.sequences import IMAGE_SUFFIXES, ImageFrames, VideoFrames, open_frames
 from lib.utils.threads import map_in_threads
 
 HEADER_BYTES = 65536

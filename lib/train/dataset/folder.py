@@ -9,16 +9,10 @@ from lib.train.dataset.annotation import Annotation
 from lib.train.dataset.base import BUILD_THREADS, IndexedDataset
 from lib.train.dataset.index import Index
 from lib.train.dataset.storage import State, file_state
+from lib.utils.frames import ImageFrames, VideoFrames
 from lib.utils.images import decode_rgb, read_file
 from lib.utils.progress import progress
-from lib.utils.sequences import (
-    ImageFrames,
-    SequenceFiles,
-    VideoFrames,
-    locate_in_spec,
-    open_sequence,
-    sequence_parts,
-)
+from lib.utils.sequences import SequenceFiles, locate_in_spec, open_sequence, sequence_parts
 from lib.utils.threads import map_in_threads
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from lib.train.dataset.annotation import Annotation
 from lib.train.dataset.base import StoredDataset, spec_lines
 from lib.utils.errors import UserError
-from lib.utils.sequences import IMAGE_SUFFIXES, natural_key
+from lib.utils.frames import IMAGE_SUFFIXES, natural_key
 
 LAYOUT = "<sequence>/{imgs/*.jpg or *.png, groundtruth.txt}, ..., or such folders one level deeper"
 TEST_SPEC = "tnl2k_test.txt"

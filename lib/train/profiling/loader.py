@@ -10,9 +10,7 @@ repository).
 import logging
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +34,7 @@ from lib.train.profiling.frames import render_frames
 from lib.utils.crop import Normaliser
 from lib.utils.device import pick_device, synchronize
 from lib.utils.errors import UserError
+from lib.utils.parts import PartTimes
 
 logger = logging.getLogger(__name__)
 
@@ -47,25 +46,12 @@ PARTS = ("read", "decode", "crop", "rest")
 """Reading files; decoding; what is done with the pixels then; drawing, headers, collating."""
 
 
-class Stopwatch:
-    """Seconds by name."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[name] += time.perf_counter() - start
-
-
 class PlainPixels(Pixels):
     """Crops as OSTrack's loader makes them: on the CPU, in float, of whole frames."""
 
     normalised = True
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float], watch: Stopwatch):
+    def __init__(self, mean: Sequence[float], std: Sequence[float], watch: PartTimes):
         self._mean, self._std = (torch.tensor(v, dtype=torch.float32).view(3, 1, 1) for v in (mean, std))
         self._watch = watch
 
@@ -73,13 +59,13 @@ class PlainPixels(Pixels):
         found = []
         for frame in frames:
             data = dataset.encoded(sequence, frame)
-            with self._watch("decode"):
+            with self._watch.measure("decode"):
                 image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
                 found.append(_Whole(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)))
         return found
 
     def make(self, frames: Sequence["_Whole"], shots: Sequence[Shot]) -> list[Tensor]:
-        with self._watch("crop"):
+        with self._watch.measure("crop"):
             return [self._crop(frame.image, shot) for frame, shot in zip(frames, shots, strict=True)]
 
     def _crop(self, image: np.ndarray, shot: Shot) -> Tensor:
@@ -124,7 +110,7 @@ class _Whole:
 class _TimedDataset:
     """A data set whose reading is timed."""
 
-    def __init__(self, dataset: Any, watch: Stopwatch):
+    def __init__(self, dataset: Any, watch: PartTimes):
         self._dataset, self._watch = dataset, watch
 
     def __getattr__(self, name: str) -> Any:
@@ -134,19 +120,19 @@ class _TimedDataset:
         return len(self._dataset)
 
     def encoded(self, *place: Any) -> bytes | None:
-        with self._watch("read"):
+        with self._watch.measure("read"):
             return self._dataset.encoded(*place)
 
 
 class _TimedPicture(Picture):
     """A picture whose decoding is timed."""
 
-    def __init__(self, picture: Picture, watch: Stopwatch):
+    def __init__(self, picture: Picture, watch: PartTimes):
         self._picture, self._watch = picture, watch
         self.name, self.width, self.height = picture.name, picture.width, picture.height
 
     def region(self, left: int, top: int, right: int, bottom: int) -> np.ndarray:
-        with self._watch("decode"):
+        with self._watch.measure("decode"):
             return self._picture.region(left, top, right, bottom)
 
     def shrunk(self, factor: int) -> "Picture | None":
@@ -154,7 +140,7 @@ class _TimedPicture(Picture):
         return None if small is None else _TimedPicture(small, self._watch)
 
 
-def _timed(kind: type[Pixels], watch: Stopwatch) -> type[Pixels]:
+def _timed(kind: type[Pixels], watch: PartTimes) -> type[Pixels]:
     """`kind` with its pictures and its work on them timed."""
 
     class Timed(kind):
@@ -162,11 +148,8 @@ def _timed(kind: type[Pixels], watch: Stopwatch) -> type[Pixels]:
             return _TimedPicture(super()._picture(*place), watch)
 
         def make(self, frames: Sequence[Any], shots: Sequence[Shot]) -> Any:
-            decoded = watch.seconds["decode"]
-            with watch("crop"):
-                payload = super().make(frames, shots)
-            watch.seconds["crop"] -= watch.seconds["decode"] - decoded
-            return payload
+            with watch.measure("crop"):
+                return super().make(frames, shots)
 
     return Timed
 
@@ -174,7 +157,7 @@ def _timed(kind: type[Pixels], watch: Stopwatch) -> type[Pixels]:
 class Way:
     """One loader on one core."""
 
-    def __init__(self, pairs: Pairs, cfg: Config, watch: Stopwatch):
+    def __init__(self, pairs: Pairs, cfg: Config, watch: PartTimes):
         self._pairs, self.watch = pairs, watch
         self._normaliser = Normaliser(cfg.DATA.MEAN, cfg.DATA.STD)
         self.std = torch.tensor(cfg.DATA.STD).view(3, 1, 1)
@@ -190,7 +173,7 @@ class Way:
     def milliseconds(self, pairs: int) -> dict[str, float]:
         """Milliseconds of each of `PARTS` per pair, over all rounds of `pairs` so far."""
         total = sum(pairs / rate for rate in self.rates)
-        parts = {part: self.watch.seconds[part] for part in PARTS[:-1]}
+        parts = {part: self.watch.total(part) for part in PARTS[:-1]}
         parts["rest"] = total - sum(parts.values())
         return {part: 1000 * seconds / (pairs * len(self.rates)) for part, seconds in parts.items()}
 
@@ -312,7 +295,7 @@ def _ways(cfg: Config, dataset: TrackingDataset, packed: Any, processing: PairPr
     data = cfg.DATA
 
     def way(source: Any, make_pixels: Any) -> Way:
-        watch = Stopwatch()
+        watch = PartTimes()
         sampler = PairSampler([_TimedDataset(source, watch)], None, data.SAMPLER_MODE, data.MAX_SAMPLE_INTERVAL)
         return Way(Pairs(sampler, processing, make_pixels(watch), seed=0, split="train"), cfg, watch)
 

@@ -10,7 +10,6 @@ import logging
 import os
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -39,14 +38,15 @@ from lib.train.distributed import World
 from lib.train.learner import build_learner
 from lib.train.profiling.floor import optimizer_bytes, step_work
 from lib.train.profiling.frames import render_frames
-from lib.train.profiling.loader import PlainPixels, Stopwatch
+from lib.train.profiling.loader import PlainPixels
 from lib.train.run import build_recipe, describe_memory
 from lib.train.speed import matmul_precision
 from lib.train.trainer import Trainer
-from lib.utils.device import pick_device, synchronize
+from lib.utils.device import pick_device
 from lib.utils.errors import UserError
 from lib.utils.files import resolve
 from lib.utils.local_files import VARIABLE_PREFIX
+from lib.utils.parts import PartMarks, PartTimes
 from lib.utils.signals import StopRequest
 
 logger = logging.getLogger(__name__)
@@ -94,35 +94,6 @@ class FixedBatch:
         return batch
 
 
-class PartTimer:
-    """Seconds of the parts of steps: by events in the device's own time on CUDA, by the clock on a CPU.
-
-    On CUDA a part is what the device did, or waited for, between two marks; the host runs ahead and is not slowed.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._marks: list[tuple[str, Any]] = []
-
-    def mark(self, part: str) -> None:
-        """The part that began with the last mark has been queued."""
-        if self._device.type == "cuda":
-            now: Any = torch.cuda.Event(enable_timing=True)
-            now.record(torch.cuda.current_stream(self._device))
-        else:
-            now = time.perf_counter()
-        self._marks.append((part, now))
-
-    def take(self) -> dict[str, float]:
-        """Seconds by part since the last call; the first mark only starts the time."""
-        synchronize(self._device)
-        seconds: dict[str, float] = defaultdict(float)
-        for (_, before), (part, after) in zip(self._marks, self._marks[1:], strict=False):
-            seconds[part] += before.elapsed_time(after) / 1000 if self._device.type == "cuda" else after - before
-        self._marks = []
-        return seconds
-
-
 class Contestant:
     """One way to train, ready to take steps."""
 
@@ -142,7 +113,7 @@ class Contestant:
             batch=self.batch, scaler=learner.scaler, average=learner.average, save=_nothing, save_batch=_nothing)
         self._epoch = 1 + cfg.TRAIN.EPOCH // 2  # where the share of the student's stages is its mean
         self._batches: Iterator[dict] = iter(())
-        self._sums, self._timer = StatSums(device), PartTimer(device)
+        self._sums, self._timer = StatSums(device), PartMarks(device)
         self.seconds: list[float] = []
         self.parts: list[dict[str, float]] = []
         self._done = 0
@@ -203,7 +174,7 @@ def _loader(cfg: Config, data: str, pairs: int, device: torch.device, plain: boo
         return FixedBatch(cfg, pairs, cfg.DATA.TRAIN.SAMPLE_PER_EPOCH // pairs, device)
     workers = cfg.TRAIN.NUM_WORKER
     if plain:
-        pixels = PlainPixels(cfg.DATA.MEAN, cfg.DATA.STD, Stopwatch())
+        pixels = PlainPixels(cfg.DATA.MEAN, cfg.DATA.STD, PartTimes())
         return build_loader(cfg, "train", seed=cfg.TRAIN.SEED, batch_size=pairs, num_workers=workers, pixels=pixels)
     return build_loader(cfg, "train", seed=cfg.TRAIN.SEED, batch_size=pairs, num_workers=workers)
 

@@ -1,0 +1,205 @@
+"""The frames of a sequence or film: picture files, or one video file."""
+
+import os
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from lib.utils.errors import UserError
+from lib.utils.images import read_rgb
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mpg", ".mpeg", ".mkv", ".mov")
+IMAGE_FOLDERS = ("img", "imgs", "color", "images", "frames")
+
+
+class FrameSource(ABC):
+    """The frames of a sequence: ``len(source)``, ``source[i]`` (RGB uint8 (H, W, 3)), ``source.path(i)``.
+
+    Reading starts lazily in each process, so a source can be pickled and survives a fork.
+    """
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> np.ndarray: ...
+
+    @abstractmethod
+    def path(self, index: int) -> str:
+        """Where frame `index` comes from: the picture's file, or the video's file."""
+
+    def close(self) -> None:  # noqa: B027 - most sources hold nothing open
+        """Free what reading holds open; a later read opens it again."""
+
+    def _checked(self, index: int) -> int:
+        """`index` counted from the start; IndexError ends iteration as for any sequence."""
+        length = len(self)
+        if not -length <= index < length:
+            raise IndexError(f"frame {index} of {length}")
+        return index % length
+
+
+class ImageFrames(FrameSource):
+    """Picture files in the given order."""
+
+    def __init__(self, folder: str | Path, names: Iterable[str]):
+        self.folder = str(folder)
+        self.names = list(names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def path(self, index: int) -> str:
+        return os.path.join(self.folder, self.names[index])
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        index = self._checked(index)
+        try:
+            return read_rgb(self.path(index))
+        except UserError as error:
+            raise UserError(f"frame {index} (counted from 0): {error}") from error
+
+
+class NumberedFrames(ImageFrames):
+    """Picture files whose names have consecutive numbers; nothing is listed, so a source costs no look at the disk.
+
+    Args:
+        folder: where the pictures are.
+        template: a file's name for `str.format` with the number as `frame`, as in {frame:08d}.jpg.
+        first: number of the first frame.
+        count: number of frames.
+    """
+
+    def __init__(self, folder: str | Path, template: str, first: int, count: int):
+        self.folder = str(folder)
+        self.template = template
+        self.first = first
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def path(self, index: int) -> str:
+        return os.path.join(self.folder, self.template.format(frame=self.first + index))
+
+
+class VideoFrames(FrameSource):
+    """The frames of one video file.
+
+    Reading forward decodes each frame once; reading backward starts the file again, since seeking by frame number is
+    not exact in every container. The length is what the container states until `count_exactly` is called.
+    """
+
+    def __init__(self, file: str | Path, length: int | None = None):
+        self.file = str(file)
+        self._length = length
+        self._end: int | None = None
+        """Number of frames that can be read, once reading has come to it."""
+        self._readers: dict[int, list] = {}
+        """Process id -> [capture, index of its next frame, last frame]; a reader is never shared across a fork."""
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_readers": {}}
+
+    def __len__(self) -> int:
+        if self._length is None:
+            capture = self._open()
+            self._length = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+            capture.release()
+            if self._length == 0:
+                self.count_exactly()
+        return self._length
+
+    def count_exactly(self) -> int:
+        """Count the frames by running through the file, and keep that as the length."""
+        capture, count = self._open(), 0
+        while capture.grab():
+            count += 1
+        capture.release()
+        self._length = count
+        return count
+
+    def path(self, index: int) -> str:
+        return self.file
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        index = self._checked(index)
+        if self._end is not None and index >= self._end:
+            raise self._ended(index)
+        reader = self._readers.get(os.getpid())
+        if reader is not None and reader[1] == index + 1:
+            return reader[2].copy()
+        if reader is None or reader[1] > index:
+            self.close()
+            reader = self._readers[os.getpid()] = [self._open(), 0, None]
+        capture = reader[0]
+        while reader[1] < index and capture.grab():
+            reader[1] += 1
+        ok, image = capture.read() if reader[1] == index else (False, None)
+        if not ok:
+            self._end = reader[1]
+            self.close()
+            raise self._ended(index)
+        reader[1:] = [index + 1, cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)]
+        return image.copy()
+
+    def _ended(self, index: int) -> UserError:
+        return UserError(f"cannot read frame {index} (counted from 0) of the video {self.file}: it ends or is damaged "
+                         f"after {self._end} frames")
+
+    def close(self) -> None:
+        reader = self._readers.pop(os.getpid(), None)
+        if reader is not None:
+            reader[0].release()
+
+    def _open(self) -> cv2.VideoCapture:
+        if not os.path.isfile(self.file):
+            raise UserError(f"video not found: {self.file}")
+        capture = cv2.VideoCapture(self.file)
+        if not capture.isOpened():
+            raise UserError(f"cannot open the video {self.file}: it is damaged or its codec is unknown to OpenCV")
+        return capture
+
+
+def natural_key(name: str) -> list:
+    """Sort key that puts img2 before img10."""
+    return [(0, int(part), part) if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)]
+
+
+def open_frames(path: str | Path) -> FrameSource:
+    """The frames of a video file, of a folder of pictures, or of a sequence folder.
+
+    Raises:
+        UserError: there is nothing to read.
+    """
+    path = Path(path)
+    if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:
+        return VideoFrames(path)
+    if not path.is_dir():
+        raise UserError(f"no video file and no folder of frames: {path}; videos end in {' '.join(VIDEO_SUFFIXES)}")
+    frames = _frames_in(path)
+    if frames is None:
+        raise UserError(f"no frames in {path}: neither pictures ({' '.join(IMAGE_SUFFIXES)}) nor a video file "
+                        f"({' '.join(VIDEO_SUFFIXES)})")
+    return frames
+
+
+def _frames_in(folder: Path) -> FrameSource | None:
+    """Pictures of a known sub-folder, pictures of the folder, or its video; None without any."""
+    for candidate in (*(folder / name for name in IMAGE_FOLDERS), folder):
+        if not candidate.is_dir():
+            continue
+        names = [name for name in os.listdir(candidate) if name.lower().endswith(IMAGE_SUFFIXES) and name[0] != "."]
+        if names:
+            return ImageFrames(candidate, sorted(names, key=natural_key))
+    videos = sorted(name for name in os.listdir(folder) if name.lower().endswith(VIDEO_SUFFIXES) and name[0] != ".")
+    if len(videos) > 1:
+        videos = [name for name in videos if name != "truth.mp4"]
+    if len(videos) > 1:
+        raise UserError(f"several videos in {folder}: {', '.join(videos)}; keep one per sequence")
+    return VideoFrames(folder / videos[0]) if videos else None
