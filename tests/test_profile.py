@@ -127,7 +127,7 @@ def test_timing_alternates_and_tells_fast_from_slow():
 
     timings = time_alternately({"fast": lambda: call("f", 0.002), "slow": lambda: call("s", 0.006)},
                                torch.device("cpu"), iterations=12, warmup=1, blocks=4, batch=2)
-    assert "".join(order) == "fs" + "fffsss" "sssfff" "fffsss" "sssfff"
+    assert "".join(order) == "fs" + "ffffssss" "ssssffff" "ffffssss" "ssssffff", "one untimed in a block"
     fast, slow = timings["fast"], timings["slow"]
     assert fast.seconds.shape == (4, 3)
     assert 2 <= fast.median_ms < slow.median_ms and fast.p95_ms >= fast.median_ms
@@ -248,7 +248,7 @@ def test_whole_frames_are_timed_by_part(wide_report):
     for entry in wide_report["models"]:
         whole = entry["end_to_end"]
         assert list(whole["parts_ms"]) == ["decode", "crop", "network", "box"]
-        assert 0 < whole["decoded_median_ms"] <= whole["median_ms"] <= whole["p95_ms"]
+        assert 0 < whole["decoded_median_ms"] and 0 < whole["median_ms"] <= whole["p95_ms"]
         assert whole["fps"] == pytest.approx(entry["batch"] * 1e3 / whole["median_ms"])
 
 

@@ -8,7 +8,6 @@ in turn, so that a slow phase of the machine hits all of them.
 import json
 import platform
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -262,16 +261,16 @@ def _extra_mib(call: Callable[[], object], device: torch.device) -> float | None
 
 def _time_frames(names: dict[Contestant, str], batch: int, device: torch.device, iterations: int, warmup: int,
                  end_to_end: EndToEnd) -> dict[str, dict[str, Any]]:
-    """Time whole frames: read and decode, crop, network, box; `batch` streams side by side. The target stays where it
-    is, so that all crops are alike (random weights would let it grow or shrink)."""
+    """Time whole frames: read and decode, crop, network, box, and the same from a decoded picture; `batch` streams side
+    by side. The target stays where it is, so that all crops are alike (random weights would let it grow or shrink)."""
     runs = {name: _Frames(end_to_end.make_tracker(one.run, one.subject.cfg, device=device), end_to_end.read, batch)
             for one, name in names.items()}
-    timings = time_alternately({name: run.frame for name, run in runs.items()}, device, iterations=iterations,
-                               warmup=warmup, batch=batch)
+    whole_frames = {name: run.frame for name, run in runs.items()}
+    from_decoded = {f"{name}, decoded": run.decoded_frame for name, run in runs.items()}
+    timings = time_alternately(whole_frames | from_decoded, device, iterations=iterations, warmup=warmup, batch=batch)
     found = {}
     for name, run in runs.items():
-        whole = timings[name]
-        decoded = Timings(np.array(run.tracked[warmup:])[None], batch)
+        whole, decoded = timings[name], timings[f"{name}, decoded"]
         parts = run.parts(device, max(1, iterations // 2))
         found[name] = {"median_ms": whole.median_ms, "p95_ms": whole.p95_ms, "fps": whole.fps,
                        "decoded_median_ms": decoded.median_ms, "decoded_fps": decoded.fps, "parts_ms": parts}
@@ -279,17 +278,13 @@ def _time_frames(names: dict[Contestant, str], batch: int, device: torch.device,
 
 
 class _Frames:
-    """Frames through one tracker.
-
-    Attributes:
-        tracked: seconds of each frame from the decoded picture to the box.
-    """
+    """Frames through one tracker."""
 
     def __init__(self, tracker: Any, read: Callable[[int], np.ndarray], batch: int):
-        self.tracked: list[float] = []
         self._tracker, self._read, self._batch = tracker, read, batch
         self._number = 0
         first = read(0)
+        self._decoded = [first] * batch
         height, width = first.shape[:2]
         self._box = [0.44 * width, 0.4 * height, 0.12 * width, 0.2 * height]
         self._targets = [tracker.start(first, self._box) for _ in range(batch)]
@@ -297,6 +292,10 @@ class _Frames:
     def frame(self) -> None:
         """One frame of each stream."""
         self._track(self._decode())
+
+    def decoded_frame(self) -> None:
+        """One frame of each stream, which is there as a picture already."""
+        self._track(self._decoded)
 
     def parts(self, device: torch.device, frames: int) -> dict[str, float]:
         """Median milliseconds of the parts of a frame."""
@@ -316,9 +315,7 @@ class _Frames:
     def _track(self, images: list[np.ndarray]) -> None:
         for target in self._targets:
             target.box_xywh = list(self._box)
-        start = time.perf_counter()
         self._tracker.step(images, self._targets)  # waits for the device to read the boxes
-        self.tracked.append(time.perf_counter() - start)
 
 
 def _shapes(cfg: Config, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

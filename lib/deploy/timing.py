@@ -62,6 +62,7 @@ def time_alternately(
     """Time several calls in turn, a block of each at a time, the order turned round after every round.
 
     Each call is timed alone, from an idle device to an idle device, which is what a tracker waits for on every frame.
+    The first call of a block is not timed: the caches are still another's then, and another's threads may be spinning.
 
     Args:
         calls: name -> what to time.
@@ -88,6 +89,7 @@ def time_alternately(
     order = list(calls)
     for block in range(blocks):
         for name in order:
+            calls[name]()
             for i in range(per_block):
                 seconds[name][block, i] = _time_once(calls[name], device)
         order.reverse()
