@@ -310,7 +310,10 @@ def test_every_switch_is_a_path_of_its_own():
             options, name = path.run.options, note.split()[-1]
             assert path.precision == precision
             if note.startswith("best with"):
-                assert replace(options, **{name: getattr(best, name)}) == best and options != best
+                assert getattr(options, name) != getattr(best, name)
+                also = {"merge_branches": best.merge_branches} if name == "fold_batchnorm" else {}
+                back = also | {name: getattr(best, name)}
+                assert replace(options, **back) == best
         assert paths["no switch"].macs > paths["only trim_last_layer"].macs
         if precision == "float32":
             outputs = [path.call(1, cpu)().boxes for note, path in paths.items()

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 import trees
 from tiny_models import steady_tracker, tiny
 
@@ -122,6 +123,17 @@ def test_rounded_weights_leave_the_mean(tmp_path):
     moved = np.abs(values.mean((0, 1)) @ (np.rint(weights / scale) * scale - weights))
     error = np.abs((product(tmp_path, weights, values) - values @ weights - 1).mean((0, 1)))
     assert moved.min() > 0.05 and (error < 0.05 * moved).all()
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_what_lost_weights_do_to_a_convolution(groups):
+    generator = np.random.default_rng(0)
+    weights, values = generator.normal(size=(6, 9 // groups, 3, 3)), generator.normal(size=(1, 9, 1, 1))
+    seen = Activation()
+    seen.add(values, channel=1)
+    image = torch.from_numpy(values.astype(np.float32)).expand(-1, -1, 3, 3)
+    expected = torch.nn.functional.conv2d(image, torch.from_numpy(weights).float(), groups=groups).flatten()
+    np.testing.assert_allclose(seen.lost(weights, 0), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_ranges():

@@ -157,6 +157,7 @@ def _batches(pairs: Sequence[CropPair], size: int) -> Iterator[CropPair]:
 def _write_parts(model: OSTrack, cfg: Config, folder: Path, options: ExportOptions, pair: CropPair) -> dict[str, Part]:
     """Write every graph into `folder`."""
     fast = build_fast(model, FastOptions(cache_template=not options.joint, take_pixels=options.take_pixels,
+                                         merge_branches=False,      # no engine that was measured gains by it
                                          dtype=_graph_dtype(options)),
                       mean=cfg.DATA.MEAN, std=cfg.DATA.STD)
     names = ("tracker",) if options.joint else ("template", "search")

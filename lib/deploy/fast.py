@@ -49,7 +49,7 @@ class FastOptions:
     cache_template: bool = True
     trim_last_layer: bool = True
     fold_batchnorm: bool = True
-    merge_branches: bool = False
+    merge_branches: bool = True
     fused_attention: bool = True
     channels_last: bool = True
     pack_linear: bool = False
@@ -65,7 +65,7 @@ class FastOptions:
             if value not in DTYPES and not (name == "head_dtype" and value is None):
                 raise UserError(f"{name} is {value!r}; choose one of {', '.join(DTYPES)}")
         if self.merge_branches and not self.fold_batchnorm:
-            raise UserError("merge_branches needs fold_batchnorm")
+            raise UserError("merge_branches needs fold_batchnorm; turn both on or both off")
         if self.pack_linear and self.compile:
             raise UserError("pack_linear and compile exclude each other: the compiler packs the weights itself")
 
@@ -88,7 +88,7 @@ class FastOptions:
         """The switches for a kind of device and a number format: on the CPU those that were measured to be fastest, on
         CUDA those that spare launches and copies (not measured yet)."""
         if torch.device(device).type == "cuda":
-            return cls(merge_branches=True, take_pixels=True, dtype=dtype, cuda_graph=True)
+            return cls(take_pixels=True, dtype=dtype, cuda_graph=True)
         return cls(pack_linear=can_pack(dtype), take_pixels=True, dtype=dtype, fused_attention=dtype == "float32")
 
     @classmethod

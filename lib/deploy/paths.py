@@ -142,10 +142,15 @@ def switch_paths(subject: Subject, precision: str, device: torch.device) -> list
 
 
 def _turned(options: FastOptions, name: str, value: bool) -> FastOptions | None:
-    """The options with one switch turned; what it needs comes with it. None where the options exclude each other."""
-    needed = {"fold_batchnorm": True} if name == "merge_branches" and value else {}
+    """The options with one switch turned; what it needs comes with it, and what needs it goes. None where the options
+    exclude each other."""
+    also = {}
+    if (name, value) == ("merge_branches", True):
+        also["fold_batchnorm"] = True
+    if (name, value) == ("fold_batchnorm", False):
+        also["merge_branches"] = False
     try:
-        return replace(options, **needed, **{name: value})
+        return replace(options, **also, **{name: value})
     except UserError:
         return None
 
@@ -167,7 +172,7 @@ def exported_path(subject: Subject, folder: str | Path, device: torch.device) ->
     if (facts.script, facts.config) != (cfg.script, cfg.name):
         raise UserError(f"{folder} holds {facts.script}/{facts.config}, not {cfg.script}/{cfg.name}")
     cached = "template" in facts.parts
-    macs = _fast_macs(subject, FastOptions(cache_template=cached))
+    macs = _fast_macs(subject, FastOptions(cache_template=cached, merge_branches=False))
     return Contestant(subject, run.backend, facts.precision, run, macs, cached, Path(folder).resolve().name)
 
 

@@ -115,7 +115,10 @@ class Activation:
     def lost(self, weights: np.ndarray, axis: int) -> np.ndarray:
         """What weights, with their output channels along `axis`, make of the mean value: a mean for each channel."""
         mean = self.total / self.number
-        return np.einsum("oihw,i->o", weights, mean) if axis == 0 else mean @ weights
+        if axis == 1:
+            return mean @ weights
+        by_group = weights.reshape(len(mean) // weights.shape[1], -1, *weights.shape[1:])  # (groups, O, I, h, w)
+        return np.einsum("goihw,gi->go", by_group, mean.reshape(len(by_group), -1)).reshape(-1)
 
 
 def _measure(model: Any, products: Sequence[Any], feeds: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Activation]:
