@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -175,6 +176,18 @@ def test_a_missing_package_is_named(onnx_export, monkeypatch, package):
         ExportedModel(onnx_export, package)
 
 
+def test_onnxruntime_does_not_fall_back_to_the_cpu_in_silence(onnx_export, monkeypatch):
+    session = SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
+    fake = SimpleNamespace(SessionOptions=SimpleNamespace, InferenceSession=lambda *key, **words: session,
+                           get_available_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setitem(sys.modules, "onnxruntime", fake)
+    with pytest.raises(UserError, match="no CUDA and cuDNN libraries"):
+        ExportedModel(onnx_export, "onnxruntime", "cuda")
+    fake.get_available_providers = lambda: ["CPUExecutionProvider"]
+    with pytest.raises(UserError, match="onnxruntime-gpu instead"):
+        ExportedModel(onnx_export, "onnxruntime", "cuda")
+
+
 @pytest.mark.parametrize(("able", "precision", "hint"), [
     (["FP32", "INT8", "BF16"], "int8", "bf16"), (["FP32", "INT8"], "int8", "f32"),
     (["FP32", "INT8", "BF16"], "float32", "f32"), (["FP32"], "bfloat16", "bf16")])
@@ -245,10 +258,10 @@ def main(root, small, monkeypatch):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.chdir(small)
-    overrides = [part for item in SMALL for part in ("--set", item)]
+    weights = ["--checkpoint", "student.pth.tar", *(part for item in SMALL for part in ("--set", item))]
     return lambda *arguments, config=CONFIG: module.main(
         ["compresstracker", config, "--dataset", "folder:videos", "--sequence", "first", "--save_dir", "out",
-         "--device", "cpu", "--float", "--checkpoint", "student.pth.tar", *overrides, *arguments])
+         "--device", "cpu", "--float", *(() if "--exported" in arguments else weights), *arguments])
 
 
 def test_the_script_tests_every_backend(main, small, caplog):
@@ -268,7 +281,9 @@ def test_the_script_tests_every_backend(main, small, caplog):
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--backend", "openvino"], "needs --exported"), (["--backend", "fast", "--exported", "export"], "not --exported"),
-    (["--fast", "dtype=float16"], "--fast needs --backend fast"), (["--backend", "abacus"], "invalid choice")])
+    (["--fast", "dtype=float16"], "--fast needs --backend fast"), (["--backend", "abacus"], "invalid choice"),
+    (["--exported", "export", "--epoch", "0"], "--epoch does not change what was exported"),
+    (["--exported", "export", "--set", "TEST.WINDOW=false"], "--set does not change what was exported")])
 def test_wrong_combinations(main, arguments, message, capsys):
     with pytest.raises(SystemExit):
         main(*arguments)

@@ -578,14 +578,14 @@ def test_script_runs_every_backend(script, film, checkpoint, tmp_path, caplog):
 
     def track(name, *options):
         assert script("compresstracker", "compresstracker_vitb_256_4", film, "--box", 20, 40, 20, 20, "--box", 60, 30,
-                      30, 40, "--checkpoint", checkpoint, "--device", "cpu", "--output", tmp_path / name, "--float",
-                      "--max_frames", 4, "--no-display", "--benchmark", "--save_dir", tmp_path, "--save_results", *SET,
-                      *options) == 0
+                      30, 40, "--device", "cpu", "--output", tmp_path / name, "--float", "--max_frames", 4,
+                      "--no-display", "--benchmark", "--save_dir", tmp_path, "--save_results", *options) == 0
         return np.stack([np.loadtxt(tmp_path / name / f"film_{target}.txt") for target in (1, 2)])
 
     with caplog.at_level(logging.INFO):
-        plain, fast, export = track("plain"), track("fast", "--backend", "fast"), track(
-            "export", "--exported", tmp_path / "export", "--backend", "torchscript")
+        weights = "--checkpoint", checkpoint, *SET
+        plain, fast = track("plain", *weights), track("fast", *weights, "--backend", "fast")
+        export = track("export", "--exported", tmp_path / "export", "--backend", "torchscript")
     assert plain.shape == (2, 4, 4)
     np.testing.assert_allclose(fast, plain, rtol=0, atol=0.05)
     np.testing.assert_allclose(export, plain, rtol=0, atol=0.05)

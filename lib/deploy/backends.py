@@ -122,6 +122,9 @@ def _onnxruntime(path: Path, part: Part, device: torch.device, precision: str) -
                             "install it, or use --device cpu")
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
     session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+    if len(providers) > len(session.get_providers()):     # it falls back to the CPU without an error
+        raise UserError("onnxruntime found no CUDA and cuDNN libraries that it can load; install those its package "
+                        "onnxruntime-gpu names, or use --device cpu")
     names = [port.name for port in part.outputs.values()]
 
     def run(feeds: Mapping[str, Tensor]) -> list[Tensor]:

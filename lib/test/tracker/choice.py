@@ -66,6 +66,10 @@ def check_tracker_options(parser: argparse.ArgumentParser, options: argparse.Nam
         parser.error(f"--backend {options.backend} runs the weights, not --exported")
     if not options.exported and options.backend not in (None, *FROM_WEIGHTS):
         parser.error(f"--backend {options.backend} needs --exported FOLDER")
+    without_effect = [name for name in ("checkpoint", "epoch", "overrides") if getattr(options, name) not in (None, [])]
+    if options.exported and without_effect:
+        option = {"overrides": "set"}.get(without_effect[0], without_effect[0])
+        parser.error(f"--{option} does not change what was exported; leave it out, or export again with it")
     if options.fast and options.backend != "fast":
         parser.error("--fast needs --backend fast")
 
