@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing import active_children
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
 from typing import Any
@@ -16,6 +17,10 @@ from lib.utils.threads import map_in_threads
 
 AHEAD = 2
 """Batches that each worker makes ahead."""
+GONE_WITHIN = 2.0
+"""Seconds in which a worker whose connection broke is gone."""
+_ENDED = "DataLoader worker"
+"""How PyTorch's error begins that a worker has ended."""
 
 
 class Failure:
@@ -65,16 +70,35 @@ class Processes:
                 batch = next(batches)
             except StopIteration:
                 return
-            except RuntimeError as error:
-                codes = [worker.exitcode for worker in self._workers if worker.exitcode]
-                if not codes:
+            except (RuntimeError, EOFError, ConnectionError) as error:
+                cause = self._cause(error)
+                if cause is None:
                     raise
-                raise UserError(f"a process that loads data {_cause(codes[0])}. Mostly the system kills one for want "
-                                "of memory: lower TRAIN.NUM_WORKER or the batch, or set TRAIN.WORKER_KIND to thread"
-                                ) from error
+                raise UserError(f"a process that loads data {cause}. Mostly the system kills one for want of memory: "
+                                "lower TRAIN.NUM_WORKER or the batch, or set TRAIN.WORKER_KIND to thread") from error
             if isinstance(batch, Failure):
                 raise UserError(batch.message)
             yield batch
+
+    def _cause(self, error: Exception) -> str | None:
+        """How a worker ended that `error` may tell of; None where all go on.
+
+        A worker that is killed in the middle of a delivery breaks the connection a moment before it is gone. And
+        PyTorch's signal handler, which raises an error when a worker ends, may interrupt the very call that reads the
+        exit code, which is lost then.
+        """
+        ended = not isinstance(error, RuntimeError) or str(error).startswith(_ENDED)
+        for _ in range(1 + len(self._workers)):
+            try:
+                if ended:
+                    wait([worker.sentinel for worker in self._workers], timeout=GONE_WITHIN)
+                codes = [code for worker in self._workers if (code := worker.exitcode)]
+                if codes:
+                    return _cause(codes[0])
+                break
+            except RuntimeError as another:
+                error, ended = another, True
+        return f"ended ({str(error).strip() or type(error).__name__})" if ended else None
 
     def _begin(self) -> Iterator[Any]:
         """The next epoch of the `DataLoader`; the first one starts its processes, which we keep an eye on."""
