@@ -123,11 +123,14 @@ def test_candidate_elimination(tmp_path, format, joint):
     assert manifest.largest_difference["score_map"] < 1e-4
 
 
-def test_a_head_without_maps(tmp_path):
+@pytest.mark.parametrize("format", ["torchscript", "openvino"])
+def test_a_head_without_maps(tmp_path, format):
+    if format == "openvino":
+        pytest.importorskip("openvino", reason="openvino is not installed: pip install openvino")
     cfg = tiny(MODEL__HEAD__TYPE="CORNER", MODEL__NUM_CHANNELS=16, MODEL__BACKBONE__DEPTH=2)
     model = scramble(build_for_test(cfg)).eval()
     save_slim(tmp_path / "corner.pth.tar", model, cfg)
-    manifest = export_model(model, cfg, tmp_path / "corner.pth.tar", tmp_path / "out", ExportOptions("torchscript"))
+    manifest = export_model(model, cfg, tmp_path / "corner.pth.tar", tmp_path / "out", ExportOptions(format, batch=2))
     assert list(manifest.parts["search"].outputs) == ["boxes"] == list(manifest.largest_difference)
     assert manifest.largest_difference["boxes"] < 1e-4
 

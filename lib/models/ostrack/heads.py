@@ -88,9 +88,9 @@ class CornerHead(_BranchHead):
     @staticmethod
     def _expected_cell(logits: Tensor) -> Tensor:
         """(B, 1, S, S) -> (B, 2) expected x and y, in cells."""
-        weights = logits.flatten(2).softmax(dim=2).view_as(logits).squeeze(1)  # (B, S, S)
-        steps = torch.arange(logits.shape[-1], device=logits.device, dtype=weights.dtype)
-        return torch.stack([(weights.sum(1) * steps).sum(1), (weights.sum(2) * steps).sum(1)], dim=1)
+        steps = torch.arange(logits.shape[-1], device=logits.device, dtype=logits.dtype)
+        cells = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1).flatten(0, 1)  # (S * S, 2)
+        return (logits.flatten(1).softmax(dim=1).unsqueeze(2) * cells).sum(1)   # no product that autocast would lower
 
 
 class MLPHead(nn.Module):
