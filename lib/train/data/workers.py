@@ -71,7 +71,7 @@ class Processes:
             except StopIteration:
                 return
             except (RuntimeError, EOFError, ConnectionError) as error:
-                cause = self._cause(error)
+                cause = self._ending(error)
                 if cause is None:
                     raise
                 raise UserError(f"a process that loads data {cause}. Mostly the system kills one for want of memory: "
@@ -80,7 +80,7 @@ class Processes:
                 raise UserError(batch.message)
             yield batch
 
-    def _cause(self, error: Exception) -> str | None:
+    def _ending(self, error: Exception) -> str | None:
         """How a worker ended that `error` may tell of; None where all go on.
 
         A worker that is killed in the middle of a delivery breaks the connection a moment before it is gone. And
@@ -98,7 +98,10 @@ class Processes:
                 break
             except RuntimeError as another:
                 error, ended = another, True
-        return f"ended ({str(error).strip() or type(error).__name__})" if ended else None
+        if not ended:
+            return None
+        killer = next((one for one in signal.Signals if f"killed by signal: {signal.strsignal(one)}." in str(error)), 0)
+        return _cause(-killer) if killer else f"ended ({str(error).strip() or type(error).__name__})"
 
     def _begin(self) -> Iterator[Any]:
         """The next epoch of the `DataLoader`; the first one starts its processes, which we keep an eye on."""
