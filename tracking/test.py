@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lib.test.evaluation import get_dataset, manifest  # noqa: E402
 from lib.test.evaluation.environment import env_settings  # noqa: E402
 from lib.test.evaluation.readahead import FRAMES_AHEAD  # noqa: E402
-from lib.test.evaluation.results import tracker_folder  # noqa: E402
+from lib.test.evaluation.results import results_root, tracker_folder  # noqa: E402
 from lib.test.evaluation.running import RunSummary, run_dataset  # noqa: E402
 from lib.test.tracker.choice import add_tracker_options, check_tracker_options, choose_tracker  # noqa: E402
 from lib.utils.errors import UserError  # noqa: E402
@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     made_with = manifest.describe(choice.cfg, choice.weights)
     made_with["settings"] |= choice.settings
     sequences = get_dataset(options.dataset, env, options.sequence)
-    results_path = options.save_dir / "test" / "tracking_results" if options.save_dir else env.results_path
+    results_path = results_root(options.save_dir, env)
     status = 0
     for run_id in run_ids(options.runid, options.runs):
         folder = tracker_folder(results_path, options.tracker_name, choice.name, run_id)

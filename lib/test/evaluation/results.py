@@ -2,11 +2,17 @@
 
 from collections.abc import Sequence as Rows
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lib.test.evaluation.benchmarks import OWN_FOLDERS
 from lib.utils.files import write_text
+
+
+def results_root(save_dir: str | Path | None, env: Any) -> Path:
+    """The folder of raw results below a `--save_dir`; None takes the one of the environment settings."""
+    return Path(env.results_path) if save_dir is None else Path(save_dir).expanduser() / "test" / "tracking_results"
 
 
 def tracker_folder(results_path: str | Path, script: str, config: str, run_id: int | None = None) -> Path:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from lib.test.evaluation.environment import env_settings
-from lib.test.evaluation.results import times_file, tracker_folder, write_result
+from lib.test.evaluation.results import results_root, times_file, tracker_folder, write_result
 from lib.test.tracker.display import Display
 from lib.test.tracker.live import LiveTracker, Result
 from lib.test.tracker.sources import Frame, Source
@@ -181,8 +181,7 @@ def save_as_results(result: DemoResult, script: str, config: str, name: str, sav
         config: the tracker's name there, see `Choice.name`.
         save_dir: None takes the results folder of the environment settings.
     """
-    results = env_settings().results_path if save_dir is None else Path(save_dir).expanduser() / "test/tracking_results"
-    folder = tracker_folder(results, script, config)
+    folder = tracker_folder(results_root(save_dir, env_settings()), script, config)
     paths = [folder / f"video_{name}{suffix}.txt" for suffix in result.suffixes()]
     for target, path in enumerate(paths):
         write_result(path, result.boxes_xywh(target), result.seconds, sub_pixel)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from lib.test.evaluation.datasets import get_dataset
-from lib.test.evaluation.results import boxes_file, times_file, tracker_folder
+from lib.test.evaluation.results import boxes_file, results_root, times_file, tracker_folder
 from lib.utils.errors import UserError
 from lib.utils.files import atomic_write
 
@@ -117,8 +117,7 @@ def script(server: Server, arguments: list[str] | None = None) -> None:
                         help="pack the sequences that have results, although the test set has more")
     options = parser.parse_args(arguments)
     env = env_settings()
-    results = options.save_dir / "test" / "tracking_results" if options.save_dir else Path(env.results_path)
-    folder = tracker_folder(results, options.tracker_name, options.cfg_name, options.runid)
+    folder = tracker_folder(results_root(options.save_dir, env), options.tracker_name, options.cfg_name, options.runid)
     archive = options.output or folder / f"{server.folder}_submit.zip"
     number = pack(server, folder, frame_counts(server, env), archive, options.partial)
     logger.info("%d of %d sequences in %s", number, server.sequences, archive)
