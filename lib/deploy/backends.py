@@ -146,9 +146,9 @@ def _openvino(path: Path, part: Part, device: torch.device, precision: str) -> R
         import openvino
     except ImportError as error:
         raise missing("openvino", "backend openvino") from error
-    core = _the_core(openvino)
     if device.type != "cpu":
         raise UserError(f"backend openvino runs on the CPU, not on {device}; use --device cpu")
+    core = _the_core(openvino)
     rest = "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"     # beside int8
     kind = {"bfloat16": "bf16", "float16": "f16", "int8": rest}.get(precision, "f32")
     compiled = core.compile_model(core.read_model(str(path)), "CPU", {

@@ -106,8 +106,9 @@ class _CastInputs(nn.Module):
 
 def plain_path(subject: Subject, precision: str, device: torch.device) -> Contestant:
     """As `torch_path`, with the attention written out as in the official repositories."""
-    written_out = subject._replace(model=write_out_attention(copy.deepcopy(subject.model)))
-    return replace(torch_path(written_out, precision, device), subject=subject, backend="plain")
+    path = replace(torch_path(subject, precision, device), backend="plain")
+    write_out_attention(path.run)
+    return path
 
 
 def torch_path(subject: Subject, precision: str, device: torch.device) -> Contestant:

@@ -3,10 +3,9 @@
 from torch import nn
 
 
-def write_out_attention(net: nn.Module) -> nn.Module:
-    """Let every attention layer of timm make its weights as a matrix, with two products and a softmax, in place of
-    PyTorch's fused operator. Changes `net` and returns it."""
+def write_out_attention(net: nn.Module) -> None:
+    """Let every attention layer of timm in `net` make its weights as a matrix, with two products and a softmax, in
+    place of PyTorch's fused operator."""
     for module in net.modules():
         if hasattr(module, "fused_attn"):
             module.fused_attn = False
-    return net
