@@ -15,6 +15,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before PyTorch is imported: OpenMP's threads do not survive a fork
 
 from square_runs import load_train_script  # noqa: E402
+from tiny_models import steady_tracker, tiny  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -37,6 +38,18 @@ def shared_dir() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"reference data not found: {SHARED}")
     return SHARED
+
+
+@pytest.fixture(scope="module")
+def cfg():
+    """A tiny student's configuration, for modules that have none of their own."""
+    return tiny("compresstracker")
+
+
+@pytest.fixture(scope="module")
+def model(cfg):
+    """The tracker of the module's `cfg`."""
+    return steady_tracker(cfg)
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import trees
-from tiny_models import scramble, steady_tracker, tiny
+from tiny_models import scramble, tiny
 
 from lib.deploy import backends
 from lib.deploy.backends import BACKENDS, ExportedModel
@@ -31,11 +31,6 @@ SMALL = ["MODEL.BACKBONE.TYPE=vit_tiny_patch16_224_compress", "MODEL.HEAD.NUM_CH
 @pytest.fixture(scope="module")
 def cfg():
     return tiny("compresstracker", MODEL__BACKBONE__DISTILL_LAYER=2)
-
-
-@pytest.fixture(scope="module")
-def model(cfg):
-    return steady_tracker(cfg)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from test_live import bright_tracker, square
-from tiny_models import steady_tracker, tiny
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lib.deploy.fast import FastOptions, build_fast
@@ -181,16 +180,6 @@ def film(number, sizes=((160, 120),)):
         image = noise(width, height, i) // 2
         image[i % 90 // 2 + 10 : i % 90 // 2 + 34, i % 70 + 10 : i % 70 + 34] += 120
         yield image
-
-
-@pytest.fixture(scope="module")
-def cfg():
-    return tiny("compresstracker")
-
-
-@pytest.fixture(scope="module")
-def model(cfg):
-    return steady_tracker(cfg)
 
 
 def both(model, cfg):

@@ -26,16 +26,6 @@ CE = {"MODEL__BACKBONE__DEPTH": 4, "MODEL__BACKBONE__CE_LOC": "[1, 3]", "MODEL__
       "MODEL__BACKBONE__CE_TEMPLATE_RANGE": "GT_BOX", "DATA__SEARCH__SIZE": 128}
 
 
-@pytest.fixture(scope="module")
-def cfg():
-    return tiny("compresstracker")
-
-
-@pytest.fixture(scope="module")
-def model(cfg):
-    return steady_tracker(cfg)
-
-
 def pixels(cfg, batch=2, seed=0):
     """uint8 crops (B, H, W, 3), and the same normalised."""
     generator = torch.Generator().manual_seed(seed)
