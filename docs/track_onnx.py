@@ -34,7 +34,7 @@ class OnnxTracker:
                          for name, part in self.facts["parts"].items()}
         side = self.facts["search_size"] // self.facts["stride"]
         hann = np.hanning(side + 2)[1:-1]
-        self.window = np.outer(hann, hann) if self.facts["window"] else np.ones((side, side))
+        self.window = (np.outer(hann, hann) if self.facts["window"] else np.ones((side, side))).astype(np.float32)
 
     def start(self, frame: np.ndarray, box: list[float]) -> None:
         self.box = [float(value) for value in box]
@@ -49,13 +49,16 @@ class OnnxTracker:
         size = self.facts["search_size"]
         crop, scale = self._crop(frame, self.facts["search_factor"], size)
         part = "search" if "search" in self.facts["parts"] else "tracker"
-        found = self._run(part, {**self.fixed, "search": crop})
+        found = self._run(part, {**self.fixed, "search": crop, "window": self.window})
         response = found["score_map"][0, 0] * self.window
-        row, column = np.unravel_index(response.argmax(), response.shape)
-        offset, wh = found["offset_map"][0, :, row, column], found["size_map"][0, :, row, column]
+        if "offset_map" in found:                                # an export with --maps: the box is read here
+            row, column = np.unravel_index(response.argmax(), response.shape)
+            center = (np.array([column, row]) + found["offset_map"][0, :, row, column]) / len(response)
+            wh = found["size_map"][0, :, row, column]
+        else:
+            center, wh = np.split(found["boxes"][0, 0], 2)
         side = size / scale                                      # of the crop, in pixels of the frame
-        cx, cy = (np.array([column, row]) + offset) / len(response) * side - side / 2
-        w, h = wh * side
+        (cx, cy), (w, h) = center * side - side / 2, wh * side
         x, y, old_w, old_h = self.box
         self.box = clip([x + old_w / 2 + cx - w / 2, y + old_h / 2 + cy - h / 2, w, h], *frame.shape[:2])
         return self.box, float(response.max())

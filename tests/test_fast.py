@@ -11,17 +11,19 @@ from tiny_models import scramble, steady_tracker, tiny, tiny_batch
 from lib.config import load_config
 from lib.deploy.counting import exact_macs
 from lib.deploy.cuda_graph import GraphReplay
-from lib.deploy.fast import FastOptions, build_fast, can_pack
+from lib.deploy.fast import HEAD_SWITCHES, FastOptions, build_fast, can_pack
+from lib.deploy.heads import PeakHead
 from lib.models.base import Prediction
 from lib.models.build import build_for_test
 from lib.models.checkpoint import load_weights
 from lib.models.layers.elimination import template_mask
+from lib.models.ostrack.heads import decode
 from lib.test.tracker import Tracker
 from lib.utils.crop import normalize
 from lib.utils.errors import UserError
 
-SWITCHES = ["cache_template", "trim_last_layer", "fold_batchnorm", "fused_attention", "channels_last", "pack_linear",
-            "take_pixels"]
+SWITCHES = ["cache_template", "trim_last_layer", "fold_batchnorm", "merge_branches", "peak_only", "fused_attention",
+            "channels_last", "pack_linear", "take_pixels"]
 CE = {"MODEL__BACKBONE__DEPTH": 4, "MODEL__BACKBONE__CE_LOC": "[1, 3]", "MODEL__BACKBONE__CE_KEEP_RATIO": "[0.7, 0.5]",
       "MODEL__BACKBONE__CE_TEMPLATE_RANGE": "GT_BOX", "DATA__SEARCH__SIZE": 128}
 
@@ -36,13 +38,15 @@ def pixels(cfg, batch=2, seed=0):
 
 @torch.inference_mode()
 def largest_difference(model, options, cfg, batch=2, mask=None):
-    """Of all fields of the prediction, between the fast form of `model` and itself."""
+    """Of all fields of the prediction that the fast form of `model` gives, between it and the model itself."""
     raw, normalised = pixels(cfg, batch)
     rest = () if mask is None else (mask,)
     expected = model(*normalised, *rest)
     fast = build_fast(model, options, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)
     template, search = raw if options.take_pixels else normalised
     found = fast(fast.prepare(template), search, *rest)
+    if fast.takes_window:
+        expected = expected._replace(size_map=None, offset_map=None)
     assert [value is None for value in found] == [value is None for value in expected]
     return max((ours - theirs).abs().max().item() for ours, theirs in zip(found, expected, strict=True)
                if theirs is not None)
@@ -52,12 +56,13 @@ def largest_difference(model, options, cfg, batch=2, mask=None):
 def test_each_switch_alone_changes_nothing(model, cfg, switch):
     if switch == "pack_linear" and not can_pack():
         pytest.skip("this CPU or PyTorch has no packed linear layers")
-    assert largest_difference(model, replace(FastOptions.plain(), **{switch: True}), cfg) < 1e-4
+    needed = {"fold_batchnorm": True} if switch in HEAD_SWITCHES else {}
+    assert largest_difference(model, replace(FastOptions.plain(), **needed, **{switch: True}), cfg) < 1e-4
 
 
 @pytest.mark.parametrize("options", [FastOptions.plain(), FastOptions.best("cpu"),
                                      replace(FastOptions.best("cuda"), cuda_graph=False),
-                                     FastOptions(merge_branches=True, channels_last=False)])
+                                     FastOptions(merge_branches=True, peak_only=False, channels_last=False)])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_combinations(model, cfg, options, batch):
     assert largest_difference(model, options, cfg, batch) < 1e-4
@@ -107,7 +112,46 @@ def test_the_template_is_embedded_once(model, cfg):
     for _ in range(3):
         fast(state, search)
     assert calls == [32, 64, 64, 64]
-    assert state.shape == (1, 4, 32)
+    assert state.shape == (1, 4, 4 * 32), "tokens, queries, keys and values"
+
+
+def test_the_first_layer_makes_nothing_of_the_template_again(model, cfg):
+    _, (template, search) = pixels(cfg, 1)
+    work = []
+    for cached in (False, True):
+        fast = build_fast(model, replace(FastOptions.plain(), cache_template=cached))
+        work.append(exact_macs(fast, fast.prepare(template), search))
+    lz, c = 4, 32
+    assert work[0] - work[1] == lz * 3 * 16**2 * c + lz * c * 3 * c
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_the_box_at_any_peak(model, cfg, channels_last):
+    """The window moves the peak over every cell, the map's edges and corners among them."""
+    _, (template, search) = pixels(cfg, 2)
+    fast = build_fast(model, FastOptions(channels_last=channels_last))
+    with torch.inference_mode():
+        expected, state = model(template, search), fast.prepare(template)
+        side = expected.score_map.shape[-1]
+        for cell in range(side**2):
+            window = torch.full((side, side), 1e-6)
+            window.view(-1)[cell] = 1
+            found = fast(state, search, window=window)
+            boxes = decode(expected.score_map * window, expected.size_map, expected.offset_map)
+            assert (found.boxes[:, 0] - boxes).abs().max() < 1e-4
+        assert (found.score_map - expected.score_map).abs().max() < 1e-4, "the window does not change the map"
+
+
+def test_only_the_cells_around_the_peak_are_computed():
+    cfg = load_config("compresstracker", "compresstracker_vitb_256_2")
+    torch.manual_seed(0)
+    head = build_for_test(cfg).box_head.eval()
+    features = torch.empty(1, 768, 16, 16, device="meta")
+    whole, peak = (exact_macs(module.to("meta"), features) for module in (head, PeakHead(head)))
+    layers = ((768, 256), (256, 128), (128, 64), (64, 32))
+    score = sum(9 * i * o for i, o in layers) * 256 + 32 * 256
+    cells = sum(9 * i * o * side**2 for i, o, side in ((768, 512, 7), (256, 256, 5), (128, 128, 3), (64, 64, 1)))
+    assert whole == 3 * score + 2 * 32 * 256 and peak == score + cells + 2 * 2 * 32
 
 
 def moving_frames(number):
@@ -147,7 +191,8 @@ def test_half_precision_stays_near_and_gives_float32(model, cfg, dtype, toleranc
     assert 1e-6 < difference < tolerance
     _, (template, search) = pixels(cfg, 1)
     fast = build_fast(model, options)
-    assert all(value.dtype == torch.float32 for value in fast(fast.prepare(template), search))
+    found = fast(fast.prepare(template), search)
+    assert found.boxes.dtype == found.score_map.dtype == torch.float32
 
 
 def test_head_in_float32(model, cfg):
@@ -189,7 +234,7 @@ def test_graph_replay_gives_what_the_call_gives(kind, monkeypatch):
         mask = template_mask("GT_BOX", grid, torch.tensor([[0.2, 0.2, 0.4, 0.4]]), 16)
     for seed, batch in ((0, 1), (1, 1), (2, 2), (3, 1)):
         (template, search), _ = pixels(cfg, batch, seed)
-        inputs = fast.prepare(template), search, None if mask is None else mask.expand(batch, -1)
+        inputs = fast.prepare(template), search, None if mask is None else mask.expand(batch, -1), None
         with torch.inference_mode(seed == 1):
             results.append((replay(*inputs), fast.run(*inputs)))
     assert len(replay._recorded) == 2, "one recording for each shape"
@@ -225,7 +270,8 @@ def test_wrong_option_texts(text, message):
 
 
 def test_impossible_options(model):
-    for impossible in ({"merge_branches": True, "fold_batchnorm": False}, {"pack_linear": True, "compile": True}):
+    for impossible in ({"peak_only": True, "fold_batchnorm": False}, {"merge_branches": True, "peak_only": True},
+                       {"pack_linear": True, "compile": True}):
         with pytest.raises(UserError, match=next(iter(impossible))):
             FastOptions(**impossible)
     with pytest.raises(UserError, match="cuda_graph needs a CUDA device, not cpu"):

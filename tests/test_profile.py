@@ -18,7 +18,7 @@ from lib.config import load_config
 from lib.deploy import energy, profile
 from lib.deploy.counting import count, exact_macs, thop_counts
 from lib.deploy.export import ExportOptions, export_model
-from lib.deploy.fast import FastOptions, can_pack
+from lib.deploy.fast import HEAD_SWITCHES, FastOptions, can_pack
 from lib.deploy.paths import Subject, switch_paths
 from lib.deploy.profile import PUBLISHED, EndToEnd, Ways, compare_with_paper, profile_config
 from lib.deploy.rates import matrix_rate, memory_rate
@@ -311,8 +311,8 @@ def test_every_switch_is_a_path_of_its_own():
             assert path.precision == precision
             if note.startswith("best with"):
                 assert getattr(options, name) != getattr(best, name)
-                also = {"merge_branches": best.merge_branches} if name == "fold_batchnorm" else {}
-                back = also | {name: getattr(best, name)}
+                also = HEAD_SWITCHES if name in ("fold_batchnorm", *HEAD_SWITCHES) else ()
+                back = {other: getattr(best, other) for other in also} | {name: getattr(best, name)}
                 assert replace(options, **back) == best
         assert paths["no switch"].macs > paths["only trim_last_layer"].macs
         if precision == "float32":

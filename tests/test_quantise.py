@@ -49,7 +49,7 @@ def test_only_inputs_of_products_are_quantised(made):
     readers = {name: [node.op_type for node in graph.node if name in node.input]
                for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     assert all(kinds and set(kinds) <= {"MatMul", "Conv"} for kinds in readers.values())
-    assert sum(node.op_type == "QuantizeLinear" for node in graph.node) == 4 * 2 + 1 + 1 + 3 * 3
+    assert sum(node.op_type == "QuantizeLinear" for node in graph.node) == 4 * 2 + 1 + 4 + 4
 
 
 def test_the_embedding_is_int8_only_where_it_reads_bytes(made, tmp_path):
@@ -85,7 +85,7 @@ def test_the_predictions_stay_near(made):
     assert manifest.precision == "int8"
     assert 1e-5 < manifest.largest_difference["score_map"] < 0.05
     pairs = crop_pairs(str(work / "videos"), 4, cfg)
-    assert compare(model, ExportedModel(work / "out", "onnxruntime"), pairs, cfg)["size_map"] < 0.02
+    assert compare(model, ExportedModel(work / "out", "onnxruntime"), pairs, cfg)["boxes"] < 0.02
 
 
 def product(tmp_path, weights, values, symmetric=False):
@@ -165,7 +165,7 @@ def test_the_graph_for_tensorrt(made, monkeypatch, tmp_path):
     graph = onnx.load(tmp_path / parts["search"].file).graph
     constants = {value.name: value for value in graph.initializer}
     rules = [[constants[name] for name in node.input[1:]] for node in graph.node if node.op_type == "QuantizeLinear"]
-    assert len(rules) == 4 * 2 + 1 + 3 * 3, "inputs of linear layers and convolutions; not the pixels"
+    assert len(rules) == 4 * 2 + 4 + 4, "inputs of linear layers and convolutions; not the pixels"
     for scale, zero in rules:
         assert scale.data_type == onnx.TensorProto.FLOAT16
         assert zero.data_type == onnx.TensorProto.INT8 and onnx.numpy_helper.to_array(zero) == 0
@@ -176,9 +176,10 @@ def test_the_graph_for_tensorrt(made, monkeypatch, tmp_path):
            for name, part in parts.items()}
     template, search = (crop.numpy() for crop in model_inputs(pair, cfg, True))
     tokens = run["template"].run(None, {"template": template})[0]
-    found = run["search"].run(["score_map", "size_map"], {"tokens": tokens, "search": search})
+    window = np.ones((4, 4), np.float32)
+    found = run["search"].run(["score_map", "boxes"], {"tokens": tokens, "search": search, "window": window})
     expected = model(*model_inputs(pair, cfg, False))
-    for name, value in zip(("score_map", "size_map"), found, strict=True):
+    for name, value in zip(("score_map", "boxes"), found, strict=True):
         difference = np.abs(value - getattr(expected, name).detach().numpy())
         assert 1e-6 < difference.max() < 0.03
 
@@ -199,7 +200,7 @@ def test_the_last_products_are_found(made):
     last = set(last_products(graph))
     shapes = {value.name: list(value.dims) for value in graph.initializer}
     weights = [shapes[node.input[1]] for node in graph.node if node.name in last]
-    assert sorted(weights) == [[1, 2, 1, 1], [2, 2, 1, 1], [2, 2, 1, 1]], "the head's three 1x1 convolutions"
+    assert sorted(weights) == [[1, 2, 1, 1], [4, 2, 1, 1]], "the head's 1x1 convolutions"
 
 
 def test_ranges_need_frames(made, tmp_path):

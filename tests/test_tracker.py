@@ -10,8 +10,8 @@ import torch
 
 from lib.models.base import Prediction
 from lib.test.tracker import Tracker, checkpoint_path
-from lib.test.tracker.window import hann_window
 from lib.utils.errors import UserError
+from lib.utils.window import hann_window
 
 SIZES = dict(search_size=256, search_factor=4.0, template_size=128, template_factor=2.0, stride=16,
              mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))

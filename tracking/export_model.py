@@ -39,6 +39,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--joint", action="store_true",
         help="one graph of template and search crop; default: one that embeds the template, one for each frame")
     add("--pixels", action="store_true", help="take uint8 crops and normalise inside the graph")
+    add("--maps", action="store_true",
+        help="give whole maps of size and offset; default: the graph takes the window and gives the box, which is less "
+        "work")
     add("--frames", metavar="FOLDER[@LIST]",
         help="sequences with boxes: the check's crops, and the ranges of int8, come from there (default: made up)")
     add("--crops", type=int, default=default.calibration_crops, metavar="N",
@@ -59,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Export, and say how far the result is from PyTorch's."""
     args = parse(arguments)
     options = ExportOptions(format=args.format, precision=args.precision, batch=args.batch, joint=args.joint,
-                            take_pixels=args.pixels, frames=args.frames, calibration_crops=args.crops,
+                            take_pixels=args.pixels, maps=args.maps, frames=args.frames, calibration_crops=args.crops,
                             check_crops=args.checks)
     cfg, checkpoint = find_checkpoint(args.script, args.config, checkpoint=args.checkpoint, epoch=args.epoch,
                                       save_dir=args.save_dir, overrides=args.overrides)

@@ -28,7 +28,7 @@ class ExportedModel:
             runs on the CPU.
 
     Attributes:
-        takes_pixels: see `FastTracker`.
+        takes_pixels, takes_window: see `FastTracker`.
         host_inputs: the engine reads its inputs in the CPU's memory, whatever the device.
 
     Raises:
@@ -49,6 +49,7 @@ class ExportedModel:
                             f"choose {' or '.join(able)}, or export again")
         self.backend, self.takes_pixels = backend, manifest.take_pixels
         self.host_inputs = backend in _READ_ON_HOST
+        self.takes_window = "window" in manifest.parts[manifest.main].inputs
         self._device = torch.device(device)
         self._runners: dict[str, Runner] = {}
         for name, part in manifest.parts.items():
@@ -66,16 +67,20 @@ class ExportedModel:
             return template
         return self._run("template", {"template": template})["tokens"]
 
-    def __call__(self, template: Tensor, search: Tensor, template_mask: Tensor | None = None) -> Prediction:
+    def __call__(self, template: Tensor, search: Tensor, template_mask: Tensor | None = None,
+                 window: Tensor | None = None) -> Prediction:
         """One batch: see `FastTracker.forward`. Graphs for one image run once for each."""
         if self.manifest.batch == 1 and len(template) == len(search) > 1:
             masks = [None] * len(search) if template_mask is None else template_mask.split(1)
-            each = [self(*inputs) for inputs in zip(template.split(1), search.split(1), masks, strict=True)]
+            each = [self(*inputs, window) for inputs in zip(template.split(1), search.split(1), masks, strict=True)]
             return Prediction(*(None if field[0] is None else torch.cat(field) for field in zip(*each, strict=True)))
         main = self.manifest.main
         inputs = {"tokens" if main == "search" else "template": template, "search": search}
         if template_mask is not None:
             inputs["template_mask"] = template_mask
+        if self.takes_window:
+            shape = self.manifest.parts[main].inputs["window"].shape
+            inputs["window"] = torch.ones(shape, device=search.device) if window is None else window
         found = self._run(main, inputs)
         if "boxes" not in found:                   # a foreign graph that leaves the decoding to the tracker
             found["boxes"] = search.new_full((len(search), 1, 4), torch.nan, dtype=torch.float32)

@@ -14,6 +14,7 @@ from lib.models.layers.elimination import template_mask
 from lib.utils.crop import Crop, box_to_crop, normalize, square_crop
 from lib.utils.errors import UserError
 from lib.utils.sequences import SequenceFiles, find_in_spec
+from lib.utils.window import hann_window
 
 
 class CropPair(NamedTuple):
@@ -96,3 +97,9 @@ def model_inputs(pair: CropPair, cfg: Config, take_pixels: bool) -> tuple[Tensor
         grid = cfg.TEST.TEMPLATE_SIZE // backbone.STRIDE
         mask = template_mask(backbone.CE_TEMPLATE_RANGE, grid, pair.box, backbone.STRIDE)
     return (*crops,) if mask is None else (*crops, mask)
+
+
+def score_weights(cfg: Config) -> Tensor:
+    """(S, S) weights of the scores when a tracker of this configuration looks for the best cell."""
+    side = cfg.TEST.SEARCH_SIZE // cfg.MODEL.BACKBONE.STRIDE
+    return hann_window(side) if cfg.TEST.WINDOW else torch.ones(side, side)

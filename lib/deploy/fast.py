@@ -12,9 +12,9 @@ from dataclasses import dataclass, fields, replace
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lib.deploy.cuda_graph import GraphReplay
+from lib.deploy.heads import MergedCenterHead, PeakHead, fold_batchnorm
 from lib.models.base import Prediction, Tokens
 from lib.models.layers.elimination import eliminate, restore, template_votes
 from lib.models.ostrack import CenterHead, OSTrack
@@ -22,6 +22,8 @@ from lib.models.ostrack.vit import EncoderLayer
 from lib.utils.errors import UserError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+HEAD_SWITCHES = ("merge_branches", "peak_only")
+"""Options that rewrite a CENTER head in different ways: at most one, and on folded BatchNorm."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,15 @@ class FastOptions:
     """What a `FastTracker` does differently from the plain model.
 
     Attributes:
-        cache_template: embed the template once per target (`FastTracker.prepare`), not in every frame.
+        cache_template: embed the template, and make the first layer's queries, keys and values of it, once per target
+            (`FastTracker.prepare`), not in every frame.
         trim_last_layer: in the last layer only the search tokens are queries and pass the MLP; nothing reads the
             template tokens after it.
         fold_batchnorm: BatchNorm becomes part of the convolution before it.
         merge_branches: the three branches of a CENTER head as one wide and three grouped convolutions; needs
             fold_batchnorm.
+        peak_only: the offset and size branches of a CENTER head at the best cell only: `FastTracker` takes the window,
+            and gives score map and box; needs fold_batchnorm and takes the place of merge_branches.
         fused_attention: PyTorch's `scaled_dot_product_attention`; else two matrix products and a softmax.
         channels_last: memory order of the convolutions.
         pack_linear: oneDNN's linear layers with weights in its own order and GELU within the product (CPU only).
@@ -49,7 +54,8 @@ class FastOptions:
     cache_template: bool = True
     trim_last_layer: bool = True
     fold_batchnorm: bool = True
-    merge_branches: bool = True
+    merge_branches: bool = False
+    peak_only: bool = True
     fused_attention: bool = True
     channels_last: bool = True
     pack_linear: bool = False
@@ -64,8 +70,11 @@ class FastOptions:
             value = getattr(self, name)
             if value not in DTYPES and not (name == "head_dtype" and value is None):
                 raise UserError(f"{name} is {value!r}; choose one of {', '.join(DTYPES)}")
-        if self.merge_branches and not self.fold_batchnorm:
-            raise UserError("merge_branches needs fold_batchnorm; turn both on or both off")
+        chosen = [name for name in HEAD_SWITCHES if getattr(self, name)]
+        if chosen and not self.fold_batchnorm:
+            raise UserError(f"{chosen[0]} needs fold_batchnorm; turn both on or both off")
+        if len(chosen) > 1:
+            raise UserError(f"{' and '.join(chosen)} exclude each other; turn one of them off")
         if self.pack_linear and self.compile:
             raise UserError("pack_linear and compile exclude each other: the compiler packs the weights itself")
 
@@ -88,7 +97,7 @@ class FastOptions:
         """The switches for a kind of device and a number format: on the CPU those that were measured to be fastest, on
         CUDA those that spare launches and copies (not measured yet)."""
         if torch.device(device).type == "cuda":
-            return cls(take_pixels=True, dtype=dtype, cuda_graph=True)
+            return cls(merge_branches=True, peak_only=False, take_pixels=True, dtype=dtype, cuda_graph=True)
         return cls(pack_linear=can_pack(dtype), take_pixels=True, dtype=dtype, fused_attention=dtype == "float32")
 
     @classmethod
@@ -156,6 +165,8 @@ class FastTracker(nn.Module):
 
     Attributes:
         takes_pixels: crops are uint8 (B, H, W, 3) RGB pixels; otherwise float32 (B, 3, H, W), normalised.
+        takes_window: the box is read within, at the best cell of the score map times a window; there are no maps of
+            size and offset.
     """
 
     def __init__(self, model: OSTrack, options: FastOptions, mean: Sequence[float] | None,
@@ -180,9 +191,10 @@ class FastTracker(nn.Module):
         self.search_grid = backbone.search_grid
         head = copy.deepcopy(model.box_head)
         if options.fold_batchnorm:
-            _fold_batchnorm(head)
-        if options.merge_branches and isinstance(head, CenterHead):
-            head = MergedCenterHead(head)
+            fold_batchnorm(head)
+        if isinstance(head, CenterHead) and (options.merge_branches or options.peak_only):
+            head = PeakHead(head) if options.peak_only else MergedCenterHead(head)
+        self.takes_window = isinstance(head, PeakHead)
         self.head = head.to(self.head_dtype)
         if memory is torch.channels_last:
             self.head.to(memory_format=memory)
@@ -195,35 +207,43 @@ class FastTracker(nn.Module):
             layer.pack(rows)
 
     def prepare(self, template: Tensor) -> Tensor:
-        """What every frame takes as `template`: (B, Lz, C) template tokens, or the crops with cache_template off."""
+        """What every frame takes as `template`: see `embed_template`, or the crops with cache_template off."""
         return self.embed_template(template) if self.options.cache_template else template
 
     def embed_template(self, template: Tensor) -> Tensor:
-        """Template crops -> (B, Lz, C) tokens with positions."""
-        return self._embed(template, self.template_positions)
+        """Template crops -> (B, Lz, 4 * C): tokens with positions, then the first layer's queries, keys and values."""
+        z = self._embed(template, self.template_positions)
+        return torch.cat([z, self.layers[0].project(z)], dim=2)
 
-    def forward(self, template: Tensor, search: Tensor, template_mask: Tensor | None = None) -> Prediction:
+    def forward(self, template: Tensor, search: Tensor, template_mask: Tensor | None = None,
+                window: Tensor | None = None) -> Prediction:
         """One batch.
 
         Args:
             template: what `prepare` gave.
             search: crops (see `takes_pixels`).
             template_mask: (B, Lz) bool, for candidate elimination only (see `Tokens`).
+            window: (S, S) weights of the scores, for `takes_window` only; None weighs all the same.
         """
-        return self.run(template, search, template_mask)
+        return self.run(template, search, template_mask, window)
 
-    def run(self, template: Tensor, search: Tensor, template_mask: Tensor | None) -> Prediction:
+    def run(self, template: Tensor, search: Tensor, template_mask: Tensor | None, window: Tensor | None) -> Prediction:
         """`forward`, as the one call that is compiled or recorded."""
-        z = template if self.options.cache_template else self.embed_template(template)
-        x = self._embed(search, self.search_positions)
-        tokens = Tokens(torch.cat([z, x], dim=1), z.shape[1], template_mask=template_mask)
-        for layer in self.layers:
+        x, first, qkv = self._embed(search, self.search_positions), self.layers[0], None
+        if self.options.cache_template:
+            width = x.shape[2]
+            z, known = template.split([width, 3 * width], dim=2)
+            qkv = torch.cat([known, first.project(x)], dim=1)
+        else:
+            z = self._embed(template, self.template_positions)
+        tokens = first(Tokens(torch.cat([z, x], dim=1), z.shape[1], template_mask=template_mask), qkv)
+        for layer in self.layers[1:]:
             tokens = layer(tokens)
         features = restore(replace(tokens, x=self.norm(tokens.x)), self.search_grid**2)
         features = features.transpose(1, 2).unflatten(2, (self.search_grid, self.search_grid))
         if not self.options.channels_last:     # the tokens lie with the channels last
             features = features.contiguous()
-        return self.head(features.to(self.head_dtype))
+        return self.head(features.to(self.head_dtype), *([window] if self.takes_window else []))
 
     def _embed(self, crops: Tensor, positions: Tensor) -> Tensor:
         if self.takes_pixels:
@@ -247,9 +267,15 @@ class FastLayer(nn.Module):
         self.qkv, self.proj, self.fc2 = (PackedLinear(part, rows) for part in (self.qkv, self.proj, self.fc2))
         self.fc1, self.act = PackedLinear(self.fc1, rows, gelu=True), nn.Identity()
 
-    def forward(self, tokens: Tokens) -> Tokens:
+    def project(self, x: Tensor) -> Tensor:
+        """(B, N, C) tokens -> (B, N, 3 * C) queries, keys and values."""
+        return self.qkv(self.norm1(x))
+
+    def forward(self, tokens: Tokens, qkv: Tensor | None = None) -> Tokens:
+        """`qkv`: what `project` gives, where it is known."""
         x, mask, length = tokens.x, tokens.template_mask, tokens.template_length
-        q, k, v = self.qkv(self.norm1(x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        qkv = self.project(x) if qkv is None else qkv
+        q, k, v = qkv.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         votes = template_votes(q[:, :, :length], k, self.scale, mask) if self.keep_rate < 1 else None
         if self.trim:
             x, q, length = x[:, length:], q[:, :, length:], 0
@@ -280,49 +306,6 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, *self.post)
-
-
-class MergedCenterHead(nn.Module):
-    """A `CenterHead` (BatchNorm folded) with its three branches side by side in grouped convolutions."""
-
-    outputs = {"ctr": 1, "offset": 2, "size": 2}
-
-    def __init__(self, head: CenterHead):
-        super().__init__()
-        self.convolutions = nn.ModuleList()
-        for number in range(1, 6):
-            parts = [getattr(head, f"conv{number}_{branch}") for branch in self.outputs]
-            self.convolutions.append(_side_by_side([part[0] if number < 5 else part for part in parts], number == 1))
-
-    def forward(self, features: Tensor) -> Prediction:
-        """(B, C, S, S) -> maps and the best cell's box."""
-        *hidden, final = self.convolutions
-        for convolution in hidden:
-            features = F.relu(convolution(features), inplace=True)
-        maps = final(features).unflatten(1, (len(self.outputs), -1))      # (B, 3, 2, S, S)
-        return CenterHead.read(*(maps[:, i, :number] for i, number in enumerate(self.outputs.values())))
-
-
-def _side_by_side(convolutions: Sequence[nn.Conv2d], shared_input: bool) -> nn.Conv2d:
-    """One convolution that does the work of several, grouped unless they read the same input; outputs are filled up
-    with zeros to the widest."""
-    first, width = convolutions[0], max(part.out_channels for part in convolutions)
-    groups = 1 if shared_input else len(convolutions)
-    wide = nn.Conv2d(first.in_channels * groups, width * len(convolutions), first.kernel_size, padding=first.padding,
-                     groups=groups)
-    nn.init.zeros_(wide.weight)
-    nn.init.zeros_(wide.bias)
-    for index, part in enumerate(convolutions):
-        rows = slice(index * width, index * width + part.out_channels)
-        wide.weight[rows], wide.bias[rows] = part.weight, part.bias
-    return wide
-
-
-def _fold_batchnorm(head: nn.Module) -> None:
-    """Replace each [convolution, BatchNorm, ReLU] of a head by [convolution, ReLU], in place."""
-    for name, block in head.named_children():
-        if isinstance(block, nn.Sequential) and len(block) > 1 and isinstance(block[1], nn.BatchNorm2d):
-            setattr(head, name, nn.Sequential(fuse_conv_bn_eval(block[0].eval(), block[1].eval()), *block[2:]))
 
 
 def _fold_normalisation(patches: nn.Conv2d, mean: Sequence[float], std: Sequence[float]) -> None:

@@ -35,7 +35,7 @@ class Part:
 
     Attributes:
         file: beside the manifest, or an absolute path.
-        inputs: by role: template, tokens, search, template_mask.
+        inputs: by role: template, tokens, search, template_mask, window.
         outputs: by role: tokens, or the fields of `Prediction`.
     """
 
@@ -57,7 +57,7 @@ class Manifest:
         template_factor, search_factor: crop side / sqrt(box area).
         stride: pixels per token; search_size / stride is the side of the maps.
         mean, std: normalisation of pixels scaled to 0..1; with take_pixels it is in the graphs.
-        window: weight the score map by a Hann window.
+        window: weight the score map by a Hann window (a graph with the input window takes it, or ones, and does so).
         take_pixels: crops go in as uint8 (B, H, W, 3) pixels; else as float32 (B, 3, H, W), normalised.
         ce_range: MODEL.BACKBONE.CE_TEMPLATE_RANGE of a model with candidate elimination, or None.
         checkpoint: name and sha256 of the weights' file.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lib.config import Config
 from lib.deploy.backends import ExportedModel
 from lib.deploy.counting import Counts, exact_macs
-from lib.deploy.fast import DTYPES, FastOptions, build_fast
+from lib.deploy.fast import DTYPES, HEAD_SWITCHES, FastOptions, build_fast
 from lib.models.base import Prediction
 from lib.models.layers.elimination import template_mask
 from lib.models.layers.plain_attention import write_out_attention
@@ -146,10 +146,10 @@ def _turned(options: FastOptions, name: str, value: bool) -> FastOptions | None:
     """The options with one switch turned; what it needs comes with it, and what needs it goes. None where the options
     exclude each other."""
     also = {}
-    if (name, value) == ("merge_branches", True):
-        also["fold_batchnorm"] = True
+    if value and name in HEAD_SWITCHES:
+        also = {"fold_batchnorm": True} | {other: False for other in HEAD_SWITCHES if other != name}
     if (name, value) == ("fold_batchnorm", False):
-        also["merge_branches"] = False
+        also = dict.fromkeys(HEAD_SWITCHES, False)
     try:
         return replace(options, **also, **{name: value})
     except UserError:
@@ -173,7 +173,8 @@ def exported_path(subject: Subject, folder: str | Path, device: torch.device) ->
     if (facts.script, facts.config) != (cfg.script, cfg.name):
         raise UserError(f"{folder} holds {facts.script}/{facts.config}, not {cfg.script}/{cfg.name}")
     cached = "template" in facts.parts
-    macs = _fast_macs(subject, FastOptions(cache_template=cached, merge_branches=False))
+    options = FastOptions(cache_template=cached, peak_only="window" in facts.parts[facts.main].inputs)
+    macs = _fast_macs(subject, options)
     return Contestant(subject, run.backend, facts.precision, run, macs, cached, Path(folder).resolve().name)
 
 

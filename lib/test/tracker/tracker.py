@@ -12,13 +12,13 @@ import torch
 
 from lib.models.layers.elimination import template_mask
 from lib.models.ostrack.heads import decode
-from lib.test.tracker.window import hann_window
 from lib.utils.boxes import clip_box
 from lib.utils.crop import Normaliser, Square, box_from_crop, box_to_crop, cut_square, square_around
 from lib.utils.device import pick_device, synchronize
 from lib.utils.device_crop import cut_on_device
 from lib.utils.errors import UserError
 from lib.utils.parts import PartTimes
+from lib.utils.window import hann_window
 
 BOX_MARGIN = 10
 """A box never leaves the frame by more than all but this many pixels, and no side gets shorter (OSTrack's rule)."""
@@ -65,7 +65,8 @@ class Tracker:
             returns an object with `score_map` (B, 1, S, S) or None, `size_map`, `offset_map` (B, 2, S, S) and `boxes`
             (B, 1, 4) cxcywh normalised. Maps are tensors. A `torch.nn.Module` is moved to `device` and put in eval
             mode. A model with `prepare` gets each template through it once, and what it returns in every call; one
-            with a true `takes_pixels` gets the crops as (B, h, w, 3) uint8.
+            with a true `takes_pixels` gets the crops as (B, h, w, 3) uint8; one with a true `takes_window` gets
+            `window=`, the (S, S) weights of the scores, and reads `boxes` itself at the highest weighted score.
         search_size, template_size: sides of the crops in pixels.
         search_factor, template_factor: crop side / sqrt(box area).
         stride: pixels per token; search_size / stride is the side S of the maps.
@@ -110,6 +111,7 @@ class Tracker:
             crop_on_device = self.device.type == "cuda" and not getattr(model, "host_inputs", False)
         self.crop_on_device = crop_on_device
         self._takes_pixels = getattr(model, "takes_pixels", False)
+        self._takes_window = getattr(model, "takes_window", False)
         self._normalise = Normaliser(self.mean, self.std)
         self._target: Target | None = None
 
@@ -294,9 +296,11 @@ class Tracker:
             search = self._crops(images, squares, self.search_size)
         with self._part("network"):
             mask = () if targets[0].template_mask is None else (_joined([t.template_mask for t in targets]),)
-            prediction = self.model(_joined([target.template for target in targets]), search, *mask)
+            weights = self.window if window else None
+            more = {"window": weights} if self._takes_window else {}
+            prediction = self.model(_joined([target.template for target in targets]), search, *mask, **more)
         with self._part("box"):
-            boxes, score_maps = self._read(prediction, window)
+            boxes, score_maps = self._read(prediction, weights)
             results = []
             for box, score_map, anchor, square, size in zip(boxes, score_maps, anchors_xywh, squares, sizes,
                                                             strict=True):
@@ -320,18 +324,20 @@ class Tracker:
             pixels = torch.from_numpy(crops[0][None] if len(crops) == 1 else np.stack(crops)).to(self.device)
         return pixels if self._takes_pixels else self._normalise(pixels.permute(0, 3, 1, 2))
 
-    def _read(self, prediction: Any, window: bool) -> tuple[list[list[float]], Sequence[np.ndarray | None]]:
-        """[cx, cy, w, h] normalised and (S, S) score map of each image; None for a head without maps."""
+    def _read(self, prediction: Any, weights: torch.Tensor | None
+              ) -> tuple[list[list[float]], Sequence[np.ndarray | None]]:
+        """[cx, cy, w, h] normalised and (S, S) weighted score map of each image; None for a head without maps."""
         if prediction.score_map is None:
             boxes = prediction.boxes.reshape(-1, 4).float().tolist()
             return boxes, [None] * len(boxes)
         response = prediction.score_map.float()
-        if self.window is not None:
-            if response.shape[-2:] != self.window.shape:
+        if weights is not None:
+            if response.shape[-2:] != weights.shape:
                 raise UserError(f"the model's score map is {tuple(response.shape[-2:])}, expected "
-                                f"{tuple(self.window.shape)} = search size {self.search_size} / stride {self.stride}")
-            response = response * self.window if window else response
-        boxes = decode(response, prediction.size_map.float(), prediction.offset_map.float())
+                                f"{tuple(weights.shape)} = search size {self.search_size} / stride {self.stride}")
+            response = response * weights
+        boxes = (prediction.boxes.reshape(-1, 4).float() if self._takes_window else
+                 decode(response, prediction.size_map.float(), prediction.offset_map.float()))
         read = torch.cat([boxes, response.flatten(1)], dim=1).cpu()     # one copy from the device, so one wait for it
         return read[:, :4].tolist(), read[:, 4:].unflatten(1, response.shape[-2:]).numpy()
 
