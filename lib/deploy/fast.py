@@ -232,15 +232,15 @@ class FastTracker(nn.Module):
         x, first, qkv = self._embed(search, self.search_positions), self.layers[0], None
         if self.options.cache_template:
             width = x.shape[2]
-            z, known = template.split([width, 3 * width], dim=2)
-            qkv = torch.cat([known, first.project(x)], dim=1)
+            z = template[:, :, :width]
+            qkv = _in_a_row(template[:, :, width:], first.project(x))
         else:
             z = self._embed(template, self.template_positions)
-        tokens = first(Tokens(torch.cat([z, x], dim=1), z.shape[1], template_mask=template_mask), qkv)
+        tokens = first(Tokens(_in_a_row(z, x), z.shape[1], template_mask=template_mask), qkv)
         for layer in self.layers[1:]:
             tokens = layer(tokens)
         features = restore(replace(tokens, x=self.norm(tokens.x)), self.search_grid**2)
-        features = features.transpose(1, 2).unflatten(2, (self.search_grid, self.search_grid))
+        features = features.unflatten(1, (self.search_grid, self.search_grid)).permute(0, 3, 1, 2)
         if not self.options.channels_last:     # the tokens lie with the channels last
             features = features.contiguous()
         return self.head(features.to(self.head_dtype), *([window] if self.takes_window else []))
@@ -249,6 +249,12 @@ class FastTracker(nn.Module):
         if self.takes_pixels:
             crops = crops.permute(0, 3, 1, 2)
         return self.patches(crops.to(self.dtype)).flatten(2).transpose(1, 2) + positions
+
+
+def _in_a_row(z: Tensor, x: Tensor) -> Tensor:
+    """(B, Lz, C) and (B, Lx, C) -> (B, Lz + Lx, C). By way of four dimensions: where OpenVINO joins three, it turns the
+    channels outside, and each layer's input and output with them (2 to 3 % of a frame)."""
+    return torch.cat([z.unsqueeze(1), x.unsqueeze(1)], dim=2).squeeze(1)
 
 
 class FastLayer(nn.Module):
