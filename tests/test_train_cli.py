@@ -12,7 +12,11 @@ import time
 import pytest
 import torch
 from square_runs import TWO, checkpoints, end, load_train_script, run_log, same, slim, wait_until
-from torch.distributed.elastic.rendezvous.api import RendezvousClosedError, RendezvousTimeoutError
+from torch.distributed.elastic.rendezvous.api import (
+    RendezvousClosedError,
+    RendezvousConnectionError,
+    RendezvousTimeoutError,
+)
 from torch.distributed.run import parse_args as torchrun_arguments
 
 from lib.config import load_config
@@ -251,6 +255,7 @@ def test_options_that_do_not_go_together(train_script, train_arguments, capsys, 
 @pytest.mark.parametrize("error, message", [
     (RendezvousTimeoutError("nobody came"),
      r"the 2 to 3 machines did not meet at host:1: nobody came; check .*--rdzv_endpoint"),
+    (RendezvousConnectionError(), "the machine at host:1 cannot be reached: .* or the run is over there"),
     (RendezvousClosedError(), "the run compresstracker at host:1 is over: .*another --rdzv_id"),
 ])
 def test_machines_that_do_not_meet_say_where(monkeypatch, error, message):

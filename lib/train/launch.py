@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, LogsDest, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
-from torch.distributed.elastic.rendezvous import RendezvousClosedError, RendezvousError
+from torch.distributed.elastic.rendezvous import RendezvousClosedError, RendezvousConnectionError, RendezvousError
 from torch.distributed.launcher.api import LaunchConfig, launch_agent
 
 from lib.train.failures import LAUNCHER
@@ -121,10 +121,14 @@ def launch(command: Sequence[str], processes: int, machines: Machines | None = N
     except RendezvousClosedError as error:
         raise UserError(f"the run {machines.run_id} at {machines.endpoint} is over: it is finished, or has failed on "
                         "another machine, whose output says why; a new start needs another --rdzv_id") from error
+    except RendezvousConnectionError as error:
+        raise UserError(f"the machine at {machines.endpoint} cannot be reached: --rdzv_endpoint is wrong, or the run "
+                        "is over there: finished, failed or stopped. Where it is not finished, the same command on all "
+                        "machines goes on from the last saved state") from error
     except (torch.distributed.DistError, RendezvousError, ConnectionError, TimeoutError) as error:
         raise UserError(f"the {machines.numbers} machines did not meet at {machines.endpoint or 'localhost'}: {error}; "
                         "check --ip and --port or --rdzv_endpoint, --world-size and --rank, and that the machine there "
-                        "is reachable (where the run is over, it no longer is)") from error
+                        "is reachable") from error
     finally:
         del os.environ[LAUNCHER]
 
