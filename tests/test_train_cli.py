@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -10,12 +11,16 @@ import time
 
 import pytest
 import torch
-from square_runs import TWO, checkpoints, end, load_train_script, same, slim, wait_until
-from torch.distributed.elastic.rendezvous.api import RendezvousTimeoutError
+from square_runs import TWO, checkpoints, end, load_train_script, run_log, same, slim, wait_until
+from torch.distributed.elastic.rendezvous.api import (
+    RendezvousClosedError,
+    RendezvousConnectionError,
+    RendezvousTimeoutError,
+)
 from torch.distributed.run import parse_args as torchrun_arguments
 
 from lib.config import load_config
-from lib.train.launch import Machines, launch
+from lib.train.launch import Ended, Machines, launch
 from lib.train.state import newest_state
 from lib.train.trainer import Trainer
 from lib.utils.errors import UserError
@@ -71,7 +76,7 @@ rank = int(os.environ["RANK"])
 def test_the_launcher_reports_the_cause(root, body, outcome):
     command = ["-c", WORKER.format(root=str(root), body=body)]
     if isinstance(outcome, int):
-        assert launch(command, 2) == outcome
+        assert launch(command, 2) == Ended(outcome, main=outcome == 0)
     else:
         with pytest.raises(UserError, match=outcome):
             launch(command, 2)
@@ -141,21 +146,78 @@ def test_plain_torchrun_starts_a_run(train_arguments, root, tmp_path):
     assert "4 pairs per step (2 processes x 2 pairs)" in done.stderr and done.stderr.count("finished: ") == 1
 
 
-def test_two_machines_meet_by_themselves(start_training, train_arguments, tmp_path):
-    """Two launchers of one process each on this machine stand for two machines."""
+@pytest.fixture
+def start_machine(start_training, train_arguments):
+    """`start_machine(*options)`: a launcher of one process on this machine; each stands for a machine of one run."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    line = train_arguments("--mode", "multi_node", "--world-size", "2", "--nproc_per_node", "1", "--rdzv_endpoint",
-                           f"localhost:{port}", "--max_restarts", "1", "--set", "TRAIN.EPOCH=1")
-    machines = [start_training(line) for _ in (1, 2)]
-    try:
-        reports = [machine.communicate(timeout=120)[1] for machine in machines]
-    finally:
-        for machine in machines:
-            end(machine)
+    machines = []
+
+    def start(*options):
+        machines.append(start_training(train_arguments("--mode", "multi_node", "--nproc_per_node", "1",
+                                                       "--rdzv_endpoint", f"localhost:{port}", *options)))
+        return machines[-1]
+    yield start
+    for machine in machines:
+        end(machine)
+
+
+def test_two_machines_meet_by_themselves_and_one_evaluates(start_machine, square_data, tmp_path):
+    options = ("--world-size", "2", "--max_restarts", "1", "--set", "TRAIN.EPOCH=1", "--evaluate",
+               f"folder:{square_data}")
+    machines = [start_machine(*options) for _ in (1, 2)]
+    reports = [machine.communicate(timeout=120)[1] for machine in machines]
     assert [machine.returncode for machine in machines] == [0, 0], reports
     assert "4 pairs per step (2 processes x 2 pairs)" in "".join(reports) and "".join(reports).count("finished: ") == 1
+    main, other = sorted(reports, key=lambda report: "this one is number 1" in report)
+    assert "this one is number 0" in main and "evaluating OSTrack_ep0001.pth.tar" in main and "AUC" in main
+    assert "this one is number 1" in other and "evaluating" not in other
+
+
+def test_a_machine_that_comes_later_takes_part(start_machine, tmp_path):
+    """The run goes on with its state and its batch, no step is lost or done twice; it stops when a machine goes that no
+    restart makes up for."""
+    options = ("--world-size", "1:2", "--rdzv_wait", "1", "--set", "TRAIN.TOTAL_BATCH=4", "--set", "TRAIN.EPOCH=100000",
+               "--set", "TRAIN.VAL_EPOCH_INTERVAL=100000", "--set", "TRAIN.SAVE_EPOCH_INTERVAL=100000", "--set",
+               "TRAIN.PRINT_INTERVAL=1")
+    first = start_machine(*options)
+    wait_until(lambda: "[train: 2/100000, 2/3]" in run_log(tmp_path) or first.poll() is not None)
+    second = start_machine(*options)
+    wait_until(lambda: "[train:" in run_log(tmp_path).partition("(2 processes x 2 pairs)")[2]
+               or None not in (first.poll(), second.poll()))
+    second.terminate()
+    reports = [machine.communicate(timeout=120)[1] for machine in (first, second)]
+    assert [first.returncode, second.returncode] == [143, 143], reports
+    assert "machines that have met: 1; " in reports[0] and "machines that have met: 2; " in reports[0]
+    assert [report.count("Run the same command again") for report in reports] == [1, 1]
+    log = run_log(tmp_path)
+    alone, both = re.findall(r"tiny from (.*): .* 4 pairs per step \((.*?)\)", log)
+    assert alone == ("the start", "1 process x 4 pairs") and both[1] == "2 processes x 2 pairs"
+    assert "processes 1 -> 2" in log and "pairs per step 4 ->" not in log
+    steps = [(int(epoch), int(step)) for epoch, step in re.findall(r"\[train: (\d+)/100000, (\d)/3\]", log)]
+    assert steps == [(1 + number // 3, 1 + number % 3) for number in range(len(steps))]
+
+
+@pytest.mark.parametrize("main", [True, False])
+def test_elastic_machines_meet_to_evaluate_a_finished_run(root, train_script, train_arguments, square_data, monkeypatch,
+                                                          main):
+    """Which of them evaluates is known by that alone."""
+    assert train_script(train_arguments("--set", "TRAIN.EPOCH=1")) == 0
+    script, calls = load_train_script(root), []
+    monkeypatch.setattr(script, "launch", lambda *_: calls.append("met") or Ended(0, main))
+    monkeypatch.setattr(script.Evaluation, "run", lambda *_, **__: calls.append("evaluated") or 1)
+    line = train_arguments("--set", "TRAIN.EPOCH=1", "--mode", "multi_node", "--rdzv_endpoint", "localhost:1")
+    assert script.train(script.parse_arguments(line)) == 0 and calls == []
+    status = script.train(script.parse_arguments([*line, "--evaluate", f"folder:{square_data}"]))
+    assert (status, calls) == ((1, ["met", "evaluated"]) if main else (0, ["met"]))
+
+
+def test_every_number_of_machines_must_divide_the_batch(train_script, train_arguments, tmp_path):
+    with pytest.raises(UserError, match="TOTAL_BATCH 4 cannot be divided among 3 process"):
+        train_script(train_arguments("--mode", "multi_node", "--nproc_per_node", "1", "--world-size", "1:4",
+                                     "--rdzv_endpoint", "localhost:1", "--set", "TRAIN.TOTAL_BATCH=4"))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("options, expected", [
@@ -182,7 +244,7 @@ def test_machines(options, expected):
     (("--mode", "multiple", "--rdzv_endpoint", "here:29400"), "--rdzv_endpoint needs --mode multi_node"),
     (("--mode", "single", "--max_restarts", "1"), "--max_restarts"),
     (("--mode", "multiple", "--max_restarts", "-1"), "--max_restarts"),
-    (("--mode", "multi_node", "--rdzv_endpoint", "here:29400", "--evaluate", "lasot"), "no machine is the first"),
+    (("--mode", "multi_node", "--rdzv_endpoint", "here:29400", "--rdzv_wait", "0"), "--rdzv_wait must be at least 1"),
 ])
 def test_options_that_do_not_go_together(train_script, train_arguments, capsys, options, message):
     with pytest.raises(SystemExit) as ended:
@@ -190,13 +252,19 @@ def test_options_that_do_not_go_together(train_script, train_arguments, capsys, 
     assert ended.value.code == 2 and message in capsys.readouterr().err
 
 
-def test_machines_that_do_not_meet_say_where(monkeypatch):
+@pytest.mark.parametrize("error, message", [
+    (RendezvousTimeoutError("nobody came"),
+     r"the 2 to 3 machines did not meet at host:1: nobody came; check .*--rdzv_endpoint"),
+    (RendezvousConnectionError(), "the machine at host:1 cannot be reached: .* or the run is over there"),
+    (RendezvousClosedError(), "the run compresstracker at host:1 is over: .*another --rdzv_id"),
+])
+def test_machines_that_do_not_meet_say_where(monkeypatch, error, message):
     def nobody(*_):
-        raise RendezvousTimeoutError("nobody came")
+        raise error
 
     monkeypatch.setattr("lib.train.launch.launch_agent", nobody)
-    with pytest.raises(UserError, match=r"the 2 machines did not meet at host:1: nobody came; check .*--rdzv_endpoint"):
-        launch(["-c", "pass"], 1, Machines(2, 2, "host:1"))
+    with pytest.raises(UserError, match=message):
+        launch(["-c", "pass"], 1, Machines(2, 3, "host:1"))
 
 
 # ---------------------------------------------------------------- the Slurm script

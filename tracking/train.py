@@ -19,12 +19,13 @@ from lib.pipeline.evaluation import Evaluation  # noqa: E402
 from lib.pipeline.tracking import TrackingValidation  # noqa: E402
 from lib.train.admin.logs import check_wandb  # noqa: E402
 from lib.train.failures import (  # noqa: E402
+    LAUNCHER,
     TrainingInterrupted,
     end_with_launcher,
     record_failure,
     restarts_left,
 )
-from lib.train.launch import Machines, launch  # noqa: E402
+from lib.train.launch import Ended, Machines, launch  # noqa: E402
 from lib.train.run import ALREADY_FINISHED, RunPaths, check_inputs, find_finished, run_training  # noqa: E402
 from lib.utils.device import pick_device  # noqa: E402
 from lib.utils.errors import UserError  # noqa: E402
@@ -71,10 +72,14 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     nodes.add_argument("--port", type=int, default=20000, help="free port of machine 0 (default: %(default)s)")
     nodes.add_argument("--rdzv_endpoint", type=_endpoint, metavar="HOST:PORT",
                        help="elastic: the machines meet there and agree on their numbers (instead of --rank, --ip and "
-                            "--port); a machine that was lost may come back")
+                            "--port), may come and go between MIN and MAX of --world-size, and may come back after a "
+                            "failure")
     nodes.add_argument("--rdzv_id", default="compresstracker", metavar="NAME",
                        help="elastic: name of the run, the same on all machines and another for every start "
                             "(default: %(default)s)")
+    nodes.add_argument("--rdzv_wait", type=int, default=30, metavar="SECONDS",
+                       help="elastic: how long to wait for further machines, up to MAX, once MIN are there (default: "
+                            "%(default)s)")
     for name in ("script_prv", "config_prv", "script_teacher", "config_teacher", "distill"):
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)  # taken by OSTrack's script, without effect here
     args = parser.parse_args(arguments)
@@ -119,9 +124,8 @@ def _check_machines(parser: argparse.ArgumentParser, args: argparse.Namespace) -
                          "which the machines do not hear of each other's failures")
     elif not several:
         parser.error("--rdzv_endpoint needs --mode multi_node")
-    elif args.evaluate or args.pack:
-        parser.error("--evaluate and --pack cannot be used with --rdzv_endpoint, where no machine is the first; train, "
-                     "then give the same command with --mode multiple on one machine")
+    elif args.rdzv_wait < 1:
+        parser.error("--rdzv_wait must be at least 1 second")
 
 
 def worker_command(args: argparse.Namespace) -> list[str]:
@@ -141,25 +145,24 @@ def train(args: argparse.Namespace) -> int:
                        "MODEL.PRETRAIN_FILE names")
     if args.use_wandb:
         check_wandb()
-    evaluation = Evaluation(args.evaluate, args.pack) if _evaluates(args) else None
+    evaluation = Evaluation(args.evaluate, args.pack) if _may_evaluate(args) else None
     cfg = load_config(args.script, args.config, args.overrides)
     paths = RunPaths(Path(args.save_dir).expanduser().absolute(), cfg.script, cfg.name)
     finished = find_finished(cfg, paths, args.resume)
-    if finished is not None:
-        logger.info("%s", ALREADY_FINISHED.format(finished))
+    if finished is None or (evaluation is not None and args.rdzv_endpoint):  # who evaluates: elastic machines must meet
+        ended = _train(args, cfg, paths)
     else:
-        status = _train(args, cfg, paths)
-        if status:
-            return status
-    if evaluation is None:
-        return 0
+        logger.info("%s", ALREADY_FINISHED.format(finished))
+        ended = Ended(0, True)
+    if evaluation is None or not ended.main:
+        return ended.status
     workers = 0 if args.mode == "single" else _processes(args, cfg)
     return evaluation.run(cfg, paths.slim(cfg.TRAIN.EPOCH), paths.save_dir, device=_device(args, cfg), threads=workers,
                           num_gpus=max(1, workers))
 
 
-def _train(args: argparse.Namespace, cfg: Config, paths: RunPaths) -> int:
-    """The training itself; exit status 0, or that of the signal that stopped it."""
+def _train(args: argparse.Namespace, cfg: Config, paths: RunPaths) -> Ended:
+    """The training itself, in this process or in those that it starts."""
     if args.resume != "auto" and (args.max_restarts or args.rdzv_endpoint or restarts_left()):
         raise UserError(f"--resume {args.resume} cannot be used where the processes may be started again: they would "
                         "begin there each time. Start without restarts first, or move the earlier files in "
@@ -168,20 +171,22 @@ def _train(args: argparse.Namespace, cfg: Config, paths: RunPaths) -> int:
     if args.mode == "single":
         run_training(cfg, args.save_dir, resume=args.resume, device=args.device, use_wandb=bool(args.use_wandb),
                      sequences=sequences)
-        return 0
+        return Ended(0, True)
     processes = _processes(args, cfg)
     least, most = args.world_size if args.mode == "multi_node" else (1, 1)
-    check_inputs(cfg, processes * most)
+    check_inputs(cfg, [processes * number for number in range(least, most + 1)])
     machines = None
     if args.mode == "multi_node":
-        machines = (Machines(least, most, args.rdzv_endpoint, run_id=args.rdzv_id) if args.rdzv_endpoint else
-                    Machines(least, most, f"{args.ip}:{args.port}", number=args.rank))
+        machines = (Machines(least, most, args.rdzv_endpoint, run_id=args.rdzv_id, wait=args.rdzv_wait)
+                    if args.rdzv_endpoint else Machines(least, most, f"{args.ip}:{args.port}", number=args.rank))
     return launch(worker_command(args), processes, machines, args.max_restarts)
 
 
-def _evaluates(args: argparse.Namespace) -> bool:
-    """Whether something is to be done after the training, and by this process on this machine."""
-    return bool(args.evaluate or args.pack) and args.rank == 0 and int(os.environ.get("RANK", "0")) == 0
+def _may_evaluate(args: argparse.Namespace) -> bool:
+    """Whether something is to be done after the training, and by this process, or perhaps by it: elastic machines know
+    only at the end which of them is the first."""
+    first = args.rdzv_endpoint is not None or args.rank == 0
+    return bool(args.evaluate or args.pack) and first and int(os.environ.get("RANK", "0")) == 0
 
 
 def _device(args: argparse.Namespace, cfg: Config) -> str:
@@ -206,14 +211,17 @@ def main() -> int:
         setup_logging(quiet=True)
     end_with_launcher()
     try:
-        return train(args)
+        status = train(args)
     except TrainingInterrupted as stopped:
         logger.info("%s", stopped)
-        return stopped.exit_status
+        status = stopped.exit_status
     except Exception as error:
         if record_failure(error):  # the process that started this one reports it
             return 2 if isinstance(error, UserError) else 1
         raise
+    if status > 128 and LAUNCHER not in os.environ:  # else the process that started this one says it, if it is true
+        logger.info("Run the same command again to go on.")
+    return status
 
 
 if __name__ == "__main__":

@@ -7,12 +7,12 @@ import sys
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, LogsDest, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
-from torch.distributed.elastic.rendezvous import RendezvousError
+from torch.distributed.elastic.rendezvous import RendezvousClosedError, RendezvousConnectionError, RendezvousError
 from torch.distributed.launcher.api import LaunchConfig, launch_agent
 
 from lib.train.failures import LAUNCHER
@@ -35,6 +35,7 @@ class Machines:
         endpoint: HOST:PORT of the machine where they meet; one machine alone needs none.
         number: this machine's, from 0, which is the one at `endpoint`; None lets them agree on their numbers (elastic).
         run_id: what an elastic run is called, the same on all machines.
+        wait: seconds that an elastic run waits for further machines once `least` are there.
     """
 
     least: int = 1
@@ -42,6 +43,12 @@ class Machines:
     endpoint: str = ""
     number: int | None = None
     run_id: str = "compresstracker"
+    wait: int = 30
+
+    @property
+    def numbers(self) -> str:
+        """How many machines, for messages."""
+        return str(self.most) if self.least == self.most else f"{self.least} to {self.most}"
 
     def rendezvous(self) -> dict[str, Any]:
         """What torchrun's agent needs to know of it."""
@@ -54,22 +61,41 @@ class Machines:
                            "rdzv_configs": {"rank": self.number}}
         here = self.endpoint.rpartition(":")[0] in ("localhost", "127.0.0.1")
         return size | {"rdzv_backend": "c10d", "rdzv_endpoint": self.endpoint, "run_id": self.run_id,
-                       "local_addr": "localhost" if here else None}
+                       "local_addr": "localhost" if here else None, "rdzv_configs": {"last_call_timeout": self.wait}}
 
 
-def launch(command: Sequence[str], processes: int, machines: Machines | None = None, restarts: int = 0) -> int:
+class Ended(NamedTuple):
+    """How a run ended on this machine.
+
+    Attributes:
+        status: exit status: 0, or 128 + the signal that stopped the run.
+        main: whether the run ended well and its main process, that of global rank 0, was here.
+    """
+
+    status: int
+    main: bool
+
+
+class _Starts(DefaultLogsSpecs):
+    """Says on every machine which processes start there; the agent asks before each start where their output goes."""
+
+    def reify(self, envs: dict[int, dict[str, str]]) -> LogsDest:
+        first, last = envs[min(envs)], envs[max(envs)]
+        logger.info("machines that have met: %s; this one is number %s and starts processes %s to %s of %s",
+                    first["GROUP_WORLD_SIZE"], first["GROUP_RANK"], first["RANK"], last["RANK"], first["WORLD_SIZE"])
+        return super().reify(envs)
+
+
+def launch(command: Sequence[str], processes: int, machines: Machines | None = None, restarts: int = 0) -> Ended:
     """Run `command` (arguments of this Python) in `processes` processes here, as one of the `machines`.
 
     Each gets torchrun's environment (RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT). When one fails, the
-    others are ended; all are started again, `restarts` times, and each time after machines came or went. SIGINT and
-    SIGTERM go to all of them, which have 30 seconds to save.
+    others are ended; all are started again, `restarts` times, and each time that a machine comes (one that goes counts
+    as a failure). SIGINT and SIGTERM go to all of them, which have 30 seconds to save.
 
     Args:
         machines: None is this one alone.
         restarts: more than 0 on several machines needs an elastic run: only there do the machines hear of a failure.
-
-    Returns:
-        exit status: 0, or 128 + the signal that stopped the run.
 
     Raises:
         UserError: a process failed (the message is that of the first one), or the machines do not find each other.
@@ -79,24 +105,32 @@ def launch(command: Sequence[str], processes: int, machines: Machines | None = N
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     os.environ[OWN_STORE] = "1"
     config = LaunchConfig(nproc_per_node=processes, max_restarts=restarts, monitor_interval=0.2,
-                          logs_specs=DefaultLogsSpecs(), **machines.rendezvous())
+                          logs_specs=_Starts() if machines.endpoint else DefaultLogsSpecs(), **machines.rendezvous())
+    if machines.endpoint:
+        logger.info("waiting at %s for the machines of the run (%s)", machines.endpoint, machines.numbers)
     os.environ[LAUNCHER] = str(os.getpid())
     try:
-        launch_agent(config, sys.executable, ["-u", *command])
+        return Ended(0, 0 in launch_agent(config, sys.executable, ["-u", *command]))  # results by global rank
     except SignalException as error:
-        return 128 + int(error.sigval)
+        return Ended(128 + int(error.sigval), False)
     except ChildFailedError as error:
         rank, failure = first_failure(error)
         if failure.exitcode in (128 + signal.SIGINT, 128 + signal.SIGTERM):
-            return failure.exitcode  # it was asked to stop by itself, and has said so
+            return Ended(failure.exitcode, False)  # it was asked to stop by itself, and has said so
         raise UserError(describe_failure(rank, failure)) from error
+    except RendezvousClosedError as error:
+        raise UserError(f"the run {machines.run_id} at {machines.endpoint} is over: it is finished, or has failed on "
+                        "another machine, whose output says why; a new start needs another --rdzv_id") from error
+    except RendezvousConnectionError as error:
+        raise UserError(f"the machine at {machines.endpoint} cannot be reached: --rdzv_endpoint is wrong, or the run "
+                        "is over there: finished, failed or stopped. Where it is not finished, the same command on all "
+                        "machines goes on from the last saved state") from error
     except (torch.distributed.DistError, RendezvousError, ConnectionError, TimeoutError) as error:
-        raise UserError(f"the {machines.most} machines did not meet at {machines.endpoint or 'localhost'}: {error}; "
+        raise UserError(f"the {machines.numbers} machines did not meet at {machines.endpoint or 'localhost'}: {error}; "
                         "check --ip and --port or --rdzv_endpoint, --world-size and --rank, and that the machine there "
                         "is reachable") from error
     finally:
         del os.environ[LAUNCHER]
-    return 0
 
 
 def first_failure(error: ChildFailedError) -> tuple[int, ProcessFailure]:

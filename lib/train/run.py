@@ -5,7 +5,7 @@ import logging
 import math
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,7 +112,7 @@ def run_training(cfg: Config, save_dir: str | Path, *, resume: str | Path = "aut
 
     Raises:
         UserError: missing data or weights, a state that does not fit, NaN loss, out of memory, full disk.
-        TrainingInterrupted: Ctrl-C or SIGTERM; the state is saved and the message says how to go on.
+        TrainingInterrupted: Ctrl-C or SIGTERM; the state is saved and the message says where.
     """
     if cfg.TRAIN.TRACK_EPOCH_INTERVAL and sequences is None:
         raise ValueError("TRAIN.TRACK_EPOCH_INTERVAL asks for a validation by tracking, but no sequences are given")
@@ -169,12 +169,13 @@ def describe_memory(cfg: Config, batch: BatchPlan, device: torch.device) -> str:
             f"Otherwise lower {'TRAIN.TOTAL_BATCH' if train.TOTAL_BATCH else 'TRAIN.BATCH_SIZE'} (see TRAIN.LR_RULE)")
 
 
-def check_inputs(cfg: Config, processes: int = 1) -> None:
+def check_inputs(cfg: Config, processes: Iterable[int] = (1,)) -> None:
     """Raise `UserError` for missing weights or data sets, or a batch that so many processes cannot divide.
 
-    Before any process is started or file written.
+    Before any process is started or file written. Where machines may come and go, `processes` are all numbers there may
+    be.
     """
-    batch = plan_batch(cfg, processes)
+    batch = [plan_batch(cfg, number) for number in processes][-1]
     if cfg.MODEL.PRETRAIN_FILE or cfg.script == "compresstracker":
         find_pretrained(cfg.MODEL.PRETRAIN_FILE, "MODEL.PRETRAIN_FILE")
     for split in ("train", "val") if cfg.DATA.VAL.DATASETS_NAME else ("train",):
@@ -415,8 +416,8 @@ class _Run:
         where = f"epoch {position.epoch} of {self._recipe.epochs}"
         if position.step:
             where += f" and {position.step} steps"
-        return TrainingInterrupted(f"stopped after {where}; the state is saved in {self._paths.checkpoints}. "
-                                   "Run the same command again to go on.", self._stop.signum or signal.SIGTERM)
+        return TrainingInterrupted(f"stopped after {where}; the state is saved in {self._paths.checkpoints}",
+                                   self._stop.signum or signal.SIGTERM)
 
 
 @contextlib.contextmanager
