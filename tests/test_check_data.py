@@ -1,13 +1,14 @@
 """The check of data sets: every kind of damage is found and named, nothing else is."""
 
 import json
+import shutil
 import sys
 
 import cv2
 import numpy as np
 import pytest
 import trees
-from train_sets import MAKERS, environment
+from train_sets import MAKERS, OWN, OWN_FORMS, environment, in_form
 
 from lib.train.dataset import open_dataset
 from lib.train.dataset.checking import (
@@ -199,6 +200,34 @@ def test_folders_of_ones_own(tmp_path):
     found = {problem.where: problem.kind for problem in report.problems}
     assert found["second"] == UNREADABLE and found["third"] in (UNREADABLE, ANNOTATION)
     assert {p.kind for p in report.problems if p.where == "first"} == {NO_SIZE, OUTSIDE, LENGTH}
+
+
+@pytest.mark.parametrize("form", OWN_FORMS)
+@pytest.mark.parametrize("name", OWN)
+def test_own_data_is_checked_in_every_form(tmp_path, script, capsys, name, form):
+    root = OWN[name](tmp_path / "mine")
+    picture = next(path for path in sorted(root.rglob("*.jpg")))
+    in_form(form, name, root)
+    assert script(name.format(root), "--storage", form.removesuffix("s"), "--decode") == 0
+    shown = capsys.readouterr().out
+    images = 2 if name.startswith("COCO") else 48
+    assert f"({form.removesuffix('s')}, " in shown and f"{images} images decoded" in shown
+    moved = tmp_path / "moved" / picture.relative_to(root)
+    moved.write_bytes(b"no picture")
+    again = tmp_path / "again"
+    shutil.move(tmp_path / "moved", again)
+    in_form(form, name, again)
+    assert script(name.format(again)) == 1
+    shown = capsys.readouterr().out
+    assert "unreadable image: 1" in shown and picture.name in shown
+
+
+def test_a_video_in_an_archive_is_named(tmp_path, script, capsys):
+    root = trees.folder(tmp_path / "mine")
+    in_form("zip", "FOLDER:{}", root)
+    assert script(f"FOLDER:{root}.zip") == 1
+    shown = capsys.readouterr().out
+    assert "unusable annotation: 1" in shown and "clip.avi: a video can only be read as a file on the disk" in shown
 
 
 def test_headers_of_pictures(tmp_path):

@@ -14,7 +14,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib.config import COCO_PREFIX, FOLDER_PREFIX  # noqa: E402
 from lib.train.admin.environment import env_settings  # noqa: E402
 from lib.train.dataset import StoredDataset, open_dataset, place_of  # noqa: E402
 from lib.train.dataset.packing import describe, pack, plan, verify, write_sequence_list  # noqa: E402
@@ -47,8 +46,6 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def work_on(name: str, args: argparse.Namespace) -> int:
     """Pack or verify one data set. Returns the exit status."""
-    if name.startswith((FOLDER_PREFIX, COCO_PREFIX)):
-        raise UserError(f"{name} has no LMDB form: data of your own is read from its folder")
     env = env_settings()
     output = args.output or place_of(name, env).lmdb
     if not output:
