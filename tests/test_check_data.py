@@ -306,16 +306,21 @@ def test_the_measurement_of_a_start(monkeypatch):
     monkeypatch.setattr("lib.train.dataset.startup._start", lambda folder, draws: {
         "start": draws, "draw": 2, "before": 3, "own": 4, "shared": 5})
     text = measure_startup(30, frames=25, draws=10)
-    assert "30 sequences, 750 frames, 10 draws" in text and "seconds to start" in text and "10.00" in text
+    assert "directory: 30 sequences, 750 frames, 10 draws" in text and "seconds to start" in text and "10.00" in text
+    with pytest.raises(UserError, match="directory and zip, not for lmdb"):
+        measure_startup(30, form="lmdb")
     monkeypatch.setattr("lib.train.dataset.startup.STATUS", trees.Path("/no/such/file"))
     with pytest.raises(UserError, match="needs Linux"):
         measure_startup(30)
 
 
-def test_a_start_is_measured_in_the_process_itself(tmp_path):
+@pytest.mark.parametrize("form", ("directory", "zip"))
+def test_a_start_is_measured_in_the_process_itself(tmp_path, form):
     from lib.train.dataset.startup import _write, start_and_draw
 
-    _write(tmp_path, 30, 25)
+    _write(tmp_path, 30, 25, form)
     first = start_and_draw(str(tmp_path), 20)
     assert set(first) == {"start", "draw", "before", "own", "shared"} and first["start"] > 0 and first["before"] > 10
-    assert list((tmp_path / "index").glob("trackingnet-*/*/boxes.npy"))
+    (boxes,) = (tmp_path / "index").glob("trackingnet-*/*/boxes.npy")
+    assert (boxes.parent / "archive.members.npy").is_file() == (form == "zip")
+    assert len(np.load(boxes)) == 30 * 25

@@ -123,7 +123,7 @@ def archive_at(path: Path) -> ArchiveStorage | None:
 
 def _archive_in(path: Path) -> tuple[Path, str] | None:
     """The LMDB or zip archive in a path, and the folder in it ('' for the whole)."""
-    there = next((part for part in (path, *path.parents) if part.exists()), path)
+    there = next((part for part in (path, *path.parents) if os.path.exists(part)), path)
     if not is_lmdb(there) and not (there.suffix == ".zip" and there.is_file()):
         return None
     return there, "" if there == path else path.relative_to(there).as_posix()

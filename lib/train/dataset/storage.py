@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from lib.utils.errors import UserError
-from lib.utils.storage import State, Storage, file_state
+from lib.utils.storage import State, Storage, file_state, joined
 
 LMDB_SUFFIX = "_lmdb"
 COUNTS = "counts"
@@ -148,16 +148,19 @@ class ArchiveStorage(Storage):
         """Files and folders in a folder. Jumps over what is inside a folder, so that its size does not matter."""
         files: list[str] = []
         folders: list[str] = []
-        prefix = f"{folder}/" if folder else ""
+        prefix = joined(folder, "")
+        mounts = [mount for mount in self.mounts if (mount.first_from(prefix) or "\0").startswith(prefix)]
         at: str = prefix
-        while (name := self._first_from(at)) is not None and name.startswith(prefix):
+        while (name := _first_from(mounts, at)) is not None and name.startswith(prefix):
             head, slash, _ = name[len(prefix):].partition("/")
             (folders if slash else files).append(head)
             at = f"{prefix}{head}0" if slash else f"{name}\0"  # "0" is the character behind "/"
         return files, sorted(folders)  # "a-b/" comes before "a/"
 
-    def _first_from(self, name: str) -> str | None:
-        return min((found for mount in self.mounts if (found := mount.first_from(name)) is not None), default=None)
-
     def _missing(self, name: str) -> UserError:
         return UserError(f"cannot read {self.locate(name)}: no such entry")
+
+
+def _first_from(mounts: Iterable[Mount], name: str) -> str | None:
+    """The smallest name in these archives that is not smaller than `name`."""
+    return min((found for mount in mounts if (found := mount.first_from(name)) is not None), default=None)
