@@ -1,13 +1,14 @@
 """The check of data sets: every kind of damage is found and named, nothing else is."""
 
 import json
+import shutil
 import sys
 
 import cv2
 import numpy as np
 import pytest
 import trees
-from train_sets import MAKERS, environment
+from train_sets import MAKERS, OWN, OWN_FORMS, environment, in_form
 
 from lib.train.dataset import open_dataset
 from lib.train.dataset.checking import (
@@ -201,6 +202,34 @@ def test_folders_of_ones_own(tmp_path):
     assert {p.kind for p in report.problems if p.where == "first"} == {NO_SIZE, OUTSIDE, LENGTH}
 
 
+@pytest.mark.parametrize("form", OWN_FORMS)
+@pytest.mark.parametrize("name", OWN)
+def test_own_data_is_checked_in_every_form(tmp_path, script, capsys, name, form):
+    root = OWN[name](tmp_path / "mine")
+    picture = next(path for path in sorted(root.rglob("*.jpg")))
+    in_form(form, name, root)
+    assert script(name.format(root), "--storage", form.removesuffix("s"), "--decode") == 0
+    shown = capsys.readouterr().out
+    images = 2 if name.startswith("COCO") else 48
+    assert f"({form.removesuffix('s')}, " in shown and f"{images} images decoded" in shown
+    moved = tmp_path / "moved" / picture.relative_to(root)
+    moved.write_bytes(b"no picture")
+    again = tmp_path / "again"
+    shutil.move(tmp_path / "moved", again)
+    in_form(form, name, again)
+    assert script(name.format(again)) == 1
+    shown = capsys.readouterr().out
+    assert "unreadable image: 1" in shown and picture.name in shown
+
+
+def test_a_video_in_an_archive_is_named(tmp_path, script, capsys):
+    root = trees.folder(tmp_path / "mine")
+    in_form("zip", "FOLDER:{}", root)
+    assert script(f"FOLDER:{root}.zip") == 1
+    shown = capsys.readouterr().out
+    assert "unusable annotation: 1" in shown and "clip.avi: a video can only be read as a file on the disk" in shown
+
+
 def test_headers_of_pictures(tmp_path):
     def read(file, limit):
         with open(file, "rb") as opened:
@@ -277,16 +306,21 @@ def test_the_measurement_of_a_start(monkeypatch):
     monkeypatch.setattr("lib.train.dataset.startup._start", lambda folder, draws: {
         "start": draws, "draw": 2, "before": 3, "own": 4, "shared": 5})
     text = measure_startup(30, frames=25, draws=10)
-    assert "30 sequences, 750 frames, 10 draws" in text and "seconds to start" in text and "10.00" in text
+    assert "directory: 30 sequences, 750 frames, 10 draws" in text and "seconds to start" in text and "10.00" in text
+    with pytest.raises(UserError, match="directory and zip, not for lmdb"):
+        measure_startup(30, form="lmdb")
     monkeypatch.setattr("lib.train.dataset.startup.STATUS", trees.Path("/no/such/file"))
     with pytest.raises(UserError, match="needs Linux"):
         measure_startup(30)
 
 
-def test_a_start_is_measured_in_the_process_itself(tmp_path):
+@pytest.mark.parametrize("form", ("directory", "zip"))
+def test_a_start_is_measured_in_the_process_itself(tmp_path, form):
     from lib.train.dataset.startup import _write, start_and_draw
 
-    _write(tmp_path, 30, 25)
+    _write(tmp_path, 30, 25, form)
     first = start_and_draw(str(tmp_path), 20)
     assert set(first) == {"start", "draw", "before", "own", "shared"} and first["start"] > 0 and first["before"] > 10
-    assert list((tmp_path / "index").glob("trackingnet-*/*/boxes.npy"))
+    (boxes,) = (tmp_path / "index").glob("trackingnet-*/*/boxes.npy")
+    assert (boxes.parent / "archive.members.npy").is_file() == (form == "zip")
+    assert len(np.load(boxes)) == 30 * 25

@@ -14,6 +14,7 @@ import pytest
 import torch
 import trees
 from test_processing import batches, configuration, ready
+from train_sets import OWN, OWN_FORMS, in_form
 
 from lib.train.data import build_loader
 from lib.train.data import packing as packing_module
@@ -339,6 +340,21 @@ def test_script_packs_what_training_then_reads(data, script, caplog):
     manifest = json.loads((data.crops / data.name / MANIFEST).read_text())
     assert manifest["stride"] == 2 and manifest["views"]["search"]["size"] == 256
     assert manifest["cover"]["search"] > 8 and "frames of 2 sequences packed" in caplog.text
+
+
+@pytest.mark.parametrize("form", OWN_FORMS)
+@pytest.mark.parametrize("name", OWN)
+def test_script_packs_own_data_in_every_form(tmp_path, monkeypatch, script, name, form):
+    monkeypatch.setenv("COMPRESSTRACKER_CROPS_DIR", str(tmp_path / "crops"))
+    name, root = name.format(tmp_path / "mine"), OWN[name](tmp_path / "mine")
+    kind, options = form.removesuffix("s"), ("--datasets", name, "--stride", "6", "--workers", "1")
+    script(*options)
+    place = folder_of(str(tmp_path / "crops"), name)
+    plain = {file.name: file.read_bytes() for file in place.iterdir()}
+    shutil.rmtree(place)
+    in_form(form, name.replace(str(root), "{}"), root)
+    script(*options, "--set", f"DATA.STORAGE={kind}")
+    assert plain == {file.name: file.read_bytes() for file in place.iterdir()}
 
 
 @pytest.mark.parametrize(("words", "complaint"), [

@@ -17,8 +17,8 @@ from lib.train.dataset import build_dataset, open_dataset
 from lib.train.dataset.annotation import Annotation
 from lib.train.dataset.columns import TextColumn
 from lib.train.dataset.index import DamagedIndexError, Index, load_or_build
-from lib.train.dataset.storage import State
 from lib.utils.errors import UserError
+from lib.utils.storage import State
 
 
 def made(tmp_path, name="LASOT"):

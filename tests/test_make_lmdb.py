@@ -3,11 +3,12 @@
 import fcntl
 import json
 import logging
+import shutil
 import sys
 
 import pytest
 import trees
-from train_sets import MAKERS, environment, same
+from train_sets import MAKERS, OWN, environment, in_form, same
 
 from lib.train.dataset import build_dataset, open_dataset, packing
 from lib.train.dataset.packing import pack, plan, verify
@@ -38,6 +39,49 @@ def fields(tmp_path, monkeypatch):
         if name.endswith("_dir") and name != "index_dir":
             monkeypatch.setenv(f"COMPRESSTRACKER_{name.upper()}", str(tmp_path / name))
     return tmp_path
+
+
+@pytest.mark.parametrize("form", ("directory", "zip", "zips"))
+@pytest.mark.parametrize("name", OWN)
+def test_own_data_is_packed_too(tmp_path, script, name, form):
+    root = OWN[name](tmp_path / "mine")
+    plain = open_dataset(name.format(root), None)
+    keys = {name for name in plain.storage.walk() if not name.endswith(".avi")}
+    pictures = [plain.encoded(sequence, 0) for sequence in range(len(plain))]
+    if form != "directory":
+        in_form(form, name, root)
+    assert script(name.format(root), "--sample", 0) == 0
+    assert keys >= set(content(tmp_path / "mine_lmdb")) >= {key for key in keys if not key.endswith("boxes.json")}
+    packed = build_dataset(name.format(root), environment(tmp_path), "lmdb")
+    same(packed, plain)
+    assert [packed.encoded(sequence, 0) for sequence in range(len(packed))] == pictures
+    assert script(name.format(root), "--verify-only") == 0
+    with pytest.raises(UserError, match="is read from an LMDB"):
+        script(name.format(tmp_path / "mine_lmdb"))
+
+
+def test_lists_and_annotation_files_share_an_lmdb(tmp_path, script, caplog):
+    root = trees.folder(tmp_path / "mine", video=False)
+    for name in ("first", "second"):
+        (root / f"{name}.list.txt").write_text(name)
+    for name in ("first", "second"):
+        assert script(f"FOLDER:{root}@{name}.list.txt", "--output", tmp_path / "out") == 0
+    in_form("zip", "FOLDER:{}", root)
+    packed = open_dataset(f"FOLDER:{tmp_path}/out@second.list.txt", None)
+    assert packed.storage.kind == "lmdb" and list(packed.sequences) == ["second"]
+    images = trees.pictures(tmp_path / "images")
+    shutil.copy(images / "boxes.json", tmp_path / "other.json")
+    assert script(f"COCO:{images}/boxes.json") == script(f"COCO:{tmp_path}/other.json@{images}") == 0
+    next(images.glob("*7.jpg")).write_bytes(b"another")
+    assert script(f"COCO:{tmp_path}/other.json@{images}", "--verify-only") == 1
+    assert "000000000007.jpg has" in caplog.text
+
+
+def test_videos_are_not_packed(tmp_path, script):
+    root = trees.folder(tmp_path / "mine")
+    with pytest.raises(UserError, match="third/clip.avi: a video .*unpack the video to pictures, or leave"):
+        script(f"FOLDER:{root}")
+    assert not (tmp_path / "mine_lmdb").exists() and not (tmp_path / "mine_lmdb.part").exists()
 
 
 def content(path):
@@ -218,8 +262,8 @@ def test_the_splits_of_got10k_share_one_lmdb(tmp_path):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (("LASSOT",), "unknown data set 'LASSOT'"), (("FOLDER:x",), "FOLDER:x has no LMDB form"),
-    (("COCO:x.json",), "has no LMDB form"), (("LASOT",), "folder not found: .*lasot_dir"),
+    (("LASSOT",), "unknown data set 'LASSOT'"), (("FOLDER:x",), "FOLDER:x: folder not found.*Expected one folder per"),
+    (("COCO:x.json",), "annotation file not found: .*x.json"), (("LASOT",), "folder not found: .*lasot_dir"),
     (("LASOT", "--source", "zip"), "no zip archives"), (("LASOT", "--verify-only"), "folder not found"),
 ])
 def test_wrong_input(tmp_path, script, fields, arguments, message):

@@ -15,9 +15,10 @@ import trees
 from lib.train.dataset import lmdb_archive
 from lib.train.dataset.lmdb_archive import LmdbArchive
 from lib.train.dataset.places import Place, open_storage
-from lib.train.dataset.storage import ArchiveStorage, DirectoryStorage, Mount
+from lib.train.dataset.storage import ArchiveStorage, Mount
 from lib.train.dataset.zip_archive import ZipArchive
 from lib.utils.errors import UserError
+from lib.utils.storage import DirectoryStorage
 
 lmdb = pytest.importorskip("lmdb")
 

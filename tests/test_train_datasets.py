@@ -2,13 +2,14 @@
 
 import json
 import logging
+import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import trees
-from train_sets import environment
+from train_sets import OWN, OWN_FORMS, environment, in_form, same
 
 from lib.config import DATASETS, load_config
 from lib.train.dataset import build_dataset, place_of
@@ -245,12 +246,110 @@ def test_any_coco_file(tmp_path):
     beside = build_dataset(f"COCO:{root}/images/train2017/mine.json", env)
     assert beside.frame_path(1, 0) == dataset.frame_path(1, 0)
     for spec, message in ((f"{tmp_path}/no.json", "annotation file not found: .*no.json"),
-                          (f"{file}@{tmp_path}/none", "image folder not found: .*none")):
+                          (f"{file}@{tmp_path}/none", "folder not found: .*none .nor an LMDB at .*none_lmdb")):
         with pytest.raises(UserError, match=message):
             build_dataset(f"COCO:{spec}", env)
     (tmp_path / "mine.json").write_text('{"images": [], "annotations": []}')
-    with pytest.raises(UserError, match="no sequence in .*Expected a COCO instances file"):
+    with pytest.raises(UserError, match="no sequence in .*Expected COCO:<annotation json>"):
         build_dataset(f"COCO:{file}@{root}", env)
+
+
+@pytest.mark.parametrize("form", OWN_FORMS)
+@pytest.mark.parametrize("name", OWN)
+def test_own_data_is_the_same_in_every_form(tmp_path, caplog, name, form):
+    root = OWN[name](tmp_path / "my.data")
+    env = environment(tmp_path, index_dir="")
+    plain = build_dataset(name.format(root), env)
+    ends = [len(plain.annotation(sequence).visible) - 1 for sequence in range(len(plain))]
+    pictures = [(plain.encoded(i, 0), plain.encoded(i, end)) for i, end in enumerate(ends)]
+    assert plain.storage.kind == "directory" and len(plain) == 2
+    in_form(form, name, root)
+    env.index_dir = str(tmp_path / "index")
+    kind, explicit = form.removesuffix("s"), name.format(f"{root}{OWN_FORMS[form]}")
+    with caplog.at_level(logging.INFO):
+        found = [build_dataset(*words) for words in ((name.format(root), env), (name.format(root), env, kind),
+                                                    (explicit, env, "auto" if form == "zips" else "directory"))]
+    assert caplog.text.count("building the index") == (2 if explicit != name.format(root) else 1)
+    for dataset in (*found, pickle.loads(pickle.dumps(found[0]))):
+        assert dataset.storage.kind == kind
+        same(dataset, plain)
+        assert [(dataset.encoded(i, 0), dataset.encoded(i, end)) for i, end in enumerate(ends)] == pictures
+        assert dataset.frame(1, 0).shape == (64, 96, 3)
+    with pytest.raises(UserError, match="no zip archives|no LMDB at .*make_lmdb.py (FOLDER|COCO)"):
+        build_dataset(name.format(root), env, {"lmdb": "zip", "zip": "lmdb", "zips": "lmdb"}[form])
+
+
+def test_a_path_may_lead_into_an_archive(tmp_path):
+    trees.folder(tmp_path / "all" / "seq", video=False)
+    trees.pictures(tmp_path / "all" / "det")
+    (tmp_path / "all" / "det" / "boxes.json").rename(tmp_path / "all" / "a.json")
+    names = (f"FOLDER:{tmp_path}/all{{0}}/seq", f"COCO:{tmp_path}/all{{0}}/a.json@{tmp_path}/all{{0}}/det",
+             f"FOLDER:{tmp_path}/all{{0}}/seq/first")
+    env = environment(tmp_path)
+    plain = [build_dataset(name.format(""), env) for name in names]
+    trees.zipped(tmp_path / "all", tmp_path / "all.zip", "all")
+    for dataset, name in zip(plain, names, strict=True):
+        zipped = build_dataset(name.format(".zip"), env)
+        same(zipped, dataset)
+        assert zipped.encoded(0, 0) == dataset.encoded(0, 0) and zipped.storage.kind == "zip"
+        assert zipped.place.lmdb == str(dataset.storage.root) + "_lmdb"
+    with pytest.raises(UserError, match="no sequence in .*all.zip/none"):
+        build_dataset(f"FOLDER:{tmp_path}/all.zip/none", env)
+
+
+def test_auto_keeps_a_folder_of_own_data_before_its_archives(tmp_path):
+    root, env = trees.pictures(tmp_path / "mine"), environment(tmp_path)
+    trees.zipped(root, root / "old.zip")
+    trees.zipped(root, tmp_path / "mine.zip")
+    name = f"COCO:{root}/boxes.json"
+    assert build_dataset(name, env).storage.kind == "directory"
+    assert build_dataset(name, env, "zip").storage.root == str(tmp_path / "mine.zip")
+    (tmp_path / "empty@2").mkdir()
+    with pytest.raises(UserError, match="no sequence in .*empty@2; expected one folder per sequence"):
+        build_dataset(f"FOLDER:{tmp_path}/empty@2", env)
+
+
+def test_a_changed_list_beside_an_archive_counts(tmp_path, caplog):
+    root, env = trees.folder(tmp_path / "mine", video=False), environment(tmp_path)
+    in_form("zip", "FOLDER:{}", root)
+    root.mkdir()
+    for names in (["first"], ["second", "first"]):
+        (root / "l.txt").write_text("\n".join(names))
+        with caplog.at_level(logging.INFO):
+            assert list(build_dataset(f"FOLDER:{root}@l.txt", env).sequences) == names
+    assert "the data set has changed: 1 changed (for instance" in caplog.text and "l.txt)" in caplog.text
+    for spec, message in (("@none.txt", "cannot read the list of sequences .*none.txt"),
+                          ("@three.txt", "1 of 2 listed sequences are not in .*mine.zip .*third")):
+        (root / "three.txt").write_text("first\nthird\n")
+        with pytest.raises(UserError, match=message):
+            build_dataset(f"FOLDER:{root}{spec}", env)
+
+
+def test_a_changed_annotation_file_beside_an_archive_counts(tmp_path):
+    root, env = trees.pictures(tmp_path / "mine"), environment(tmp_path)
+    in_form("zips", "COCO:{}/boxes.json", root)
+    name = f"COCO:{root}/boxes.json"
+    assert len(build_dataset(name, env)) == 2
+    content = json.loads((root / "boxes.json").read_text())
+    content["annotations"] = content["annotations"][:1]
+    (root / "boxes.json").write_text(json.dumps(content))
+    assert len(build_dataset(name, env)) == 1
+    (root / "boxes.json").unlink()
+    with pytest.raises(UserError, match="COCO:.*annotation file not found: .*boxes.json"):
+        build_dataset(name, env)
+
+
+def test_what_archives_of_own_data_cannot_hold(tmp_path):
+    env = environment(tmp_path)
+    in_form("zip", "FOLDER:{}", trees.folder(tmp_path / "mine"))
+    with pytest.raises(UserError, match="clip.avi: a video can only be read as a file on the disk.*unpack .*list file"):
+        build_dataset(f"FOLDER:{tmp_path}/mine", env)
+    root = trees.folder(tmp_path / "parts" / "all", video=False)
+    for name in ("first", "second"):
+        trees.zipped(root / name, tmp_path / "loose" / f"{name}.zip")
+    with pytest.raises(UserError, match="an archive in .*loose holds a sequence without its folder; pack each"):
+        build_dataset(f"FOLDER:{tmp_path}/loose", env)
+    same(build_dataset(f"FOLDER:{tmp_path}/loose/first.zip", env), build_dataset(f"FOLDER:{root}/first", env))
 
 
 def test_a_single_data_set_or_any_mixture_is_a_configuration():

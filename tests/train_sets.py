@@ -1,10 +1,13 @@
 """Training data sets for the tests: small trees in every layout, and what compares two readings of one."""
 
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
 import trees
 
+from lib.train.dataset import open_dataset
+from lib.train.dataset.packing import pack, plan
 from lib.utils.local_files import train_fields
 
 MAKERS = {
@@ -18,6 +21,44 @@ MAKERS = {
     "LASOT_EXT": ("lasot_extension_subset_dir", lambda root: trees.lasot(root, names=("atv-1", "rhino-10"))),
 }
 """Name in the yaml -> (field of its folder, what makes the folder)."""
+
+OWN = {
+    "FOLDER:{}": lambda root: trees.folder(root, video=False),
+    "FOLDER:{}@lists/one.txt": lambda root: _listed(trees.folder(root)),
+    "COCO:{}/boxes.json": trees.pictures,
+    "COCO:boxes.json@{}": trees.pictures,
+}
+"""Name in the yaml of data of one's own, with {} for its path -> what makes its folder."""
+OWN_FORMS = {"lmdb": "_lmdb", "zip": ".zip", "zips": ""}
+"""Form that `in_form` makes -> how the path that names it ends."""
+
+
+def _listed(root):
+    """With a list of the sequences that are no video, in another order."""
+    (root / "lists").mkdir()
+    (root / "lists" / "one.txt").write_text("second\nfirst\n")
+    return root
+
+
+def in_form(form, name, root):
+    """Bring the folder of the data `name` of one's own into another form, at its natural place, and remove it."""
+    if form == "lmdb":
+        dataset = open_dataset(name.format(root), environment(root.parent))
+        (target,) = plan(dataset, dataset.place.lmdb)
+        assert pack(dataset.storage, target)
+    moved = shutil.move(root, root.with_name("moved"))
+    if form == "zip":
+        trees.zipped(moved, root.with_name(f"{root.name}.zip"), root.name)
+    for part in sorted(moved.iterdir()) if form == "zips" else ():
+        if part.is_dir():
+            trees.zipped(part, root / f"{part.name}.zip", part.name)
+        elif part.suffix == ".json":
+            shutil.copy(part, root)
+        else:
+            (moved / "alone").mkdir()
+            part.rename(moved / "alone" / part.name)
+            trees.zipped(moved / "alone", root / f"{part.stem}.zip")
+            shutil.rmtree(moved / "alone")
 
 
 def environment(tmp_path, **fields):

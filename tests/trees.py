@@ -163,13 +163,22 @@ def zipped(folder: Path, archive: Path, top: str = "", deflated: bool = False) -
     return archive
 
 
-def folder(root: Path, frames: int = 24) -> Path:
-    """One sequence with img/, one with pictures beside the box file, one video."""
+def folder(root: Path, frames: int = 24, video: bool = True) -> Path:
+    """One sequence with img/, one with pictures beside the box file, one video unless that is not wanted."""
     for i in range(frames):
         write_picture(root / "first" / "img" / f"{i}.png", i)
         write_picture(root / "second" / f"frame{i}.jpg", i)
     write_boxes(root / "first" / "groundtruth_rect.txt", frames, separator="\t")
     write_boxes(root / "second" / "second.txt", frames, absent=(3,), separator=" ")
-    write_video(root / "third" / "clip.avi", frames)
-    write_boxes(root / "third" / "groundtruth.txt", frames)
+    if video:
+        write_video(root / "third" / "clip.avi", frames)
+        write_boxes(root / "third" / "groundtruth.txt", frames)
+    return root
+
+
+def pictures(root: Path) -> Path:
+    """A folder with the two images of :func:`coco` and the annotation file beside them."""
+    parts = coco(root.with_name(root.name + "_parts"))
+    (parts / "images" / "train2017").rename(root)
+    (parts / "annotations" / "instances_train2017.json").rename(root / "boxes.json")
     return root

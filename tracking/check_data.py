@@ -45,7 +45,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", help="write all that was found")
     parser.add_argument("--benchmark", type=int, metavar="N",
                         help="instead of checking: measure how long a training's start takes with N made-up sequences "
-                             "of TrackingNet's length, and the memory that it needs")
+                             "of TrackingNet's length, and the memory that it needs; in folders, or with --storage zip "
+                             "in archives")
     args = parser.parse_args(arguments)
     if args.benchmark is None and not args.names and not args.config:
         parser.error("name data sets, or an experiment with --script and --config")
@@ -71,7 +72,7 @@ def main() -> int:
     if args.benchmark is not None:
         from lib.train.dataset.startup import measure_startup
 
-        print(measure_startup(args.benchmark))
+        print(measure_startup(args.benchmark, form=args.storage or "directory"))
         return 0
     names, storage = chosen(args)
     env, reports, absent = env_settings(), [], []

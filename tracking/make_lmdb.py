@@ -2,6 +2,7 @@
 
 python tracking/make_lmdb.py LASOT
 python tracking/make_lmdb.py TRACKINGNET --output /fast/trackingnet_lmdb
+python tracking/make_lmdb.py FOLDER:data/my_videos
 
 Names are those of the yaml's DATASETS_NAME. The folders or zip archives are read; the LMDB appears at its place when it
 is whole and verified. After an interruption the same command goes on.
@@ -14,7 +15,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib.config import COCO_PREFIX, FOLDER_PREFIX  # noqa: E402
 from lib.train.admin.environment import env_settings  # noqa: E402
 from lib.train.dataset import StoredDataset, open_dataset, place_of  # noqa: E402
 from lib.train.dataset.packing import describe, pack, plan, verify, write_sequence_list  # noqa: E402
@@ -29,8 +29,10 @@ SHOWN = 20
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="+", metavar="NAME", help="LASOT, GOT10K_train_full, TRACKINGNET, COCO17, ...")
-    parser.add_argument("--output", help="folder of the LMDB, for one NAME (default: its *_lmdb_dir setting)")
+    parser.add_argument("names", nargs="+", metavar="NAME", help="LASOT, GOT10K_train_full, TRACKINGNET, COCO17, ..., "
+                        "FOLDER:<path>, COCO:<annotation json>@<image folder>")
+    parser.add_argument("--output", help="folder of the LMDB, for one NAME (default: its *_lmdb_dir setting; of "
+                        "data of your own, <path>_lmdb)")
     parser.add_argument("--source", choices=("auto", "directory", "zip"), default="auto",
                         help="form to read (default: the folder where there is one, else zip)")
     parser.add_argument("--verify-only", action="store_true", help="compare an LMDB that is there with the files")
@@ -47,8 +49,6 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def work_on(name: str, args: argparse.Namespace) -> int:
     """Pack or verify one data set. Returns the exit status."""
-    if name.startswith((FOLDER_PREFIX, COCO_PREFIX)):
-        raise UserError(f"{name} has no LMDB form: data of your own is read from its folder")
     env = env_settings()
     output = args.output or place_of(name, env).lmdb
     if not output:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from lib.utils.errors import UserError
+from lib.utils.storage import DISK, Storage, joined
 
 LABEL_FILES = {"absence.label": False, "cover.label": True, "full_occlusion.txt": False, "out_of_view.txt": False}
 """Name of a label file -> whether a number above 0 in it says that the target is seen."""
@@ -89,14 +90,14 @@ def visibility(read: Callable[[str], str | None], where: str, count: int) -> np.
     return visible
 
 
-def read_visibility(folder: str | Path, count: int) -> np.ndarray | None:
-    """:func:`visibility` of a sequence folder on disk."""
+def read_visibility(folder: str | Path, count: int, storage: Storage = DISK) -> np.ndarray | None:
+    """:func:`visibility` of a sequence folder in a storage."""
 
     def read(name: str) -> str | None:
-        path = Path(folder) / name
-        return read_text(path, "label file") if path.is_file() else None
+        file = joined(str(folder), name)
+        return storage.read_text(file) if storage.has_file(file) else None
 
-    return visibility(read, str(folder), count)
+    return visibility(read, storage.locate(str(folder)), count)
 
 
 def read_text(path: str | Path, what: str) -> str:
@@ -108,6 +109,11 @@ def read_text(path: str | Path, what: str) -> str:
 
 
 def read_names(path: str | Path) -> list[str]:
-    """Names of sequences from a list file: one per line, empty lines and lines that start with # left out."""
-    lines = [line.strip() for line in read_text(path, "list of sequences").splitlines()]
+    """:func:`parse_names` of a list file on the disk."""
+    return parse_names(read_text(path, "list of sequences"))
+
+
+def parse_names(text: str) -> list[str]:
+    """Names of sequences from a list file's text: one per line, empty lines and lines that start with # left out."""
+    lines = [line.strip() for line in text.splitlines()]
     return [line for line in lines if line and not line.startswith("#")]

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 
 from lib.utils.errors import UserError
-from lib.utils.images import read_rgb
+from lib.utils.images import decode_rgb
+from lib.utils.storage import DISK, DirectoryStorage, Storage, joined
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mpg", ".mpeg", ".mkv", ".mov")
@@ -45,22 +46,33 @@ class FrameSource(ABC):
 
 
 class ImageFrames(FrameSource):
-    """Picture files in the given order."""
+    """Picture files in the given order.
 
-    def __init__(self, folder: str | Path, names: Iterable[str]):
+    Args:
+        folder: where they are.
+        names: of the files in it.
+        storage: where the folder is.
+    """
+
+    def __init__(self, folder: str | Path, names: Iterable[str], storage: Storage = DISK):
         self.folder = str(folder)
         self.names = list(names)
+        self.storage = storage
 
     def __len__(self) -> int:
         return len(self.names)
 
+    def file(self, index: int) -> str:
+        """Name of a picture in the storage."""
+        return joined(self.folder, self.names[index])
+
     def path(self, index: int) -> str:
-        return os.path.join(self.folder, self.names[index])
+        return self.storage.locate(self.file(index))
 
     def __getitem__(self, index: int) -> np.ndarray:
         index = self._checked(index)
         try:
-            return read_rgb(self.path(index))
+            return decode_rgb(self.storage.read(self.file(index)), self.path(index))
         except UserError as error:
             raise UserError(f"frame {index} (counted from 0): {error}") from error
 
@@ -77,6 +89,7 @@ class NumberedFrames(ImageFrames):
 
     def __init__(self, folder: str | Path, template: str, first: int, count: int):
         self.folder = str(folder)
+        self.storage = DISK
         self.template = template
         self.first = first
         self.count = count
@@ -84,8 +97,8 @@ class NumberedFrames(ImageFrames):
     def __len__(self) -> int:
         return self.count
 
-    def path(self, index: int) -> str:
-        return os.path.join(self.folder, self.template.format(frame=self.first + index))
+    def file(self, index: int) -> str:
+        return joined(self.folder, self.template.format(frame=self.first + index))
 
 
 class VideoFrames(FrameSource):
@@ -182,24 +195,35 @@ def open_frames(path: str | Path) -> FrameSource:
         return VideoFrames(path)
     if not path.is_dir():
         raise UserError(f"no video file and no folder of frames: {path}; videos end in {' '.join(VIDEO_SUFFIXES)}")
-    frames = _frames_in(path)
-    if frames is None:
-        raise UserError(f"no frames in {path}: neither pictures ({' '.join(IMAGE_SUFFIXES)}) nor a video file "
-                        f"({' '.join(VIDEO_SUFFIXES)})")
-    return frames
+    return frames_in(DirectoryStorage(path))
 
 
-def _frames_in(folder: Path) -> FrameSource | None:
-    """Pictures of a known sub-folder, pictures of the folder, or its video; None without any."""
-    for candidate in (*(folder / name for name in IMAGE_FOLDERS), folder):
-        if not candidate.is_dir():
-            continue
-        names = [name for name in os.listdir(candidate) if name.lower().endswith(IMAGE_SUFFIXES) and name[0] != "."]
+def frames_in(storage: Storage, folder: str = "") -> FrameSource:
+    """The frames of a folder of a storage: pictures of a sub-folder that is called as one of `IMAGE_FOLDERS`, its own
+    pictures, or its video.
+
+    Raises:
+        UserError: there are none, or several videos, or a video that is not on the disk as a file of its own.
+    """
+    for candidate in (*(joined(folder, name) for name in IMAGE_FOLDERS), folder):
+        names = [name for name in storage.files(candidate) if name.lower().endswith(IMAGE_SUFFIXES) and name[0] != "."]
         if names:
-            return ImageFrames(candidate, sorted(names, key=natural_key))
-    videos = sorted(name for name in os.listdir(folder) if name.lower().endswith(VIDEO_SUFFIXES) and name[0] != ".")
+            return ImageFrames(candidate, sorted(names, key=natural_key), storage)
+    videos = [name for name in storage.files(folder) if name.lower().endswith(VIDEO_SUFFIXES) and name[0] != "."]
     if len(videos) > 1:
         videos = [name for name in videos if name != "truth.mp4"]
     if len(videos) > 1:
-        raise UserError(f"several videos in {folder}: {', '.join(videos)}; keep one per sequence")
-    return VideoFrames(folder / videos[0]) if videos else None
+        raise UserError(f"several videos in {storage.locate(folder)}: {', '.join(videos)}; keep one per sequence")
+    if not videos:
+        raise UserError(f"no frames in {storage.locate(folder)}: neither pictures ({' '.join(IMAGE_SUFFIXES)}) nor a "
+                        f"video file ({' '.join(VIDEO_SUFFIXES)})")
+    video = storage.locate(joined(folder, videos[0]))
+    if storage.kind != "directory":
+        raise video_error(video)
+    return VideoFrames(video)
+
+
+def video_error(video: str) -> UserError:
+    """The error for a video that is, or is to be packed, in an archive."""
+    return UserError(f"{video}: a video can only be read as a file on the disk, not in an LMDB or a zip archive; keep "
+                     "the data set as a folder, unpack the video to pictures, or leave its sequence out by a list file")

@@ -8,18 +8,20 @@ One folder per sequence::
 
 One line ``x,y,w,h`` per frame in pixels, separated by commas, tabs or spaces; ``NaN`` where the target is absent. The
 label files of GOT-10k (absence.label, cover.label) and LaSOT (full_occlusion.txt, out_of_view.txt) are read when there.
+
+The folder may be one on the disk or, in training, an archive that looks like one (:mod:`lib.utils.storage`).
 """
 
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from lib.utils.box_files import LABEL_FILES, read_boxes, read_names, read_visibility
+from lib.utils.box_files import LABEL_FILES, parse_boxes, parse_names, read_names, read_visibility
 from lib.utils.errors import UserError
 from lib.utils.files import ROOT, resolve
 from lib.utils.frames import (
@@ -28,15 +30,16 @@ from lib.utils.frames import (
     FrameSource,
     ImageFrames,
     VideoFrames,
+    frames_in,
     natural_key,
-    open_frames,
 )
+from lib.utils.storage import DirectoryStorage, Storage, joined
 
 logger = logging.getLogger(__name__)
 
 BOX_FILES = ("groundtruth_rect.txt", "groundtruth.txt")
 LAYOUT = (
-    "expected one folder per sequence with pictures (in img/, imgs/, color/, images/, frames/ or the folder itself) or "
+    "one folder per sequence with pictures (in img/, imgs/, color/, images/, frames/ or the folder itself) or "
     "one video file, and a box file groundtruth_rect.txt, groundtruth.txt or <sequence>.txt with a line x,y,w,h per "
     "frame"
 )
@@ -50,35 +53,48 @@ class SequenceFiles:
     frames: FrameSource
     boxes: np.ndarray
     """(N, 4) float64 xywh in pixels, N = len(frames); NaN where the target is absent or the box is not known."""
-    box_file: Path
     visible: np.ndarray | None = None
     """(N,) bool from the label files of GOT-10k or LaSOT; None when there are none."""
 
 
 def find_in_spec(spec: str, base: Path = ROOT) -> list[SequenceFiles]:
-    """Sequences of ``<folder>[@<list file>]``, as in ``FOLDER:`` of a yaml and ``folder:`` of the command line.
+    """Sequences of ``<folder>[@<list file>]`` on the disk, as in ``folder:`` of the command line.
 
     Args:
         spec: folder, and optionally a file with the names to use. A relative list file is looked for from `base`, then
             in the folder.
         base: what a relative folder starts from.
     """
-    return [open_sequence(name, path) for name, path in locate_in_spec(spec, base).items()]
+    folder, list_file = split_spec(spec, base)
+    storage = _folder(folder)
+    return _open_all(storage, listed_names(list_file, storage, base) if list_file else None)
 
 
-def locate_in_spec(spec: str, base: Path = ROOT) -> dict[str, Path]:
-    """Name -> folder of the sequences that :func:`find_in_spec` opens."""
-    folder, mark, list_file = spec.rpartition("@")
-    if not mark or resolve(spec, base).is_dir():
-        return locate_sequences(resolve(spec, base))
+def split_spec(spec: str, base: Path = ROOT, is_there: Callable[[Path], bool] = Path.is_dir) -> tuple[Path, str]:
+    """The two parts of ``<path>[@<other path>]``; the second is '' where there is none.
+
+    Args:
+        base: what a relative path starts from.
+        is_there: whether a path is one that holds an @ itself.
+    """
+    path, mark, other = spec.rpartition("@")
+    return (resolve(spec, base), "") if not mark or is_there(resolve(spec, base)) else (resolve(path, base), other)
+
+
+def listed_names(list_file: str, storage: Storage, base: Path = ROOT) -> list[str]:
+    """The names in a list file, which is looked for from `base` on the disk, then in the folder of sequences.
+
+    Raises:
+        UserError: it is in neither, or cannot be read.
+    """
     path = resolve(list_file, base)
-    if not path.is_file() and (resolve(folder, base) / list_file).is_file():
-        path = resolve(folder, base) / list_file
-    return locate_sequences(resolve(folder, base), read_names(path))
+    if not path.is_file() and storage.has_file(list_file):
+        return parse_names(storage.read_text(list_file))
+    return read_names(path)
 
 
 def find_sequences(folder: str | Path, names: Iterable[str] | None = None) -> list[SequenceFiles]:
-    """All sequences of a folder in natural name order, or those called `names` in that order.
+    """All sequences of a folder on the disk in natural name order, or those called `names` in that order.
 
     A folder that has frames and a box file is a sequence; others are searched down to two levels (LaSOT keeps sequences
     in class folders). The name is the sequence folder's, with its parents' where two are called the same.
@@ -88,85 +104,99 @@ def find_sequences(folder: str | Path, names: Iterable[str] | None = None) -> li
             fewer frames than boxes. (With more frames than boxes the rest is left out with a warning, unless there is
             only the first box as in GOT-10k's test set.)
     """
-    return [open_sequence(name, path) for name, path in locate_sequences(folder, names).items()]
+    return _open_all(_folder(folder), names)
 
 
-def locate_sequences(folder: str | Path, names: Iterable[str] | None = None) -> dict[str, Path]:
-    """Name -> folder of the sequences that :func:`find_sequences` opens.
+def _folder(folder: str | Path) -> DirectoryStorage:
+    if not Path(folder).is_dir():
+        raise UserError(f"folder of sequences not found: {folder}; expected {LAYOUT}")
+    return DirectoryStorage(folder)
+
+
+def _open_all(storage: Storage, names: Iterable[str] | None) -> list[SequenceFiles]:
+    return [open_sequence(storage, name, folder) for name, folder in locate_sequences(storage, names).items()]
+
+
+def locate_sequences(storage: Storage, names: Iterable[str] | None = None) -> dict[str, str]:
+    """Name -> folder in the storage ('' for its root) of the sequences that :func:`find_sequences` describes.
 
     Raises:
-        UserError: the folder is missing or holds no sequence, or a name is not there.
+        UserError: the storage holds no sequence, or a name is not there.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"folder of sequences not found: {folder}; {LAYOUT}")
     if names is not None:
         names = list(names)
-        direct = {name: folder / name for name in names if (folder / name).is_dir()}
-        found = direct if len(direct) == len(set(names)) else _named(folder)
+        direct = {name: name for name in names if is_sequence(storage, name)}
+        found = direct if len(direct) == len(set(names)) else _named(storage)
         missing = [name for name in names if name not in found]
         if missing:
-            raise UserError(f"{len(missing)} of {len(names)} listed sequences are not in {folder}: "
-                            f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}")
+            raise UserError(f"{len(missing)} of {len(names)} listed sequences are not in {storage.root} (as "
+                            f"folders with a box file): {', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}")
         chosen = {name: found[name] for name in names}
     else:
-        chosen = _named(folder)
+        chosen = _named(storage)
     if not chosen:
-        raise UserError(f"no sequence in {folder}; {LAYOUT}")
+        raise UserError(f"no sequence in {storage.root}; expected {LAYOUT}")
     return chosen
 
 
-def _named(folder: Path) -> dict[str, Path]:
-    """Name -> folder of every sequence in `folder`."""
-    paths = list(_sequence_folders(folder, depth=2))
-    uses = Counter(path.name for path in paths)
-    return {path.name if uses[path.name] == 1 else "_".join(path.relative_to(folder).parts): path for path in paths}
+def _named(storage: Storage) -> dict[str, str]:
+    """Name -> folder of every sequence in a storage."""
+    folders = list(_sequence_folders(storage, "", depth=2))
+    uses = Counter(_name(storage, folder) for folder in folders)
+    return {name if uses[name := _name(storage, folder)] == 1 else folder.replace("/", "_"): folder
+            for folder in folders}
 
 
-def _sequence_folders(folder: Path, depth: int) -> Iterable[Path]:
+def _name(storage: Storage, folder: str) -> str:
+    return folder.rpartition("/")[2] or storage.name
+
+
+def _sequence_folders(storage: Storage, folder: str, depth: int) -> Iterable[str]:
     """Folders with a box file, `folder` itself first."""
-    if _box_file(folder) is not None:
+    if is_sequence(storage, folder):
         yield folder
     elif depth:
-        with os.scandir(folder) as entries:
-            inner = sorted((entry.name for entry in entries if entry.is_dir()), key=natural_key)
-        for name in inner:
-            yield from _sequence_folders(folder / name, depth - 1)
+        for name in sorted(storage.folders(folder), key=natural_key):
+            yield from _sequence_folders(storage, joined(folder, name), depth - 1)
 
 
-def _box_file(folder: Path) -> Path | None:
-    return next((folder / n for n in (*BOX_FILES, f"{folder.name}.txt") if (folder / n).is_file()), None)
+def is_sequence(storage: Storage, folder: str) -> bool:
+    """Whether there is a box file in a folder of a storage."""
+    return _box_file(storage, folder) is not None
 
 
-def sequence_parts(folder: Path) -> list[str]:
+def _box_file(storage: Storage, folder: str) -> str | None:
+    files = (joined(folder, name) for name in (*BOX_FILES, f"{_name(storage, folder)}.txt"))
+    return next((file for file in files if storage.has_file(file)), None)
+
+
+def sequence_parts(storage: Storage, folder: str) -> list[str]:
     """The files and folders in a sequence folder, itself included, on whose state its frames and boxes depend."""
-    boxes = {*BOX_FILES, f"{folder.name}.txt", *LABEL_FILES}
-    with os.scandir(folder) as entries:
-        inner = sorted(entry.path for entry in entries
-                       if entry.name in boxes or entry.name in IMAGE_FOLDERS
-                       or entry.name.lower().endswith(VIDEO_SUFFIXES))
-    return [str(folder), *inner]
+    wanted = {*BOX_FILES, f"{_name(storage, folder)}.txt", *LABEL_FILES, *IMAGE_FOLDERS}
+    inner = [name for name in (*storage.files(folder), *storage.folders(folder))
+             if name in wanted or name.lower().endswith(VIDEO_SUFFIXES)]
+    return [folder, *(joined(folder, name) for name in sorted(inner))]
 
 
-def open_sequence(name: str, folder: Path) -> SequenceFiles:
-    """The sequence in a folder.
+def open_sequence(storage: Storage, name: str, folder: str) -> SequenceFiles:
+    """The sequence in a folder of a storage.
 
     Raises:
         UserError: it has no box file or no frames, or they do not match.
     """
-    box_file = _box_file(folder)
-    if box_file is None:
-        raise UserError(f"no box file in {folder}; {LAYOUT}")
-    frames = open_frames(folder)
-    boxes = read_boxes(box_file)
+    file = _box_file(storage, folder)
+    if file is None:
+        raise UserError(f"no box file in {storage.locate(folder)}; expected {LAYOUT}")
+    frames = frames_in(storage, folder)
+    boxes = parse_boxes(storage.read_text(file), storage.locate(file))
     count = len(frames)
     if count != len(boxes) and isinstance(frames, VideoFrames):
         count = frames.count_exactly()
     if len(boxes) == 1 < count:
         boxes = np.concatenate([boxes, np.full((count - 1, 4), np.nan)])
-        return SequenceFiles(name, frames, boxes, box_file)
-    frames = match_frames(frames, len(boxes), box_file)
-    return SequenceFiles(name, frames, boxes, box_file, read_visibility(folder, len(boxes)))
+        return SequenceFiles(name, frames, boxes)
+    frames = match_frames(frames, len(boxes), storage.locate(file))
+    return SequenceFiles(name, frames, boxes, read_visibility(folder, len(boxes), storage))
 
 
 def match_frames(frames: FrameSource, count: int, box_file: str | Path) -> FrameSource:
@@ -189,4 +219,4 @@ def match_frames(frames: FrameSource, count: int, box_file: str | Path) -> Frame
 def _shortened(frames: FrameSource, count: int) -> FrameSource:
     if isinstance(frames, VideoFrames):
         return VideoFrames(frames.file, count)
-    return ImageFrames(frames.folder, frames.names[:count])
+    return ImageFrames(frames.folder, frames.names[:count], frames.storage)

@@ -1,25 +1,24 @@
 """Training data sets by their name in the yaml."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from lib.config import COCO_PREFIX, FOLDER_PREFIX
-from lib.train.dataset import coco, got10k, lasot, tnl2k, trackingnet, vasttrack, vid
+from lib.train.dataset import coco, folder, got10k, lasot, tnl2k, trackingnet, vasttrack, vid
 from lib.train.dataset.annotation import Annotation
-from lib.train.dataset.base import IndexedDataset, StoredDataset, TrackingDataset
+from lib.train.dataset.base import StoredDataset, TrackingDataset
 from lib.train.dataset.coco import Coco
 from lib.train.dataset.folder import Folder
 from lib.train.dataset.got10k import Got10k
 from lib.train.dataset.lasot import Lasot
 from lib.train.dataset.places import Place, open_storage
-from lib.train.dataset.storage import DirectoryStorage, Storage
 from lib.train.dataset.tnl2k import Tnl2k
 from lib.train.dataset.trackingnet import TrackingNet
 from lib.train.dataset.vasttrack import VastTrack
 from lib.train.dataset.vid import ImagenetVid
 from lib.utils.errors import UserError
-from lib.utils.files import resolve
+from lib.utils.sequences import LAYOUT
+from lib.utils.storage import Storage
 
 __all__ = ["Annotation", "Coco", "Folder", "Got10k", "ImagenetVid", "Lasot", "StoredDataset", "Tnl2k",
            "TrackingDataset", "TrackingNet", "VastTrack", "build_dataset", "open_dataset", "place_of"]
@@ -62,6 +61,11 @@ _KNOWN: dict[str, _Known] = {
     "TNL2K": _other(Tnl2k, "tnl2k", tnl2k.LAYOUT),
     "LASOT_EXT": _lasot("lasot_ext", "lasot_extension_subset", lasot.EXTENSION_SPEC),
 }
+_OWN: dict[str, _Known] = {
+    FOLDER_PREFIX: _Known(lambda env, name: Place.own(name, folder.own_parts(name)[0], LAYOUT), Folder),
+    COCO_PREFIX: _Known(lambda env, name: Place.own(name, coco.own_paths(name)[1], coco.OWN_LAYOUT), Coco.own),
+}
+"""Start of the name -> data of one's own."""
 
 
 def build_dataset(name: str, env: Any, storage: str = "auto") -> TrackingDataset:
@@ -71,7 +75,7 @@ def build_dataset(name: str, env: Any, storage: str = "auto") -> TrackingDataset
         name: one of `lib.config.DATASETS`, ``FOLDER:<path>[@<list file>]`` or
             ``COCO:<annotation json>[@<image folder>]``.
         env: object with the folders (lasot_dir, got10k_dir, ..., their LMDB forms, index_dir).
-        storage: DATA.STORAGE; folders and COCO files of one's own are read as they are.
+        storage: DATA.STORAGE.
 
     Raises:
         UserError: the name is unknown, or the data is not there or wrong.
@@ -81,43 +85,30 @@ def build_dataset(name: str, env: Any, storage: str = "auto") -> TrackingDataset
     return dataset
 
 
-def open_dataset(name: str, env: Any, storage: str = "auto") -> IndexedDataset:
+def open_dataset(name: str, env: Any, storage: str = "auto") -> StoredDataset:
     """As `build_dataset`, without the index: annotations are read from their files each time.
 
     Raises:
         UserError: the name is unknown, or nothing is there.
     """
-    if name.startswith(FOLDER_PREFIX):
-        return Folder(name.removeprefix(FOLDER_PREFIX), name)
-    if name.startswith(COCO_PREFIX):
-        return _coco_file(name)
     place = place_of(name, env)
-    return _KNOWN[name].open(open_storage(place, storage), place)
+    return _known(name).open(open_storage(place, storage), place)
 
 
 def place_of(name: str, env: Any) -> Place:
-    """Where a data set that is known by name may lie.
+    """Where a data set may lie.
 
     Raises:
         UserError: the name is unknown.
     """
+    return _known(name).place(env, name)
+
+
+def _known(name: str) -> _Known:
+    for prefix, own in _OWN.items():
+        if name.startswith(prefix):
+            return own
     if name not in _KNOWN:
         raise UserError(f"unknown data set {name!r} in DATASETS_NAME; choose from {', '.join(_KNOWN)}, "
                         f"{FOLDER_PREFIX}<path>[@<list file>], {COCO_PREFIX}<annotation json>[@<image folder>]")
-    return _KNOWN[name].place(env, name)
-
-
-def _coco_file(name: str) -> Coco:
-    """The data set of ``COCO:<annotation json>[@<image folder>]``; without a folder the images lie beside the file."""
-    spec = name.removeprefix(COCO_PREFIX)
-    file, mark, folder = spec.rpartition("@")
-    if not mark or resolve(spec).is_file():
-        file, folder = spec, str(Path(spec).parent)
-    annotations, images = resolve(file), resolve(folder)
-    for path, what in ((annotations, "annotation file"), (images, "image folder")):
-        if not path.exists():
-            raise UserError(f"data set {name}: {what} not found: {path}; expected "
-                            f"{COCO_PREFIX}<annotation json>[@<image folder>], relative to the repository's root")
-    layout = "a COCO instances file with images, annotations and, for each annotation, image_id and bbox"
-    place = Place(name, "", str(images), "", "", layout)
-    return Coco(DirectoryStorage(images), place, str(annotations), [""], f"coco:{annotations.stem}")
+    return _KNOWN[name]

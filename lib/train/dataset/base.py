@@ -10,10 +10,10 @@ import numpy as np
 from lib.train.dataset.annotation import Annotation
 from lib.train.dataset.index import Index, load_or_build
 from lib.train.dataset.places import Place
-from lib.train.dataset.storage import State, Storage
-from lib.utils.box_files import parse_boxes, visibility
+from lib.utils.box_files import parse_boxes, read_visibility
 from lib.utils.images import decode_rgb
 from lib.utils.progress import progress
+from lib.utils.storage import State, Storage
 from lib.utils.threads import map_in_threads
 
 logger = logging.getLogger(__name__)
@@ -78,17 +78,40 @@ class TrackingDataset(ABC):
         """Where a frame lies, for messages."""
 
 
-class IndexedDataset(TrackingDataset):
-    """A data set whose annotations are in an :class:`Index` once :meth:`prepare` was called.
+class StoredDataset(TrackingDataset):
+    """A data set of files in a storage, whose annotations are in an :class:`Index` once :meth:`prepare` was called.
+    Subclasses say which sequences there are and what their files are called.
+
+    Args:
+        storage: the files.
+        place: where they may lie, for messages.
 
     Attributes:
         dataset: name in the yaml.
         note: what to tell the user about the sequences ('' for nothing), known once they are.
+        missing: sequences (or parts of the data set) that should be there and are not, known once the sequences are.
+        own_folders: whether each sequence has a folder of pictures of its own.
     """
 
-    dataset: str
+    own_folders = True
     note = ""
     _index: Index | None = None
+
+    def __init__(self, storage: Storage, place: Place):
+        self.storage = storage
+        self.place = place
+        self.dataset = place.dataset
+        self.missing: list[str] = []
+        self._sequences: Sequence[str] | None = None
+
+    def __getstate__(self) -> dict:
+        """Without what the index brings along."""
+        return {**vars(self), "_sequences": None, "missing": []} if self._index is not None else vars(self)
+
+    def __setstate__(self, state: dict) -> None:
+        vars(self).update(state)
+        if self._index is not None:
+            self._use(self._index)
 
     def prepare(self, index_dir: str) -> None:
         """Load the index, or build it: from then on annotations are read from memory that all processes share.
@@ -112,62 +135,12 @@ class IndexedDataset(TrackingDataset):
     def counts(self) -> tuple[np.ndarray, np.ndarray]:
         return super().counts() if self._index is None else self._index.counts()
 
-    @abstractmethod
-    def read_annotation(self, sequence: int) -> Annotation:
-        """Boxes of a sequence from its files, whatever the index says; see `annotation`."""
-
-    @abstractmethod
-    def _root(self) -> str:
-        """What tells this data set from others of the same name."""
-
-    @abstractmethod
-    def _state(self) -> State:
-        """What lies there now."""
-
-    @abstractmethod
-    def _build(self) -> Index:
-        """A new index, in memory."""
-
-    def _use(self, index: Index) -> None:
-        self._index = index
-
     @property
     def index(self) -> Index:
         """The index; made in memory where there is none yet."""
         if self._index is None:
             self._use(self._build())
         return self._index
-
-
-class StoredDataset(IndexedDataset):
-    """A data set of files in a storage. Subclasses say which sequences there are and what their files are called.
-
-    Args:
-        storage: the files.
-        place: where they may lie, for messages.
-
-    Attributes:
-        missing: sequences (or parts of the data set) that should be there and are not, known once the sequences are.
-        own_folders: whether each sequence has a folder of pictures of its own.
-    """
-
-    own_folders = True
-
-    def __init__(self, storage: Storage, place: Place):
-        self.storage = storage
-        self.place = place
-        self.dataset = place.dataset
-        self.missing: list[str] = []
-        self._sequences: Sequence[str] | None = None
-
-    def __getstate__(self) -> dict:
-        """Without what the index brings along."""
-        return {**vars(self), "_sequences": None, "missing": []} if self._index is not None else vars(self)
-
-    def __setstate__(self, state: dict) -> None:
-        vars(self).update(state)
-        if self._index is not None:
-            self._use(self._index)
 
     @property
     def sequences(self) -> Sequence[str]:
@@ -188,6 +161,10 @@ class StoredDataset(IndexedDataset):
     @abstractmethod
     def _find(self) -> list[str]:
         """The sequences that are there; sets `note` where some are missing."""
+
+    @abstractmethod
+    def read_annotation(self, sequence: int) -> Annotation:
+        """Boxes of a sequence from its files, whatever the index says; see `annotation`."""
 
     @abstractmethod
     def annotation_files(self, name: str) -> list[str]:
@@ -224,9 +201,11 @@ class StoredDataset(IndexedDataset):
         return self.storage.locate(self.frame_file(sequence, index))
 
     def _root(self) -> str:
+        """What tells this data set from others of the same name."""
         return f"{self.storage.kind}\0{self.storage.root}"
 
     def _state(self) -> State:
+        """What lies there now."""
         return self.storage.state(self._state_files())
 
     def _state_files(self) -> Iterator[str]:
@@ -234,6 +213,7 @@ class StoredDataset(IndexedDataset):
             yield from self.annotation_files(name)
 
     def _build(self) -> Index:
+        """A new index, in memory."""
         total = len(self)
         read = map_in_threads(self.read_annotation, range(total), BUILD_THREADS)
         annotations = list(progress(read, total, f"index of {self.dataset}", "sequences"))
@@ -248,7 +228,7 @@ class StoredDataset(IndexedDataset):
         return {ARCHIVE + name: column for name, column in self.storage.columns().items()}
 
     def _use(self, index: Index) -> None:
-        super()._use(index)
+        self._index = index
         self._sequences = index.texts("names")
         self.storage.use(index.group(ARCHIVE))
 
@@ -258,14 +238,7 @@ class StoredDataset(IndexedDataset):
 
     def labels(self, folder: str, count: int) -> np.ndarray | None:
         """(count,) bool from the label files of a sequence: the target can be seen; None without such files."""
-        if not self.label_files(folder):
-            return None
-
-        def text(name: str) -> str | None:
-            path = f"{folder}/{name}"
-            return self.storage.read_text(path) if self.storage.has_file(path) else None
-
-        return visibility(text, self.storage.locate(folder), count)
+        return read_visibility(folder, count, self.storage) if self.label_files(folder) else None
 
     def _labelled_boxes(self, folder: str) -> Annotation:
         """From groundtruth.txt and the label files of a sequence folder (GOT-10k, LaSOT)."""

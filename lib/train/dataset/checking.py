@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import simplejpeg
 
-from lib.train.dataset.base import IndexedDataset, StoredDataset
+from lib.train.dataset.base import StoredDataset
 from lib.train.dataset.folder import Folder
-from lib.train.dataset.storage import DirectoryStorage
 from lib.utils.errors import UserError
-from lib.utils.frames import IMAGE_SUFFIXES, ImageFrames, VideoFrames, open_frames
+from lib.utils.frames import IMAGE_SUFFIXES, ImageFrames, VideoFrames, frames_in
 from lib.utils.images import decode_rgb
 from lib.utils.progress import progress
 from lib.utils.threads import map_in_threads
@@ -86,7 +85,7 @@ class Report:
         return "\n".join([*lines, "  no problem found" if self.clean else f"  {len(self.problems)} problems"])
 
 
-def check_dataset(dataset: IndexedDataset, *, decode: bool = False, sample: int = 0, threads: int = 8) -> Report:
+def check_dataset(dataset: StoredDataset, *, decode: bool = False, sample: int = 0, threads: int = 8) -> Report:
     """Look through a data set that was opened without its index.
 
     Args:
@@ -98,16 +97,14 @@ def check_dataset(dataset: IndexedDataset, *, decode: bool = False, sample: int 
     Raises:
         UserError: there is no sequence at all, or the file with all annotations (COCO, VID) cannot be used.
     """
-    stored = isinstance(dataset, StoredDataset)
     names = dataset.sequences
-    report = Report(dataset.dataset, dataset.storage.root if stored else dataset.spec,
-                    dataset.storage.kind if stored else "directory", sequences=len(names), decoded=decode)
-    if stored:
-        report.problems += [Problem(MISSING, name, "it is not there") for name in dataset.missing]
+    report = Report(dataset.dataset, dataset.storage.root, dataset.storage.kind, sequences=len(names), decoded=decode)
+    report.problems += [Problem(MISSING, name, "it is not there") for name in dataset.missing]
+    parts_of = _folder_parts if isinstance(dataset, Folder) else _stored_parts
 
     def look(sequence: int) -> tuple[list[Problem], int, int]:
         try:
-            parts = _stored_parts(dataset, sequence) if stored else _folder_parts(dataset, sequence)
+            parts = parts_of(dataset, sequence)
             images = parts.chosen(sample)
             return [*parts.problems, *_look_at(parts, images, decode)], len(parts.boxes), len(images)
         except UserError as error:
@@ -118,7 +115,7 @@ def check_dataset(dataset: IndexedDataset, *, decode: bool = False, sample: int 
         report.problems += problems
         report.frames += frames
         report.images += images
-    report.note = "" if stored and dataset.missing else dataset.note
+    report.note = "" if dataset.missing else dataset.note
     return report
 
 
@@ -174,8 +171,8 @@ def _folder_parts(dataset: Folder, sequence: int) -> _Parts:
     boxes, count = files.boxes, len(files.boxes)
     problems = list(_hidden_problems(files.name, boxes, files.visible))
     if isinstance(files.frames, ImageFrames):
-        what, found = "pictures", len(open_frames(files.box_file.parent))
-        pictures = {frame: files.frames.path(frame) for frame in range(count)}
+        what, found = "pictures", len(frames_in(dataset.storage, dataset.folders[files.name]))
+        pictures = {frame: files.frames.file(frame) for frame in range(count)}
     else:
         what, found = "frames in the video", VideoFrames(files.frames.path(0)).count_exactly()
         pictures = {}
@@ -183,7 +180,7 @@ def _folder_parts(dataset: Folder, sequence: int) -> _Parts:
         problems.append(Problem(UNREADABLE, files.name, f"only {found} of {count} {what} can be read", count - found))
     elif found > count:
         problems.append(Problem(LENGTH, files.name, f"{found} {what} for {count} boxes"))
-    return _Parts(files.name, boxes, pictures, DirectoryStorage("").read, problems)
+    return _Parts(files.name, boxes, pictures, dataset.storage.read, problems)
 
 
 def _label_problems(dataset: StoredDataset, name: str, boxes: np.ndarray) -> Iterator[Problem]:

@@ -2,20 +2,28 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
+from lib.config import COCO_PREFIX
 from lib.train.dataset.annotation import Annotation
 from lib.train.dataset.base import StoredDataset
 from lib.train.dataset.index import Index
-from lib.train.dataset.places import Place
-from lib.train.dataset.storage import State, Storage
+from lib.train.dataset.places import Place, archive_at
 from lib.utils.errors import UserError
+from lib.utils.files import resolve
+from lib.utils.frames import IMAGE_SUFFIXES
+from lib.utils.sequences import split_spec
+from lib.utils.storage import DirectoryStorage, State, Storage, joined
 
 ANNOTATIONS = "annotations/instances_train2017.json"
 IMAGES = ("train2017", "images/train2017")
 """Where the images may lie; the first is how the archive of COCO unpacks."""
 LAYOUT = f"{ANNOTATIONS} and images/train2017/*.jpg"
+OWN_LAYOUT = (f"{COCO_PREFIX}<annotation json>[@<image folder>], relative to the repository's root: a COCO instances "
+              "file with images, annotations and, for each annotation, image_id and bbox; the images lie in the "
+              "folder, or without one beside the file")
 
 
 class Coco(StoredDataset):
@@ -28,26 +36,36 @@ class Coco(StoredDataset):
     Args:
         storage: with the annotation file and the images.
         place: where it may lie, for messages.
-        annotations: the annotation file in the storage.
+        annotations: the annotation file in its storage.
         images: folders in the storage; the first that is there holds the images.
         name: short name.
+        source: the annotation file's storage, where it is another one.
     """
 
     is_video = False
     own_folders = False
 
     def __init__(self, storage: Storage, place: Place, annotations: str = ANNOTATIONS, images: Sequence[str] = IMAGES,
-                 name: str = "coco"):
+                 name: str = "coco", source: Storage | None = None):
         super().__init__(storage, place)
         self.annotations = annotations
         self.images = tuple(images)
         self.name = name
+        self.source = source or storage
+
+    @classmethod
+    def own(cls, storage: Storage, place: Place) -> "Coco":
+        """Of ``COCO:<annotation json>[@<image folder>]``, with the images in `storage`."""
+        text, images = own_paths(place.dataset)
+        source, annotations = _annotations_at(text, images, storage)
+        return cls(storage, place, annotations, [""], f"coco:{Path(text).stem}", source)
 
     def _find(self) -> Sequence[str]:
         return self.index.texts("names")
 
     def _state(self) -> State:
-        return self.storage.state([self.annotations])
+        annotations = self.source.state([self.annotations])
+        return annotations if self.source is self.storage else annotations + self.storage.state([])
 
     def annotation_files(self, name: str) -> list[str]:
         return [self.annotations]
@@ -56,8 +74,13 @@ class Coco(StoredDataset):
         return self.sequences[sequence]
 
     def packed_files(self) -> Iterator[str]:
-        yield self.annotations
-        yield from dict.fromkeys(self.sequences)
+        """The annotation file and its images; of one's own image folder all of it, which annotation files may share."""
+        if self.place.is_own:
+            kept = (*IMAGE_SUFFIXES, ".json")
+            found = [name for name in self.storage.walk() if name.lower().endswith(kept)]
+        else:
+            found = [self.annotations]
+        yield from dict.fromkeys([*found, *self.sequences])
 
     def read_annotation(self, sequence: int) -> Annotation:
         return self.index.annotation(sequence)
@@ -69,28 +92,48 @@ class Coco(StoredDataset):
             raise self.place.nothing_found(self.storage)
         if len(sized) < len(boxes):
             self.note = f"{len(boxes) - len(sized)} of {len(boxes)} objects have no area and are left out"
-        top = next((folder for folder in self.images if folder in self._folders()), self.images[-1])
-        prefix = f"{top}/" if top else ""
+        top = next((folder for folder in self.images[:-1] if self._is_there(folder)), self.images[-1])
         return Index.of(np.ones(len(sized), np.int64), boxes[sized], np.ones(len(sized), bool),
-                        {"names": [prefix + names[owners[i]] for i in sized]}, self._storage_columns(), self.note)
+                        {"names": [joined(top, names[owners[i]]) for i in sized]}, self._storage_columns(), self.note)
 
-    def _folders(self) -> set[str]:
-        """Which of the folders that may hold the images are there."""
-        return {folder for folder in self.images
-                if folder.rpartition("/")[2] in self.storage.folders(folder.rpartition("/")[0])}
+    def _is_there(self, folder: str) -> bool:
+        outer, _, name = folder.rpartition("/")
+        return name in self.storage.folders(outer)
 
     def _read(self) -> tuple[list[str], np.ndarray, np.ndarray]:
         """Names of the images; of each object that is not a crowd the image's number and the box (xywh)."""
-        if not self.storage.has_file(self.annotations):
-            raise self.place.nothing_found(self.storage)
+        if not self.source.has_file(self.annotations):
+            raise UserError(f"data set {self.dataset}: annotation file not found: "
+                            f"{self.source.locate(self.annotations)}. {self.place.how_to_set()}")
         try:
-            content = json.loads(self.storage.read(self.annotations))
+            content = json.loads(self.source.read(self.annotations))
             files = {image["id"]: image["file_name"] for image in content["images"]}
             objects = [(a["image_id"], *a["bbox"]) for a in content["annotations"] if not a.get("iscrowd")]
             position = {identity: index for index, identity in enumerate(files)}
             owners = np.array([position[o[0]] for o in objects], dtype=np.int64)
             boxes = np.array([o[1:] for o in objects], dtype=np.float32).reshape(len(objects), 4)
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"data set {self.dataset}: {self.storage.locate(self.annotations)} is not a COCO instances "
+            raise UserError(f"data set {self.dataset}: {self.source.locate(self.annotations)} is not a COCO instances "
                             f"file ({type(error).__name__}: {error}); download it again") from error
         return list(files.values()), owners, boxes
+
+
+def own_paths(dataset: str) -> tuple[str, Path]:
+    """Annotation file as it is written and image folder of ``COCO:<annotation json>[@<image folder>]``; without a
+    folder, the images lie beside the file. A relative file is looked for from the repository's root, then in the
+    folder."""
+    spec = dataset.removeprefix(COCO_PREFIX)
+    file, images = split_spec(spec, is_there=Path.is_file)
+    return (spec.rpartition("@")[0], resolve(images)) if images else (spec, file.parent)
+
+
+def _annotations_at(text: str, images: Path, storage: Storage) -> tuple[Storage, str]:
+    """Where an annotation file is: on the disk, in an archive that its path leads into, or in that of the images."""
+    file = resolve(text)
+    for path in (file, images / text):
+        if path.is_file():
+            return DirectoryStorage(path.parent), path.name
+    if file.is_relative_to(images):
+        return storage, file.relative_to(images).as_posix()
+    source = archive_at(file.parent) or (DirectoryStorage(file.parent) if storage.kind == "directory" else None)
+    return (storage, text) if source is None else (source, file.name)

@@ -1,40 +1,48 @@
 """Any folder of sequences: pictures or videos with a box file each."""
 
-import os
 import threading
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
+from lib.config import FOLDER_PREFIX
 from lib.train.dataset.annotation import Annotation
-from lib.train.dataset.base import BUILD_THREADS, IndexedDataset
+from lib.train.dataset.base import BUILD_THREADS, StoredDataset
 from lib.train.dataset.index import Index
-from lib.train.dataset.storage import State, file_state
-from lib.utils.frames import ImageFrames, VideoFrames
-from lib.utils.images import decode_rgb, read_file
+from lib.train.dataset.places import Place, is_in_some_form
+from lib.train.dataset.storage import ArchiveStorage
+from lib.utils.errors import UserError
+from lib.utils.files import resolve
+from lib.utils.frames import IMAGE_SUFFIXES, ImageFrames, VideoFrames, frames_in, video_error
 from lib.utils.progress import progress
-from lib.utils.sequences import SequenceFiles, locate_in_spec, open_sequence, sequence_parts
+from lib.utils.sequences import (
+    SequenceFiles,
+    listed_names,
+    locate_sequences,
+    open_sequence,
+    sequence_parts,
+    split_spec,
+)
+from lib.utils.storage import State, Storage, file_state, joined
 from lib.utils.threads import map_in_threads
 
+PACKED = (*IMAGE_SUFFIXES, ".txt", ".label")
+"""Endings of the files that an LMDB holds: pictures, boxes and labels, and lists of sequences."""
 
-class Folder(IndexedDataset):
-    """The sequences of ``<folder>[@<list file>]``, laid out as :mod:`lib.utils.sequences` describes.
+
+class Folder(StoredDataset):
+    """The sequences of ``FOLDER:<path>[@<list file>]``, laid out as :mod:`lib.utils.sequences` describes.
 
     A frame is visible where it has a box and the label files of GOT-10k or LaSOT, when there are any, agree. A video
     is decoded from its beginning for every pair: fine for short clips, slow for long ones, which are better unpacked.
-
-    Args:
-        spec: folder and list file.
-        dataset: name in the yaml.
-
-    Raises:
-        UserError: nothing there.
+    In LMDBs and zip archives there can be none.
     """
 
-    def __init__(self, spec: str, dataset: str):
-        self.spec = spec
-        self.dataset = dataset
-        self.name = f"folder:{spec}"
-        self._folders = list(locate_in_spec(spec).items())
+    def __init__(self, storage: Storage, place: Place):
+        super().__init__(storage, place)
+        self.name = f"folder:{place.dataset.removeprefix(FOLDER_PREFIX)}"
+        self._folders: dict[str, str] | None = None
         self._start()
 
     def _start(self) -> None:
@@ -42,43 +50,70 @@ class Folder(IndexedDataset):
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict:
-        return {key: value for key, value in vars(self).items() if key not in ("_video", "_lock")}
+        left_out = ("_video", "_lock", *(("_folders",) if self._index is not None else ()))
+        return {key: value for key, value in super().__getstate__().items() if key not in left_out}
 
     def __setstate__(self, state: dict) -> None:
-        vars(self).update(state)
+        super().__setstate__({"_folders": None, **state})
         self._start()
 
-    def __len__(self) -> int:
-        return len(self._folders)
-
     @property
-    def sequences(self) -> list[str]:
-        """Names of the sequences."""
-        return [name for name, _ in self._folders]
+    def folders(self) -> dict[str, str]:
+        """Name -> folder in the storage of each sequence.
+
+        Raises:
+            UserError: there is none, the list of names cannot be read, or a name in it is not there.
+        """
+        if self._folders is None:
+            _, list_file = own_parts(self.dataset)
+            names = listed_names(str(self._list_on_disk() or list_file), self.storage) if list_file else None
+            found = locate_sequences(self.storage, names)
+            if "" in found.values() and isinstance(self.storage, ArchiveStorage) and len(self.storage.mounts) > 1:
+                raise UserError(f"data set {self.dataset}: an archive in {self.storage.root} holds a sequence without "
+                                "its folder; pack each sequence with its folder, as in `zip -0 -r dog.zip dog`")
+            self._folders = found
+        return self._folders
+
+    def _list_on_disk(self) -> Path | None:
+        """The list file, if there is one and it does not lie in an archive."""
+        folder, list_file = own_parts(self.dataset)
+        return next((path for path in (resolve(list_file), folder / list_file) if path.is_file()), None)
+
+    def _find(self) -> list[str]:
+        return list(self.folders)
+
+    def annotation_files(self, name: str) -> list[str]:
+        return sequence_parts(self.storage, self.folders[name])
+
+    def packed_files(self) -> Iterator[str]:
+        """Pictures and text files of the whole folder, whatever the list: lists share one LMDB."""
+        for folder in self.folders.values():
+            frames = frames_in(self.storage, folder)
+            if isinstance(frames, VideoFrames):
+                raise video_error(frames.file)
+        yield from (name for name in self.storage.walk() if name.lower().endswith(PACKED))
 
     def open(self, sequence: int) -> SequenceFiles:
-        """A sequence as it is on the disk now.
+        """A sequence as it is there now.
 
         Raises:
             UserError: its frames and boxes do not match, or cannot be read.
         """
-        return open_sequence(*self._folders[sequence])
+        name = self.sequences[sequence]
+        return open_sequence(self.storage, name, self.folders[name])
 
     def frame(self, sequence: int, index: int) -> np.ndarray:
-        if self._is_video(sequence):
-            return self._video_frame(sequence, index)
-        path = self.frame_path(sequence, index)
-        return decode_rgb(read_file(path), path)
+        return self._video_frame(sequence, index) if self._is_video(sequence) else super().frame(sequence, index)
 
     def encoded(self, sequence: int, index: int) -> bytes | None:
-        return None if self._is_video(sequence) else read_file(self.frame_path(sequence, index))
+        return None if self._is_video(sequence) else super().encoded(sequence, index)
 
-    def frame_path(self, sequence: int, index: int) -> str:
+    def frame_file(self, sequence: int, index: int) -> str:
+        """See the base class; the video where the frame is in one."""
         found = self.index
         source = found.texts("sources")[sequence]
-        if self._is_video(sequence):
-            return source
-        return os.path.join(source, found.texts("frames")[found.first(sequence) + index])
+        return source if self._is_video(sequence) else joined(
+            source, found.texts("frames")[found.first(sequence) + index])
 
     def read_annotation(self, sequence: int) -> Annotation:
         files = self.open(sequence)
@@ -96,24 +131,30 @@ class Folder(IndexedDataset):
                 self._video = sequence, VideoFrames(self.frame_path(sequence, index), length)
             return self._video[1][index]
 
-    def _root(self) -> str:
-        return f"{os.path.commonpath([path for _, path in self._folders])}\0{self.spec}"
-
     def _state(self) -> State:
-        return file_state("", [part for _, path in self._folders for part in sequence_parts(path)])
+        """With the list, which archives do not know."""
+        path = self._list_on_disk()
+        return super()._state() + file_state("", [] if path is None else [str(path)])
 
     def _build(self) -> Index:
         total = len(self)
-        opened = map_in_threads(lambda item: open_sequence(*item), self._folders, BUILD_THREADS)
-        found = list(progress(opened, total, f"index of {self.dataset}", "sequences"))
+        found = list(progress(map_in_threads(self.open, range(total), BUILD_THREADS), total,
+                              f"index of {self.dataset}", "sequences"))
         sources, frames, video = [], [], []
-        for files in found:
+        for name, files in zip(self.sequences, found, strict=True):
             pictures = isinstance(files.frames, ImageFrames)
-            sources.append(files.frames.folder if pictures else files.frames.path(0))
+            sources.append(files.frames.folder if pictures else joined(
+                self.folders[name], Path(files.frames.file).name))
             frames += files.frames.names if pictures else [""] * len(files.frames)
             video.append(not pictures)
         if any(video):
             self.note = (f"{sum(video)} of {total} sequences are videos, each decoded from its beginning for every "
                          "pair; unpack long ones to pictures to train faster")
         return Index.of_annotations([Annotation.of(files.boxes, files.visible) for files in found],
-                                    {"sources": sources, "frames": frames}, {"video": np.array(video)}, self.note)
+                                    {"names": self.sequences, "sources": sources, "frames": frames},
+                                    {"video": np.array(video)} | self._storage_columns(), self.note)
+
+
+def own_parts(dataset: str) -> tuple[Path, str]:
+    """Folder (or archive) and list file of ``FOLDER:<path>[@<list file>]``; the list is '' for none."""
+    return split_spec(dataset.removeprefix(FOLDER_PREFIX), is_there=is_in_some_form)

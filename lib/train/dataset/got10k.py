@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from lib.train.dataset.annotation import Annotation
 from lib.train.dataset.base import StoredDataset, read_ranges, read_spec
 from lib.train.dataset.places import Place
-from lib.train.dataset.storage import Storage
 from lib.utils.errors import UserError
+from lib.utils.storage import Storage
 
 LAYOUT = ("list.txt and GOT-10k_Train_000001/{00000001.jpg, ..., groundtruth.txt, absence.label, cover.label}, "
           "GOT-10k_Train_000002/, ...")

@@ -23,7 +23,7 @@ import numpy as np
 
 from lib.train.dataset.annotation import Annotation
 from lib.train.dataset.columns import TextColumn
-from lib.train.dataset.storage import State
+from lib.utils.storage import State
 
 logger = logging.getLogger(__name__)
 

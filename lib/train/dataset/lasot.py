@@ -3,7 +3,7 @@
 from lib.train.dataset.annotation import Annotation
 from lib.train.dataset.base import StoredDataset, read_ranges, read_spec
 from lib.train.dataset.places import Place
-from lib.train.dataset.storage import Storage
+from lib.utils.storage import Storage
 
 LAYOUT = "airplane/airplane-1/{img/00000001.jpg, ..., groundtruth.txt, full_occlusion.txt, out_of_view.txt}, ..."
 TRAIN_SPEC = "lasot_train.txt"

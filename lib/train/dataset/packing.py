@@ -14,11 +14,11 @@ from typing import Any
 
 from lib.train.dataset.base import StoredDataset
 from lib.train.dataset.lmdb_archive import DATA_FILE, LmdbArchive, encoded_key, import_lmdb, is_lmdb
-from lib.train.dataset.places import LMDB_SUFFIX
-from lib.train.dataset.storage import Storage
+from lib.train.dataset.storage import LMDB_SUFFIX
 from lib.utils.errors import UserError
 from lib.utils.files import write_text
 from lib.utils.progress import progress
+from lib.utils.storage import Storage
 from lib.utils.threads import map_in_threads
 
 logger = logging.getLogger(__name__)

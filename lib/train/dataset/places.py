@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from lib.train.dataset.lmdb_archive import LmdbArchive, is_lmdb
-from lib.train.dataset.storage import ArchiveStorage, DirectoryStorage, Mount, Storage
+from lib.train.dataset.storage import LMDB_SUFFIX, ArchiveStorage, Mount
 from lib.train.dataset.zip_archive import ZipArchive
 from lib.utils.errors import UserError
+from lib.utils.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from lib.utils.storage import DirectoryStorage, Storage
 
 FORMS = ("directory", "lmdb", "zip")
-LMDB_SUFFIX = "_lmdb"
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,25 @@ class Place:
         root, lmdb = (getattr(env, name, "") or "" for name in (field, lmdb_field))
         return cls(dataset, field, root, lmdb_field, lmdb, layout, **more)
 
+    @classmethod
+    def own(cls, dataset: str, path: Path, layout: str) -> "Place":
+        """Of data of one's own, which the yaml names by its path."""
+        found = _archive_in(path)
+        folder = found[0].with_suffix("") / found[1] if found else path
+        return cls(dataset, "", str(path), "", f"{folder}{LMDB_SUFFIX}", layout)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the yaml names the path."""
+        return not self.field
+
     def nothing_found(self, storage: Storage) -> UserError:
         """The error for a storage without a single sequence."""
         return UserError(f"data set {self.dataset}: no sequence in {storage.root}. {self.how_to_set()}")
 
     def how_to_set(self) -> str:
         """How a user tells where the data set is, and what should be there."""
-        if not self.field:
+        if self.is_own:
             return f"Expected {self.layout}"
         return (f"Set {self.field} (for LMDB: {self.lmdb_field}) in lib/train/admin/local.py (written by "
                 f"tracking/create_default_local_file.py) or the environment variable "
@@ -65,15 +78,19 @@ def open_storage(place: Place, form: str) -> Storage:
 
     Args:
         place: where it may lie.
-        form: "directory", "lmdb", "zip", or "auto" for the first of them that is there.
+        form: "directory", "lmdb", "zip", or "auto" for the first of them that is there. A path of one's own that is an
+            archive, or leads into one, says the form itself.
 
     Raises:
         UserError: it is not there in that form.
     """
+    storage = archive_at(Path(place.root)) if place.is_own else None
     for candidate in FORMS if form == "auto" else (form,):
-        storage = _OPENERS[candidate](place)
-        if storage is not None:
-            return storage
+        storage = storage or _OPENERS[candidate](place)
+    if storage is not None:
+        return storage
+    if place.is_own and form in ("auto", "directory") and os.path.isdir(place.root) and _zip(place) is None:
+        return DirectoryStorage(place.root)
     root, lmdb = place.root or "(not set)", place.lmdb or "(not set)"
     archives = f"zip archives {root}.zip or {os.path.join(root, '*.zip')}"
     if form == "lmdb":
@@ -86,12 +103,41 @@ def open_storage(place: Place, form: str) -> Storage:
     raise UserError(f"data set {place.dataset}: {problem}. {place.how_to_set()}")
 
 
+def is_in_some_form(path: Path) -> bool:
+    """Whether a path is a folder or an archive, or stands for an archive beside it."""
+    return path.exists() or is_lmdb(f"{path}{LMDB_SUFFIX}") or os.path.isfile(f"{path}.zip")
+
+
+def archive_at(path: Path) -> ArchiveStorage | None:
+    """The files of an LMDB or a zip archive that a path names, or of a folder in one that it leads into
+    (``data/all.zip/mine``); None where it does neither."""
+    found = _archive_in(path)
+    if found is None:
+        return None
+    file, folder = found
+    inner = f"{folder}/" if folder else ""
+    if is_lmdb(file):
+        return ArchiveStorage(str(path), "lmdb", [Mount(LmdbArchive(file), inner=inner)])
+    return ArchiveStorage(str(path), "zip", [Mount(ZipArchive(file, own_folder=file.stem), inner=inner)])
+
+
+def _archive_in(path: Path) -> tuple[Path, str] | None:
+    """The LMDB or zip archive in a path, and the folder in it ('' for the whole)."""
+    there = next((part for part in (path, *path.parents) if os.path.exists(part)), path)
+    if not is_lmdb(there) and not (there.suffix == ".zip" and there.is_file()):
+        return None
+    return there, "" if there == path else path.relative_to(there).as_posix()
+
+
 def _directory(place: Place) -> Storage | None:
-    """The folder, if there is a folder in it (one with archives only is the zip form)."""
+    """The folder, if there is a folder in it (one with archives only is the zip form), or of one's own data a picture
+    or a video."""
     if not os.path.isdir(place.root):
         return None
+    suffixes = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES) if place.is_own else ()
     with os.scandir(place.root) as entries:
-        return DirectoryStorage(place.root) if any(entry.is_dir() for entry in entries) else None
+        found = any(entry.is_dir() or entry.name.lower().endswith(suffixes) for entry in entries)
+    return DirectoryStorage(place.root) if found else None
 
 
 def _lmdb(place: Place) -> Storage | None:
@@ -109,7 +155,7 @@ def _zip(place: Place) -> Storage | None:
     root = Path(place.root)
     whole = root.with_name(root.name + ".zip")
     if whole.is_file():
-        return ArchiveStorage(str(whole), "zip", [Mount(ZipArchive(whole, own_folder=root.name))])
+        return archive_at(whole)
     mounts = [Mount(ZipArchive(path, part=path.stem if path.stem in place.parts else ""))
               for path in sorted(root.glob("*.zip"))]
     return ArchiveStorage(str(root), "zip", mounts) if mounts else None

@@ -1,10 +1,12 @@
-"""Time and memory of a training's start on a large data set, measured on annotations without images."""
+"""Time and memory of a training's start on a large data set, measured on annotations without images (in zip archives,
+with images of no bytes, whose list is part of the work)."""
 
 import json
 import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,12 +21,13 @@ from lib.utils.files import ROOT
 FRAMES = 467
 """Frames of a sequence: TrackingNet's 14.1 million over its 30132 sequences."""
 DRAWS = 5000
+FORMS = ("directory", "zip")
 STATUS = Path("/proc/self/status")
 TEXTS = 64
 """Different box files; the sequences take turns."""
 
 
-def measure_startup(sequences: int, frames: int = FRAMES, draws: int = DRAWS) -> str:
+def measure_startup(sequences: int, frames: int = FRAMES, draws: int = DRAWS, form: str = "directory") -> str:
     """Make the annotations of a TrackingNet-like data set in a temporary folder, start on it twice, each time in a new
     process, and draw pairs: the first start builds the index, the second one finds it.
 
@@ -32,20 +35,23 @@ def measure_startup(sequences: int, frames: int = FRAMES, draws: int = DRAWS) ->
         sequences: how many.
         frames: of each.
         draws: pairs that are drawn.
+        form: "directory", or "zip" for one archive per chunk, with an entry for each frame.
 
     Returns:
         A table: seconds, and resident memory of the two processes. Shared are mapped files, which other processes use
         too; own is the rest.
 
     Raises:
-        UserError: this system does not tell the memory of a process.
+        UserError: this system does not tell the memory of a process, or it is another form.
     """
+    if form not in FORMS:
+        raise UserError(f"a start can be measured for {' and '.join(FORMS)}, not for {form}")
     if not STATUS.is_file():
         raise UserError(f"{STATUS}, which tells the memory of a process, is not there: the measurement needs Linux")
     with tempfile.TemporaryDirectory() as folder:
-        _write(Path(folder), sequences, frames)
+        _write(Path(folder), sequences, frames, form)
         runs = [_start(folder, draws) for _ in range(2)]
-    lines = [f"{sequences} sequences, {sequences * frames} frames, {draws} draws; memory in MB",
+    lines = [f"{form}: {sequences} sequences, {sequences * frames} frames, {draws} draws; memory in MB",
              f"{'':30}{'builds the index':>18}{'finds it':>12}"]
     for key, words, digits in (
         ("start", "seconds to start", 2), ("draw", "seconds to draw", 2), ("before", "resident before the start", 0),
@@ -73,18 +79,32 @@ def start_and_draw(folder: str, draws: int) -> dict[str, float]:
             "shared": after[1] - before[1]}
 
 
-def _write(folder: Path, sequences: int, frames: int) -> None:
-    """Box files of TrackingNet's layout."""
+def _write(folder: Path, sequences: int, frames: int, form: str = "directory") -> None:
+    """Box files of TrackingNet's layout; in archives also the images, without content."""
     rng = np.random.default_rng(0)
     texts = []
     for _ in range(TEXTS):
         boxes = np.abs(rng.normal(200, 60, (frames, 4))) + 1
         texts.append("\n".join(",".join(f"{value:.2f}" for value in row) for row in boxes) + "\n")
-    folders = [folder / "data" / chunk / "anno" for chunk in CHUNKS]
-    for path in folders:
+    for place, chunk in enumerate(CHUNKS):
+        numbers = range(place, sequences, len(CHUNKS))
+        if form == "zip":
+            (folder / "data").mkdir(exist_ok=True)
+            with zipfile.ZipFile(folder / "data" / f"{chunk}.zip", "w") as archive:
+                for number in numbers:
+                    archive.writestr(f"anno/{_name(number)}.txt", texts[number % TEXTS])
+                    for frame in range(frames):
+                        archive.writestr(zipfile.ZipInfo(f"frames/{_name(number)}/{frame}.jpg"), b"")
+            continue
+        path = folder / "data" / chunk / "anno"
         path.mkdir(parents=True)
-    for number in range(sequences):
-        (folders[number % len(folders)] / f"sequence{number:06d}_0.txt").write_text(texts[number % TEXTS])
+        for number in numbers:
+            (path / f"{_name(number)}.txt").write_text(texts[number % TEXTS])
+
+
+def _name(number: int) -> str:
+    """Of a sequence, as long as TrackingNet's."""
+    return f"sequence{number:06d}_0"
 
 
 def _start(folder: str, draws: int) -> dict[str, float]:

@@ -10,9 +10,9 @@ import numpy as np
 from lib.train.dataset.annotation import Annotation
 from lib.train.dataset.base import BUILD_THREADS, StoredDataset
 from lib.train.dataset.index import Index
-from lib.train.dataset.storage import State
 from lib.utils.errors import UserError
 from lib.utils.progress import progress
+from lib.utils.storage import State
 from lib.utils.threads import map_in_threads
 
 ANNOTATIONS = "Annotations/VID/train"
