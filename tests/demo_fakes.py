@@ -1,5 +1,6 @@
 """What the demo's tests share: pictures of a moving square, and fakes of a tracker, a window and a camera."""
 
+import threading
 import time
 from pathlib import Path
 
@@ -52,10 +53,11 @@ def lines(path: Path) -> list[str]:
 
 
 class FakeDisplay:
-    """A window whose user draws the boxes and presses the keys given."""
+    """A window whose user draws the boxes and presses the keys given, some while no picture comes."""
 
-    def __init__(self, boxes, keys=""):
+    def __init__(self, boxes, keys="", silent_keys=""):
         self.boxes, self.keys, self.shown = list(boxes), list(keys), 0
+        self.silent_keys = list(silent_keys)
 
     def select(self, image):
         return self.boxes.pop(0)
@@ -63,6 +65,9 @@ class FakeDisplay:
     def show(self, image):
         self.shown += 1
         return self.keys.pop(0) if self.keys else ""
+
+    def refresh(self):
+        return self.silent_keys.pop(0)
 
 
 class FakeCapture:
@@ -84,3 +89,16 @@ class FakeCapture:
 
     def release(self):
         self.released = True
+
+
+class SilentCapture(FakeCapture):
+    """A `FakeCapture` that is silent after two frames, until `wake` is set."""
+
+    def __init__(self):
+        super().__init__(0)
+        self.wake = threading.Event()
+
+    def read(self):
+        if self.index == 2:
+            self.wake.wait(5)
+        return super().read()

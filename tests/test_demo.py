@@ -4,6 +4,7 @@ import csv
 import os
 import signal
 import sys
+from itertools import islice
 from types import SimpleNamespace
 
 import cv2
@@ -137,6 +138,58 @@ def test_box_drawn_by_the_user_and_keys(film, tmp_path):
     assert result.scores() == [1, 1, 0.75, 0.75]
     with pytest.raises(UserError, match="no box was drawn"):
         run_demo(brightest(), open_source(str(film)), None, tmp_path / "out", display=FakeDisplay([None]))
+
+
+class Silent(Source):
+    """A live source that gives `given` frames, and then none until it need not be waited for."""
+
+    name, fps, length, live = "silent", 25.0, None, True
+
+    def __init__(self, given):
+        self.given = given
+
+    def frames(self, stopped):
+        yield from (Frame(frame(index), index, index / self.fps) for index in range(self.given))
+        while not stopped():
+            pass
+
+
+@pytest.mark.parametrize("end", ["q", "\x1b"])
+def test_keys_in_the_silence_of_a_live_source(tmp_path, end):
+    window = FakeDisplay([[30.0, 40.0, 10.0, 10.0]], silent_keys=["", "r", "", end])
+    result = run_demo(brightest(), Silent(3), [box(0)], tmp_path, display=window)
+    assert not window.boxes and not window.silent_keys and window.shown == len(result.targets) == 3
+    assert result.boxes_xywh().tolist() == [box(0), box(1), [30, 40, 10, 10]] and result.scores() == [1, 0.75, 1]
+    assert not result.interrupted and lines(result.files["boxes"])[2] == "30\t40\t10\t10"
+
+
+def test_keys_before_the_first_frame(tmp_path):
+    window = FakeDisplay([], silent_keys="rq")
+    with pytest.raises(UserError, match="silent had given no frame yet when the run was ended"):
+        run_demo(brightest(), Silent(0), [box(0)], tmp_path / "out", display=window)
+    assert not window.silent_keys and not (tmp_path / "out").exists()
+
+
+def test_a_key_ends_the_run_though_a_frame_came_meanwhile(tmp_path):
+    class Late(Silent):
+        def frames(self, stopped):
+            yield from islice(super().frames(stopped), self.given)
+            assert stopped()
+            yield Frame(frame(self.given), self.given, 1.0)
+
+    result = run_demo(brightest(), Late(2), [box(0)], tmp_path, display=FakeDisplay([], silent_keys="q"))
+    assert result.numbers == [0, 1]
+
+
+def test_a_window_shows_and_refreshes(monkeypatch):
+    calls, keys = [], [-1, ord("q") | 0x100000, ord("r")]
+    monkeypatch.setattr(display, "cv2", SimpleNamespace(
+        WINDOW_NORMAL=0, WINDOW_KEEPRATIO=0, COLOR_RGB2BGR=cv2.COLOR_RGB2BGR, cvtColor=cv2.cvtColor,
+        namedWindow=lambda *_: None, imshow=lambda title, image: calls.append(image[0, 0].tolist()),
+        waitKey=lambda wait: keys.pop(0)))
+    window = display.Display("film")
+    assert [window.refresh(), window.show(np.array([[[1, 2, 3]]], np.uint8)), window.refresh()] == ["", "q", "r"]
+    assert calls == [[3, 2, 1]]
 
 
 def test_a_box_that_is_not_drawn_anew_stays(film, tmp_path):

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import closing
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
@@ -12,7 +13,8 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from demo_fakes import FRAMES, Brightest, FakeCapture, box, brightest, frame, lines
+from demo_fakes import FRAMES, Brightest, FakeCapture, SilentCapture, box, brightest, frame, lines
+from square_runs import wait_until
 
 from lib.test.tracker import sources
 from lib.test.tracker.demo import run_demo
@@ -101,21 +103,42 @@ def test_a_slow_tracker_drops_frames_and_does_not_lag(tmp_path, fake_capture):
 def test_a_silent_source_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "PATIENCE", 0.1)
 
-    class Silent(FakeCapture):
-        def read(self):
-            if self.index == 2:
-                released.wait(5)
-                return False, None
-            return super().read()
-
-    released = threading.Event()
-    source = sources.LiveSource(Silent(0), "silent", "the connection was lost")
+    capture = SilentCapture()
+    source = sources.LiveSource(capture, "silent", "the connection was lost")
     started = time.monotonic()
-    threading.Timer(0.6, released.set).start()
     with pytest.raises(UserError, match="silent gives no more frames after 2; the connection was lost"):
         run_demo(brightest(), source, [box(0)], tmp_path)
     assert time.monotonic() - started < 3
+    capture.wake.set()
     assert len(lines(tmp_path / "silent.txt")) == 2
+
+
+def test_who_waits_is_asked_in_silence_and_the_thread_reads_on():
+    capture, asked = SilentCapture(), []
+    source = sources.LiveSource(capture, "silent", "gone")
+
+    def stopped():
+        asked.append(threading.current_thread())
+        if len(asked) == 3:
+            capture.wake.set()
+            wait_until(lambda: source._reader.count > 2, 10)
+        return False
+
+    wait_until(lambda: source._reader.count == 2)
+    with closing(source.frames(stopped)) as frames:
+        first = next(frames)
+        assert (first.image == frame(1)).all() and not asked, "a frame is there, nobody waits"
+        second = next(frames)
+    assert (second.image == frame(1 + second.number)).all() and second.number > 0
+    assert asked == [threading.main_thread()] * 3
+
+
+def test_a_silent_source_ends_when_nobody_waits_any_longer():
+    capture, answers = SilentCapture(), [False, True, True]
+    source = sources.LiveSource(capture, "silent", "gone")
+    wait_until(lambda: source._reader.count == 2)
+    assert len(list(source.frames(lambda: answers.pop(0)))) == 1 and not answers
+    capture.wake.set()
 
 
 def test_streams_are_named_without_the_password(fake_capture):
