@@ -14,8 +14,11 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before PyTorch is imported: OpenMP's threads do not survive a fork
 
+from demo_fakes import FRAMES, SIZE, frame  # noqa: E402
 from square_runs import load_train_script  # noqa: E402
 from tiny_models import steady_tracker, tiny  # noqa: E402
+
+from lib.vis.draw import VideoWriter  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -167,3 +170,23 @@ def start_training(root, tmp_path):
                                 env={**environment, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True,
                                 start_new_session=True)
     return run
+
+
+@pytest.fixture
+def film(tmp_path) -> Path:
+    """A video of the moving square."""
+    path = tmp_path / "film.avi"
+    with VideoWriter(path, 12, SIZE) as video:
+        for index in range(FRAMES):
+            video.write(frame(index))
+    return path
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    """A folder of pictures of the moving square."""
+    folder = tmp_path / "walk"
+    folder.mkdir()
+    for index in range(FRAMES):
+        cv2.imwrite(str(folder / f"{index + 1}.png"), frame(index))
+    return folder

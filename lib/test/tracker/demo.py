@@ -118,7 +118,7 @@ def run_demo(
         source: the frames; `source.name` names the files.
         boxes_xywh: of the targets in the first frame, pixels; None lets the user draw one on `display`.
         output: folder for the files.
-        display: a window; keys there: q or Esc ends, r draws the boxes anew.
+        display: a window; keys there, also while a live source is silent: q or Esc ends, r draws the boxes anew.
         max_frames: stop after so many tracked frames, the first included.
         fps: frame rate of the written video; None takes the source's.
         sub_pixel: boxes with decimals in the text files instead of integers cut towards zero, as OSTrack writes them.
@@ -138,10 +138,12 @@ def run_demo(
     result = DemoResult()
     failure = None
     stop = StopRequest()
-    with closing(source.frames(lambda: stop.requested)) as frames:
+    window = _Window(display, tracker, result)
+    with closing(source.frames(lambda: stop.requested or window.refresh())) as frames:
         first = next(frames, None)
         if first is None:
-            raise UserError(f"{source.name} holds no frame")
+            raise UserError(f"{source.name} had given no frame yet when the run was ended" if window.ended
+                            else f"{source.name} holds no frame")
         height, width = first.image.shape[:2]
         boxes = [check_box(box, height, width) for box in boxes_xywh or [_drawn_box(first.image, display)]]
         video = VideoWriter(output / f"{source.name}.mp4", fps or source.fps, (width, height))
@@ -153,7 +155,7 @@ def run_demo(
             try:
                 images = islice(_timed(chain([first], frames), parts), max_frames)
                 _follow(tracker, images, boxes, result, partial(behind.do, video.write), stop,
-                        _Annotator(source.length, debug), display, parts)
+                        _Annotator(source.length, debug), window, parts)
             except UserError as error:
                 if not result.targets:
                     raise
@@ -282,14 +284,49 @@ class _Annotator:
             logger.info("frame %d%s, %.1f FPS, %d frames dropped", frame.number + 1, total, result.fps, result.dropped)
 
 
+class _Window:
+    """The display, if there is one, and what its keys do.
+
+    Attributes:
+        ended: the user has pressed q or Esc.
+    """
+
+    def __init__(self, display: Display | None, tracker: LiveTracker, result: DemoResult):
+        self._display, self._tracker, self._result = display, tracker, result
+        self._image: np.ndarray | None = None
+        self.ended = False
+
+    def show(self, picture: np.ndarray, image: np.ndarray) -> None:
+        """Show what was drawn into the frame `image`, and take a key."""
+        if self._display is not None:
+            self._image = image
+            self._press(self._display.show(picture))
+
+    def refresh(self) -> bool:
+        """Keep the window alive where no picture comes, and take a key; whether the user has ended the run."""
+        if self._display is not None:
+            self._press(self._display.refresh())
+        return self.ended
+
+    def _press(self, key: str) -> None:
+        if key in ("q", "\x1b"):
+            self.ended = True
+        elif key == "r" and self._image is not None:
+            for target in range(len(self._result.targets[-1])):
+                box = self._display.select(self._image)
+                if box is not None:
+                    self._tracker.restart(target, self._image, box)
+                    self._result.targets[-1][target] = _given(box)
+
+
 def _follow(tracker: LiveTracker, frames: Iterator[Frame], boxes: Sequence[Sequence[float]], result: DemoResult,
             write: Callable[[np.ndarray, int], None], stop: StopRequest, annotator: _Annotator,
-            display: Display | None, parts: PartTimes | None) -> None:
+            window: _Window, parts: PartTimes | None) -> None:
     """Track through `frames`, adding to `result`, until they end or the user stops; `write` takes a picture for the
     video and how often it is shown."""
     drawn = None
     for frame in frames:
-        if stop.requested:
+        if stop.requested or window.ended:
             return
         start = time.perf_counter()
         if not result.targets:
@@ -308,16 +345,9 @@ def _follow(tracker: LiveTracker, frames: Iterator[Frame], boxes: Sequence[Seque
                 write(drawn, dropped)
             write(picture, 1)
         drawn = picture
-        if display is not None:
-            key = display.show(drawn)
-            if key in ("q", "\x1b"):
-                return
-            if key == "r":
-                for target in range(len(boxes)):
-                    box = display.select(frame.image)
-                    if box is not None:
-                        tracker.restart(target, frame.image, box)
-                        result.targets[-1][target] = _given(box)
+        window.show(drawn, frame.image)
+        if window.ended:
+            return
 
 
 def _given(box_xywh: Sequence[float]) -> Result:

@@ -27,6 +27,10 @@ class Display:
     def show(self, image: np.ndarray) -> str:
         """Show a frame; the key that was pressed meanwhile, or an empty string."""
         cv2.imshow(self._title, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        return self.refresh()
+
+    def refresh(self) -> str:
+        """Let the window draw itself and take what the user does; the key that was pressed, or an empty string."""
         key = cv2.waitKey(1)
         return chr(key & 0xFF) if key >= 0 else ""
 

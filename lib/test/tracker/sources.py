@@ -25,7 +25,7 @@ DEFAULT_FPS = 25.0
 PATIENCE = 10.0
 """Seconds after which a live source that gives no frame counts as gone."""
 GLANCE = 0.2
-"""Seconds between two looks at whether to stop, while a live source is waited for."""
+"""Seconds between two calls of `stopped`, while a live source is waited for."""
 
 
 class Frame(NamedTuple):
@@ -61,7 +61,8 @@ class Source(ABC):
         """The frames that the caller has time for: all of them, or the newest of a live source.
 
         Args:
-            stopped: whether a live source that is silent need not be waited for any longer; the frames end then.
+            stopped: whether a live source that is silent need not be waited for any longer; the frames end then. It is
+                called every `GLANCE` seconds of a silence, by the thread that asked for the frame.
 
         Raises:
             UserError: a frame cannot be read.
@@ -181,13 +182,16 @@ class _NewestFrame(threading.Thread):
 
     def take(self, patience: float, stopped: Callable[[], bool]) -> tuple[np.ndarray, int, float] | None:
         """The newest frame that was not taken yet, with its number and the time it came, as soon as there is one; None
-        when the source ended, was silent for `patience` seconds or `stopped`."""
+        when the source ended, was silent for `patience` seconds or `stopped`, which is called without the lock, so
+        that the thread reads on meanwhile."""
         until = time.monotonic() + patience
-        with self._changed:
-            while not (self._ended or self._newest or stopped()) and time.monotonic() < until:
-                self._changed.wait(GLANCE)
-            taken, self._newest = self._newest, None
-            return taken
+        while True:
+            with self._changed:
+                if self._changed.wait_for(lambda: self._ended or self._newest, GLANCE):
+                    taken, self._newest = self._newest, None
+                    return taken
+            if stopped() or time.monotonic() >= until:
+                return None
 
     def stop(self) -> None:
         """End the thread; one that waits for a silent source ends when that gives up (it keeps no process alive)."""
