@@ -21,6 +21,7 @@ from lib.models.ostrack.heads import decode
 from lib.test.tracker import Tracker
 from lib.utils.crop import normalize
 from lib.utils.errors import UserError
+from lib.utils.window import hann_window
 
 SWITCHES = ["cache_template", "trim_last_layer", "fold_batchnorm", "merge_branches", "peak_only", "fused_attention",
             "channels_last", "pack_linear", "take_pixels"]
@@ -220,13 +221,15 @@ def test_the_model_is_left_alone(cfg):
 
 
 @pytest.mark.parametrize("kind", ["compresstracker", "ce"])
-def test_graph_replay_gives_what_the_call_gives(kind, monkeypatch):
+@pytest.mark.parametrize("head", HEAD_SWITCHES)
+def test_graph_replay_gives_what_the_call_gives(kind, head, monkeypatch):
     """Recorded once per shape, replayed with other crops, inside and outside of inference mode."""
     replace_cuda_graphs(monkeypatch)
     cfg = tiny(kind, **(CE if kind == "ce" else {}))
     model = steady_tracker(cfg)
-    fast = build_fast(model, replace(FastOptions.best("cuda"), cuda_graph=False), mean=cfg.DATA.MEAN,
-                      std=cfg.DATA.STD)
+    options = replace(FastOptions.best("cuda"), cuda_graph=False, **{name: name == head for name in HEAD_SWITCHES})
+    fast = build_fast(model, options, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)
+    window = hann_window(fast.search_grid) if head == "peak_only" else None
     replay = GraphReplay(fast.run, torch.device("cuda"))
     mask, results = None, []
     if kind == "ce":
@@ -234,7 +237,7 @@ def test_graph_replay_gives_what_the_call_gives(kind, monkeypatch):
         mask = template_mask("GT_BOX", grid, torch.tensor([[0.2, 0.2, 0.4, 0.4]]), 16)
     for seed, batch in ((0, 1), (1, 1), (2, 2), (3, 1)):
         (template, search), _ = pixels(cfg, batch, seed)
-        inputs = fast.prepare(template), search, None if mask is None else mask.expand(batch, -1), None
+        inputs = fast.prepare(template), search, None if mask is None else mask.expand(batch, -1), window
         with torch.inference_mode(seed == 1):
             results.append((replay(*inputs), fast.run(*inputs)))
     assert len(replay._recorded) == 2, "one recording for each shape"
