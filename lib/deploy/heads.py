@@ -10,6 +10,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lib.models.base import Prediction
 from lib.models.ostrack import CenterHead
+from lib.models.ostrack.heads import bounded, box_at
 
 LAYERS = range(1, 6)
 """Numbers in the names of a CENTER head's convolutions: conv1_ctr to conv5_ctr."""
@@ -57,35 +58,30 @@ class PeakHead(nn.Module):
             features: (B, C, S, S).
             window: (S, S) weights of the scores when the best cell is looked for; None weighs all the same.
         """
-        scores = self.score(features).float().sigmoid().clamp(1e-4, 1 - 1e-4)      # (B, 1, S, S)
+        scores = bounded(self.score(features))                             # (B, 1, S, S)
         weighted = scores if window is None else scores * window
-        side = scores.shape[-1]
-        cell = weighted.flatten(1).argmax(dim=1)                                   # (B,)
-        row, column = cell // side, cell % side
-        around, inside = self._cut(features, row, column)
+        cell = weighted.flatten(1).argmax(dim=1)                           # (B,)
+        around, inside = self._cut(features, cell)
         *hidden, final = self.rest
         for ring, convolution in enumerate(hidden, 1):
-            # outside of the map there are zeros at every depth, which a folded bias would fill
-            mask = inside[:, :, ring:-ring, ring:-ring] if ring < self.reach else 1
-            around = F.relu(convolution(around)) * mask
-        offset, size = final(around).float().flatten(1).split(2, dim=1)            # (B, 2) each
-        corner = torch.stack([column, row], dim=1)
-        boxes = torch.cat([(corner + offset) / side, size.sigmoid().clamp(1e-4, 1 - 1e-4)], dim=1)
-        return Prediction(boxes.unsqueeze(1), scores)
+            # outside of the map there are zeros at every depth, where a convolution would leave its bias
+            around = F.relu(convolution(around)) * inside[:, :, ring:-ring, ring:-ring]
+        offset, size = final(around).flatten(1).split(2, dim=1)            # (B, 2) each
+        return Prediction(box_at(cell, scores.shape[-1], bounded(size), offset.float()).unsqueeze(1), scores)
 
-    def _cut(self, features: Tensor, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
+    def _cut(self, features: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         """The features around a cell of each image, zeros outside of the map.
 
         Args:
             features: (B, C, S, S).
-            row, column: (B,).
+            cell: (B,) number of the cell, row by row.
 
         Returns:
             (B, C, 9, 9) features, and (B, 1, 9, 9) of their type: 1 inside of the map, 0 outside.
         """
         batch, channels, side, _ = features.shape
         steps = torch.arange(-self.reach, self.reach + 1, device=features.device)
-        rows, columns = row.unsqueeze(1) + steps, column.unsqueeze(1) + steps      # (B, 9)
+        rows, columns = (cell // side).unsqueeze(1) + steps, (cell % side).unsqueeze(1) + steps    # (B, 9)
         inside = (((rows >= 0) & (rows < side)).unsqueeze(2) & ((columns >= 0) & (columns < side)).unsqueeze(1))
         index = rows.clamp(0, side - 1).unsqueeze(2) * side + columns.clamp(0, side - 1).unsqueeze(1)   # (B, 9, 9)
         index = index + torch.arange(batch, device=features.device).view(-1, 1, 1) * side**2

@@ -48,10 +48,28 @@ def decode(score_map: Tensor, size_map: Tensor, offset_map: Tensor) -> Tensor:
     side = score_map.shape[-1]
     cell = score_map.flatten(1).argmax(dim=1)                      # (B,)
     index = cell.view(-1, 1, 1).expand(-1, 2, 1)
-    size = size_map.flatten(2).gather(2, index).squeeze(2)         # (B, 2)
-    offset = offset_map.flatten(2).gather(2, index).squeeze(2)
+    size, offset = (values.flatten(2).gather(2, index).squeeze(2) for values in (size_map, offset_map))    # (B, 2)
+    return box_at(cell, side, size, offset)
+
+
+def box_at(cell: Tensor, side: int, size: Tensor, offset: Tensor) -> Tensor:
+    """Box that a cell tells of.
+
+    Args:
+        cell: (B,) number of the cell, row by row.
+        side: S, cells in a row.
+        size, offset: (B, 2) values of the maps there (see `Prediction`).
+
+    Returns:
+        (B, 4) cxcywh in 0..1 of the crop.
+    """
     corner = torch.stack([cell % side, cell // side], dim=1).to(offset.dtype)
     return torch.cat([(corner + offset) / side, size], dim=1)
+
+
+def bounded(logits: Tensor) -> Tensor:
+    """Sigmoid in float32, kept away from 0 and 1 (scores and sizes)."""
+    return logits.float().sigmoid().clamp(1e-4, 1 - 1e-4)
 
 
 class CenterHead(_BranchHead):
@@ -67,9 +85,7 @@ class CenterHead(_BranchHead):
     @staticmethod
     def read(score: Tensor, offset: Tensor, size: Tensor) -> Prediction:
         """The branches' outputs, (B, 1 | 2 | 2, S, S), as a prediction in float32."""
-        score = score.float().sigmoid().clamp(1e-4, 1 - 1e-4)
-        size = size.float().sigmoid().clamp(1e-4, 1 - 1e-4)
-        offset = offset.float()
+        score, size, offset = bounded(score), bounded(size), offset.float()
         return Prediction(decode(score, size, offset).unsqueeze(1), score, size, offset)
 
 
