@@ -26,8 +26,10 @@ class OnnxTracker:
     def __init__(self, folder: str | Path, threads: int = 0):
         folder = Path(folder)
         self.facts = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        if self.facts["format"] != "onnx" or self.facts["ce_range"] not in (None, "ALL"):
-            raise SystemExit(f"{folder} is no ONNX export without a template mask")
+        self.main = "search" if "search" in self.facts["parts"] else "tracker"
+        inputs = self.facts["parts"][self.main]["inputs"]
+        if self.facts["format"] != "onnx" or "template_mask" in inputs or "window" not in inputs:
+            raise SystemExit(f"{folder} is no ONNX export of a CENTER head without a template mask")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         self.sessions = {name: onnxruntime.InferenceSession(str(folder / part["file"]), options)
@@ -48,20 +50,13 @@ class OnnxTracker:
         """The box in this frame, and its score in 0..1."""
         size = self.facts["search_size"]
         crop, scale = self._crop(frame, self.facts["search_factor"], size)
-        part = "search" if "search" in self.facts["parts"] else "tracker"
-        found = self._run(part, {**self.fixed, "search": crop, "window": self.window})
-        response = found["score_map"][0, 0] * self.window
-        if "offset_map" in found:                                # an export with --maps: the box is read here
-            row, column = np.unravel_index(response.argmax(), response.shape)
-            center = (np.array([column, row]) + found["offset_map"][0, :, row, column]) / len(response)
-            wh = found["size_map"][0, :, row, column]
-        else:
-            center, wh = np.split(found["boxes"][0, 0], 2)
+        found = self._run(self.main, {**self.fixed, "search": crop, "window": self.window})
         side = size / scale                                      # of the crop, in pixels of the frame
-        (cx, cy), (w, h) = center * side - side / 2, wh * side
+        cx, cy, w, h = found["boxes"][0, 0] * side
         x, y, old_w, old_h = self.box
-        self.box = clip([x + old_w / 2 + cx - w / 2, y + old_h / 2 + cy - h / 2, w, h], *frame.shape[:2])
-        return self.box, float(response.max())
+        left, top = x + (old_w - side - w) / 2 + cx, y + (old_h - side - h) / 2 + cy
+        self.box = clip([left, top, w, h], *frame.shape[:2])
+        return self.box, float((found["score_map"][0, 0] * self.window).max())
 
     def _crop(self, frame: np.ndarray, factor: float, size: int) -> tuple[np.ndarray, float]:
         """The square around the box as the graph wants it, and its pixels per pixel of the frame. Outside the frame it

@@ -46,7 +46,7 @@ def largest_difference(model, options, cfg, batch=2, mask=None):
     fast = build_fast(model, options, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)
     template, search = raw if options.take_pixels else normalised
     found = fast(fast.prepare(template), search, *rest)
-    if fast.takes_window:
+    if options.peak_only:
         expected = expected._replace(size_map=None, offset_map=None)
     assert [value is None for value in found] == [value is None for value in expected]
     return max((ours - theirs).abs().max().item() for ours, theirs in zip(found, expected, strict=True)
@@ -126,11 +126,12 @@ def test_the_first_layer_makes_nothing_of_the_template_again(model, cfg):
     assert work[0] - work[1] == lz * 3 * 16**2 * c + lz * c * 3 * c
 
 
-@pytest.mark.parametrize("channels_last", [True, False])
-def test_the_box_at_any_peak(model, cfg, channels_last):
+@pytest.mark.parametrize("options", [FastOptions(), FastOptions(channels_last=False),
+                                     FastOptions(merge_branches=True, peak_only=False), FastOptions.plain()])
+def test_the_box_at_any_peak(model, cfg, options):
     """The window moves the peak over every cell, the map's edges and corners among them."""
     _, (template, search) = pixels(cfg, 2)
-    fast = build_fast(model, FastOptions(channels_last=channels_last))
+    fast = build_fast(model, options)
     with torch.inference_mode():
         expected, state = model(template, search), fast.prepare(template)
         side = expected.score_map.shape[-1]
@@ -229,7 +230,7 @@ def test_graph_replay_gives_what_the_call_gives(kind, head, monkeypatch):
     model = steady_tracker(cfg)
     options = replace(FastOptions.best("cuda"), cuda_graph=False, **{name: name == head for name in HEAD_SWITCHES})
     fast = build_fast(model, options, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)
-    window = hann_window(fast.search_grid) if head == "peak_only" else None
+    window = hann_window(fast.search_grid)
     replay = GraphReplay(fast.run, torch.device("cuda"))
     mask, results = None, []
     if kind == "ce":

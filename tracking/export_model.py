@@ -40,8 +40,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="one graph of template and search crop; default: one that embeds the template, one for each frame")
     add("--pixels", action="store_true", help="take uint8 crops and normalise inside the graph")
     add("--maps", action="store_true",
-        help="give whole maps of size and offset; default: the graph takes the window and gives the box, which is less "
-        "work")
+        help="give the maps of size and offset, too; default: score map and box, which is less work")
     add("--frames", metavar="FOLDER[@LIST]",
         help="sequences with boxes: the check's crops, and the ranges of int8, come from there (default: made up)")
     add("--crops", type=int, default=default.calibration_crops, metavar="N",

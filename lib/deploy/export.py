@@ -60,8 +60,8 @@ class ExportOptions:
         batch: images per call; 0 for any number.
         joint: one graph (template, search -> prediction) instead of two.
         take_pixels: uint8 crops in, the normalisation inside.
-        maps: give the maps of size and offset of a CENTER head; else the graph takes the window, and gives score map
-            and box, which is less work (`FastOptions.peak_only`).
+        maps: give the maps of size and offset of a CENTER head, too; score map and box alone are less work
+            (`FastOptions.peak_only`).
         frames: sequences whose crops the export is checked on, and the int8 ranges measured on (see `crop_pairs`).
         calibration_crops, check_crops: how many.
     """

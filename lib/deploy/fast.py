@@ -38,8 +38,8 @@ class FastOptions:
         fold_batchnorm: BatchNorm becomes part of the convolution before it.
         merge_branches: the three branches of a CENTER head as one wide and three grouped convolutions; needs
             fold_batchnorm.
-        peak_only: the offset and size branches of a CENTER head at the best cell only: `FastTracker` takes the window,
-            and gives score map and box; needs fold_batchnorm and takes the place of merge_branches.
+        peak_only: the offset and size branches of a CENTER head at the best cell only, with score map and box as the
+            prediction; needs fold_batchnorm and takes the place of merge_branches.
         fused_attention: PyTorch's `scaled_dot_product_attention`; else two matrix products and a softmax.
         channels_last: memory order of the convolutions.
         pack_linear: oneDNN's linear layers with weights in its own order and GELU within the product (CPU only).
@@ -165,8 +165,7 @@ class FastTracker(nn.Module):
 
     Attributes:
         takes_pixels: crops are uint8 (B, H, W, 3) RGB pixels; otherwise float32 (B, 3, H, W), normalised.
-        takes_window: the box is read within, at the best cell of the score map times a window; there are no maps of
-            size and offset.
+        takes_window: the box is read within, at the best cell of the score map times a window.
     """
 
     def __init__(self, model: OSTrack, options: FastOptions, mean: Sequence[float] | None,
@@ -190,11 +189,11 @@ class FastTracker(nn.Module):
         self.norm = copy.deepcopy(backbone.norm).to(self.dtype)
         self.search_grid = backbone.search_grid
         head = copy.deepcopy(model.box_head)
+        self.takes_window = isinstance(head, CenterHead)
         if options.fold_batchnorm:
             fold_batchnorm(head)
         if isinstance(head, CenterHead) and (options.merge_branches or options.peak_only):
             head = PeakHead(head) if options.peak_only else MergedCenterHead(head)
-        self.takes_window = isinstance(head, PeakHead)
         self.head = head.to(self.head_dtype)
         if memory is torch.channels_last:
             self.head.to(memory_format=memory)

@@ -10,7 +10,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lib.models.base import Prediction
 from lib.models.ostrack import CenterHead
-from lib.models.ostrack.heads import bounded, box_at
+from lib.models.ostrack.heads import bounded, box_at, weighted
 
 LAYERS = range(1, 6)
 """Numbers in the names of a CENTER head's convolutions: conv1_ctr to conv5_ctr."""
@@ -25,13 +25,13 @@ class MergedCenterHead(nn.Module):
         super().__init__()
         self.convolutions = nn.ModuleList(_side_by_side(head, list(self.outputs)))
 
-    def forward(self, features: Tensor) -> Prediction:
-        """(B, C, S, S) -> maps and the best cell's box."""
+    def forward(self, features: Tensor, window: Tensor | None = None) -> Prediction:
+        """(B, C, S, S) -> maps and the best cell's box; see `CenterHead.forward`."""
         *hidden, final = self.convolutions
         for convolution in hidden:
             features = F.relu(convolution(features), inplace=True)
         maps = final(features).unflatten(1, (len(self.outputs), -1))      # (B, 3, 2, S, S)
-        return CenterHead.read(*(maps[:, i, :number] for i, number in enumerate(self.outputs.values())))
+        return CenterHead.read(*(maps[:, i, :number] for i, number in enumerate(self.outputs.values())), window)
 
 
 class PeakHead(nn.Module):
@@ -52,15 +52,9 @@ class PeakHead(nn.Module):
             convolution.padding = (0, 0)       # each takes one ring of cells off
 
     def forward(self, features: Tensor, window: Tensor | None = None) -> Prediction:
-        """Score map, and the box at its maximum.
-
-        Args:
-            features: (B, C, S, S).
-            window: (S, S) weights of the scores when the best cell is looked for; None weighs all the same.
-        """
+        """(B, C, S, S) -> score map and the best cell's box; see `CenterHead.forward`."""
         scores = bounded(self.score(features))                             # (B, 1, S, S)
-        weighted = scores if window is None else scores * window
-        cell = weighted.flatten(1).argmax(dim=1)                           # (B,)
+        cell = weighted(scores, window).flatten(1).argmax(dim=1)           # (B,)
         around, inside = self._cut(features, cell)
         *hidden, final = self.rest
         for ring, convolution in enumerate(hidden, 1):

@@ -173,7 +173,7 @@ def exported_path(subject: Subject, folder: str | Path, device: torch.device) ->
     if (facts.script, facts.config) != (cfg.script, cfg.name):
         raise UserError(f"{folder} holds {facts.script}/{facts.config}, not {cfg.script}/{cfg.name}")
     cached = "template" in facts.parts
-    options = FastOptions(cache_template=cached, peak_only="window" in facts.parts[facts.main].inputs)
+    options = FastOptions(cache_template=cached, peak_only="size_map" not in facts.parts[facts.main].outputs)
     macs = _fast_macs(subject, options)
     return Contestant(subject, run.backend, facts.precision, run, macs, cached, Path(folder).resolve().name)
 

@@ -67,6 +67,11 @@ def box_at(cell: Tensor, side: int, size: Tensor, offset: Tensor) -> Tensor:
     return torch.cat([(corner + offset) / side, size], dim=1)
 
 
+def weighted(scores: Tensor, window: Tensor | None) -> Tensor:
+    """(B, 1, S, S) scores times a window (S, S); None weighs all the same."""
+    return scores if window is None else scores * window
+
+
 def bounded(logits: Tensor) -> Tensor:
     """Sigmoid in float32, kept away from 0 and 1 (scores and sizes)."""
     return logits.float().sigmoid().clamp(1e-4, 1 - 1e-4)
@@ -78,15 +83,15 @@ class CenterHead(_BranchHead):
     def __init__(self, in_channels: int, channels: int = 256):
         super().__init__(in_channels, channels, {"ctr": 1, "offset": 2, "size": 2})
 
-    def forward(self, features: Tensor) -> Prediction:
-        """(B, C, S, S) -> maps and the best cell's box."""
-        return self.read(*(self.run_branch(branch, features) for branch in ("ctr", "offset", "size")))
+    def forward(self, features: Tensor, window: Tensor | None = None) -> Prediction:
+        """(B, C, S, S) -> maps and the best cell's box; (S, S) weights of the scores when it is looked for."""
+        return self.read(*(self.run_branch(branch, features) for branch in ("ctr", "offset", "size")), window)
 
     @staticmethod
-    def read(score: Tensor, offset: Tensor, size: Tensor) -> Prediction:
+    def read(score: Tensor, offset: Tensor, size: Tensor, window: Tensor | None) -> Prediction:
         """The branches' outputs, (B, 1 | 2 | 2, S, S), as a prediction in float32."""
         score, size, offset = bounded(score), bounded(size), offset.float()
-        return Prediction(decode(score, size, offset).unsqueeze(1), score, size, offset)
+        return Prediction(decode(weighted(score, window), size, offset).unsqueeze(1), score, size, offset)
 
 
 class CornerHead(_BranchHead):
