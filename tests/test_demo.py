@@ -181,15 +181,59 @@ def test_a_key_ends_the_run_though_a_frame_came_meanwhile(tmp_path):
     assert result.numbers == [0, 1]
 
 
-def test_a_window_shows_and_refreshes(monkeypatch):
-    calls, keys = [], [-1, ord("q") | 0x100000, ord("r")]
+def fake_screen(monkeypatch, keys=(), visible=(), gone=False):
+    """A window of OpenCV in which `keys` are pressed, -1 for none, and that says whether it is `visible` where none is,
+    an exception for an error; `gone`: it cannot be destroyed any more. Returns what it has shown, and its sizes."""
+    shown, sizes, keys, visible = [], [], list(keys), list(visible)
+
+    def tell(title, what):
+        said = visible.pop(0)
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+    def destroy(title):
+        if gone:
+            raise cv2.error("NULL guiReceiver")
+
     monkeypatch.setattr(display, "cv2", SimpleNamespace(
-        WINDOW_NORMAL=0, WINDOW_KEEPRATIO=0, COLOR_RGB2BGR=cv2.COLOR_RGB2BGR, cvtColor=cv2.cvtColor,
-        namedWindow=lambda *_: None, imshow=lambda title, image: calls.append(image[0, 0].tolist()),
-        waitKey=lambda wait: keys.pop(0)))
+        WINDOW_NORMAL=0, WINDOW_KEEPRATIO=0, WND_PROP_VISIBLE=4, COLOR_RGB2BGR=cv2.COLOR_RGB2BGR, error=cv2.error,
+        cvtColor=cv2.cvtColor, namedWindow=lambda *_: None, destroyWindow=destroy, getWindowProperty=tell,
+        imshow=lambda title, image: shown.append(image[0, 0].tolist()),
+        resizeWindow=lambda title, width, height: sizes.append((width, height)),
+        selectROI=lambda title, image, fromCenter: (1, 2, 3, 4), waitKey=lambda wait: keys.pop(0)))
+    return shown, sizes
+
+
+def test_a_window_shows_and_refreshes(monkeypatch):
+    shown, _ = fake_screen(monkeypatch, [-1, ord("q") | 0x100000, ord("r")], [1.0])
     window = display.Display("film")
     assert [window.refresh(), window.show(np.array([[[1, 2, 3]]], np.uint8)), window.refresh()] == ["", "q", "r"]
-    assert calls == [[3, 2, 1]]
+    assert shown == [[3, 2, 1]]
+    window.close()
+
+
+@pytest.mark.parametrize(("visible", "keys"), [
+    ([1.0, 1.0, 0.0], ["", "", "q"]), ([1.0, cv2.error("NULL guiReceiver"), 1.0], ["", "q", ""]),
+    ([-1.0, -1.0, -1.0], ["", "", ""])])
+def test_closing_the_window_ends(monkeypatch, visible, keys):
+    """Where OpenCV tells: some systems always answer -1."""
+    fake_screen(monkeypatch, [-1] * 3, visible, gone=True)
+    window = display.Display("film")
+    assert [window.refresh() for _ in range(3)] == keys
+    window.close()
+
+
+@pytest.mark.parametrize(("frame_size", "size"), [
+    ((320, 240), (640, 480)), ((1000, 500), (1280, 640)), ((3840, 2160), (1280, 720)), ((400, 1600), (200, 800))])
+def test_the_first_frame_gives_the_window_its_size(monkeypatch, frame_size, size):
+    _, sizes = fake_screen(monkeypatch, [-1] * 2, [1.0] * 2)
+    window = display.Display("film")
+    image = np.zeros((*frame_size[::-1], 3), np.uint8)
+    assert window.select(image) == [1, 2, 3, 4]
+    window.show(image)
+    window.show(image[:10, :10])
+    assert sizes == [size]
 
 
 def test_a_box_that_is_not_drawn_anew_stays(film, tmp_path):
