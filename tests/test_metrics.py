@@ -6,17 +6,16 @@ import numpy as np
 import pytest
 
 from lib.test.analysis.conventions import convention_for
+from lib.test.analysis.frame_errors import center_errors, overlap
 from lib.test.analysis.metrics import (
     NORMALIZED_THRESHOLDS,
     PRECISION_THRESHOLDS,
     SCORE_NAMES,
     SUCCESS_THRESHOLDS,
-    center_errors,
     count_above,
     evaluate_sequence,
     evaluate_sequences,
     mean_of_runs,
-    overlap,
     success_auc,
     summarize,
 )

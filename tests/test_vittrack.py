@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from lib.deploy.manifest import Manifest, Part, Port
-from lib.test.analysis.metrics import annotated, overlap
+from lib.test.analysis.frame_errors import annotated, overlap
 from lib.test.evaluation import get_dataset
 from lib.test.evaluation.single import track_sequence
 from lib.test.tracker import Tracker

@@ -22,6 +22,7 @@ from lib.train.data import build_loader
 from lib.train.distributed import World, join_world
 from lib.train.failures import TrainingInterrupted
 from lib.train.heartbeat import heartbeat
+from lib.train.interfaces import Loader, TrackedSequences
 from lib.train.learner import build_learner
 from lib.train.speed import matmul_precision
 from lib.train.state import (
@@ -35,7 +36,7 @@ from lib.train.state import (
     save_state,
     write_tensors,
 )
-from lib.train.trainer import Loader, Position, Recipe, TrackedSequences, Trainer
+from lib.train.trainer import Position, Recipe, Trainer
 from lib.utils.errors import UserError
 from lib.utils.files import remove_unfinished, set_aside
 from lib.utils.signals import StopRequest

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,54 +20,13 @@ from lib.train.average import WeightAverage
 from lib.train.batch import BatchPlan
 from lib.train.distributed import World
 from lib.train.gradients import GradientAverage
+from lib.train.interfaces import Actor, Loader, TrackedSequences
 from lib.train.schedule import LearningRate
 from lib.train.seeds import draw_generator, path_generator, seed_step
 from lib.utils.errors import UserError
 from lib.utils.signals import StopRequest
 
 logger = logging.getLogger(__name__)
-
-Stats = Mapping[str, Tensor | float]
-
-
-class Loader(Protocol):
-    """Batches of one epoch of one process; `skip` leaves out the first ones of the next iteration.
-
-    `samples` makes some of an epoch's samples, wherever they belong, as `to_device` would give them on the CPU.
-    """
-
-    def set_epoch(self, epoch: int) -> None: ...
-    def skip(self, batches: int) -> None: ...
-    def to_device(self, batch: dict, device: torch.device) -> dict: ...
-    def samples(self, epoch: int, indices: Sequence[int]) -> dict: ...
-    def __len__(self) -> int: ...
-    def __iter__(self) -> Iterator[dict]: ...
-
-
-class Actor(Protocol):
-    """Turns a batch, or parts of one, into losses and the numbers to report (see `lib.train.actors.Actor`)."""
-
-    def prepare(self, batch: dict, epoch: int) -> Prepared: ...
-    def __call__(self, batch: dict, epoch: int, draws: torch.Generator, prepared: Prepared) -> tuple[Tensor, Stats]: ...
-    def idle_parameters(self, epoch: int, draws: Sequence[torch.Generator]) -> list[nn.Parameter]: ...
-    def validate(self, batch: dict, epoch: int) -> Stats: ...
-    def model_for_saving(self) -> nn.Module: ...
-    def train(self) -> Any: ...
-    def eval(self) -> Any: ...
-
-
-class TrackedSequences(Protocol):
-    """Test sequences for the validation by tracking, in an order in which neighbours are about equally long.
-
-    `names` are the scores that `score` gives, each as `[sum, count]` and in per cent; a sequence that failed adds
-    nothing. `score` returns early when `stopped` says so.
-    """
-
-    names: tuple[str, ...]
-
-    def __len__(self) -> int: ...
-    def score(self, number: int, model: nn.Module, device: torch.device,
-              stopped: Callable[[], bool]) -> dict[str, list[float]]: ...
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ import simplejpeg
 
 from lib.test.analysis.cache import ScoreCache, benchmark_digest, results_key
 from lib.test.analysis.conventions import Convention, convention_for
+from lib.test.analysis.frame_errors import invalid
 from lib.test.analysis.metrics import (
     SCORE_NAMES,
     Scores,
     SequenceScores,
     evaluate_sequences,
-    invalid,
     mean_of_runs,
     summarize,
 )

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from lib.test.analysis.curves import COLORS
-from lib.test.analysis.metrics import annotated, overlap
+from lib.test.analysis.frame_errors import annotated, overlap
 from lib.test.analysis.report import by_score
 from lib.test.analysis.results import BenchmarkReport, load_aligned
 from lib.utils.errors import UserError
