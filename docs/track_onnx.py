@@ -29,7 +29,8 @@ class OnnxTracker:
         self.main = "search" if "search" in self.facts["parts"] else "tracker"
         inputs = self.facts["parts"][self.main]["inputs"]
         if self.facts["format"] != "onnx" or "template_mask" in inputs or "window" not in inputs:
-            raise SystemExit(f"{folder} is no ONNX export of a CENTER head without a template mask")
+            raise SystemExit(f"{folder} is no ONNX export of a CENTER head without a template mask, or an older one: "
+                             "export again")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         self.sessions = {name: onnxruntime.InferenceSession(str(folder / part["file"]), options)

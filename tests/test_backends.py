@@ -17,6 +17,7 @@ from tiny_models import scramble, tiny
 from lib.deploy import backends
 from lib.deploy.backends import BACKENDS, ExportedModel
 from lib.deploy.export import ExportOptions, export_model
+from lib.deploy.fast import FastOptions, build_fast
 from lib.deploy.manifest import Manifest
 from lib.models.build import build_for_test
 from lib.models.checkpoint import save_slim
@@ -70,6 +71,40 @@ def test_onnx_backends_track_the_same_boxes(model, cfg, onnx_export, backend):
     found = track(Tracker.from_export(onnx_export, backend=backend, device="cpu"))
     assert np.ptp(expected[:, 0]) > 1
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", ["export", "fast"])
+def test_the_window_reaches_every_target_and_can_be_left_out(model, cfg, onnx_export, kind):
+    """Two targets in a step, by calls of one image each where the export has one, then without the window, as for
+    re-detection: the best cells differ."""
+    plain = Tracker.from_model(model, cfg)
+    other = (Tracker.from_export(onnx_export, device="cpu") if kind == "export" else
+             Tracker.from_model(build_fast(model, FastOptions()), cfg))
+    images, found = [trees.picture(1), trees.picture(4)], {}
+    for tracker in (plain, other):
+        targets = [tracker.start(trees.picture(0), box) for box in (trees.box(0), trees.box(3))]
+        results = tracker.step(images, targets)
+        results += tracker.find(images, targets, [target.box_xywh for target in targets], window=False)
+        found[tracker] = np.array([[*result.box_xywh, result.score] for result in results])
+    np.testing.assert_allclose(found[other], found[plain], rtol=0, atol=1e-2)
+    with_window, without = found[plain][:2], found[plain][2:]
+    assert (np.abs(with_window[:, 4] - without[:, 4]) > 1e-3).all()
+    windowless = plain.find(images, targets, [trees.box(0), trees.box(3)], window=False)
+    windowed = plain.find(images, targets, [trees.box(0), trees.box(3)])
+    assert any(np.unravel_index(one.score_map.argmax(), one.score_map.shape)
+               != np.unravel_index(two.score_map.argmax(), two.score_map.shape)
+               for one, two in zip(windowless, windowed, strict=True)), "the window decides"
+
+
+def test_a_foreign_graph_without_maps_is_named(model, cfg):
+    class Foreign:
+        def __call__(self, template, search):
+            return model(template, search)._replace(size_map=None, offset_map=None)
+
+    tracker = Tracker.from_model(Foreign(), cfg)
+    tracker.initialize(trees.picture(0), trees.box(0))
+    with pytest.raises(UserError, match="score map without size_map and offset_map"):
+        tracker.track(trees.picture(1))
 
 
 def test_pixels_go_into_a_graph_that_normalises(model, cfg, torch_export):

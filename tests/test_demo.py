@@ -170,17 +170,6 @@ def test_keys_before_the_first_frame(tmp_path):
     assert not window.silent_keys and not (tmp_path / "out").exists()
 
 
-def test_a_key_ends_the_run_though_a_frame_came_meanwhile(tmp_path):
-    class Late(Silent):
-        def frames(self, stopped):
-            yield from islice(super().frames(stopped), self.given)
-            assert stopped()
-            yield Frame(frame(self.given), self.given, 1.0)
-
-    result = run_demo(brightest(), Late(2), [box(0)], tmp_path, display=FakeDisplay([], silent_keys="q"))
-    assert result.numbers == [0, 1]
-
-
 def fake_screen(monkeypatch, keys=(), visible=(), gone=False):
     """A window of OpenCV in which `keys` are pressed, -1 for none, and that says whether it is `visible` where none is,
     an exception for an error; `gone`: it cannot be destroyed any more. Returns what it has shown, and its sizes."""

@@ -150,6 +150,34 @@ def test_manifest_names_the_weights_and_the_rules(trained, cfg, tmp_path):
     assert manifest.libraries["torch"] == torch.__version__.split("+")[0]
 
 
+def test_a_tracker_without_window(tmp_path):
+    cfg = tiny("compresstracker", MODEL__BACKBONE__DISTILL_LAYER=2, TEST__WINDOW="false")
+    model = steady_tracker(cfg)
+    save_slim(tmp_path / "student.pth.tar", model, cfg)
+    manifest = export_model(model, cfg, tmp_path / "student.pth.tar", tmp_path / "out", ExportOptions("torchscript"))
+    assert manifest.window is False and "window" in manifest.parts["search"].inputs
+    tracks = []
+    for tracker in (Tracker.from_model(model, cfg), Tracker.from_export(tmp_path / "out", device="cpu")):
+        tracker.initialize(trees.picture(0), trees.box(0))
+        tracks.append([tracker.track(trees.picture(i)).box_xywh for i in range(1, 5)])
+    np.testing.assert_allclose(tracks[1], tracks[0], rtol=0, atol=1e-2)
+
+
+def test_numbers_that_are_none_are_seen(trained, cfg, tmp_path, monkeypatch):
+    """Also where crops without a difference come after them."""
+    original, calls = ExportedModel.__call__, []
+
+    def sometimes(self, *inputs, **more):
+        calls.append(1)
+        found = original(self, *inputs, **more)
+        return found._replace(boxes=found.boxes * torch.nan) if len(calls) == 1 else found
+
+    monkeypatch.setattr(ExportedModel, "__call__", sometimes)
+    with pytest.raises(RuntimeError, match="differs from the PyTorch model"):
+        export_model(*_order(trained, cfg), tmp_path / "out", ExportOptions("torchscript"))
+    assert len(calls) > 1
+
+
 def test_a_wrong_graph_is_not_kept(trained, cfg, tmp_path, monkeypatch):
     model, checkpoint = trained
     original = export_module.build_fast

@@ -187,14 +187,16 @@ def test_a_track_of_100_frames(root):
 
 
 @pytest.mark.parametrize("dtype, tolerance", [("bfloat16", 0.1), ("float16", 0.02)])
-def test_half_precision_stays_near_and_gives_float32(model, cfg, dtype, tolerance):
-    options = FastOptions(dtype=dtype)
+@pytest.mark.parametrize("head", HEAD_SWITCHES)
+def test_half_precision_stays_near_and_gives_float32(model, cfg, head, dtype, tolerance):
+    options = FastOptions(dtype=dtype, **{name: name == head for name in HEAD_SWITCHES})
     difference = largest_difference(model, options, cfg)
     assert 1e-6 < difference < tolerance
     _, (template, search) = pixels(cfg, 1)
     fast = build_fast(model, options)
-    found = fast(fast.prepare(template), search)
-    assert found.boxes.dtype == found.score_map.dtype == torch.float32
+    found = [value for value in fast(fast.prepare(template), search) if value is not None]
+    assert len(found) == (2 if head == "peak_only" else 4)
+    assert all(value.dtype == torch.float32 for value in found)
 
 
 def test_head_in_float32(model, cfg):

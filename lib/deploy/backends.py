@@ -49,7 +49,8 @@ class ExportedModel:
                             f"choose {' or '.join(able)}, or export again")
         self.backend, self.takes_pixels = backend, manifest.take_pixels
         self.host_inputs = backend in _READ_ON_HOST
-        self.takes_window = "window" in manifest.parts[manifest.main].inputs
+        main = manifest.parts[manifest.main]
+        self.takes_window = "window" in main.inputs and "boxes" in main.outputs
         self._device = torch.device(device)
         self._runners: dict[str, Runner] = {}
         for name, part in manifest.parts.items():
@@ -61,8 +62,8 @@ class ExportedModel:
                 raise UserError(f"{backend} cannot load {folder / part.file}: {error}") from error
 
     def prepare(self, template: Tensor) -> Tensor:
-        """Template crops -> what the calls take as `template`: tokens (B, Lz, C), or the crops where one graph does
-        all."""
+        """Template crops -> what the calls take as `template`: what the graph `template` gives (`FastTracker.prepare`),
+        or the crops where one graph does all."""
         if "template" not in self.manifest.parts:
             return template
         return self._run("template", {"template": template})["tokens"]
@@ -78,9 +79,9 @@ class ExportedModel:
         inputs = {"tokens" if main == "search" else "template": template, "search": search}
         if template_mask is not None:
             inputs["template_mask"] = template_mask
-        if self.takes_window:
-            shape = self.manifest.parts[main].inputs["window"].shape
-            inputs["window"] = torch.ones(shape, device=search.device) if window is None else window
+        port = self.manifest.parts[main].inputs.get("window")
+        if port is not None:
+            inputs["window"] = torch.ones(port.shape, device=search.device) if window is None else window
         found = self._run(main, inputs)
         if "boxes" not in found:                   # a foreign graph that leaves the decoding to the tracker
             found["boxes"] = search.new_full((len(search), 1, 4), torch.nan, dtype=torch.float32)

@@ -1,7 +1,7 @@
-"""A trained OSTrack rearranged for speed: the same outputs from less work.
+"""A trained OSTrack rearranged for speed: the same boxes and score map from less work.
 
 `build_fast(model, options)` copies a model into a `FastTracker`. Every rearrangement is one field of `FastOptions`;
-what each brings is in docs/performance.md. In float32 the outputs are the plain model's within 1e-4; lower precision
+what each brings is in docs/performance.md. In float32 they are the plain model's within 1e-4; lower precision
 changes them, by how much is measured there too.
 """
 

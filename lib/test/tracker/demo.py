@@ -118,7 +118,8 @@ def run_demo(
         source: the frames; `source.name` names the files.
         boxes_xywh: of the targets in the first frame, pixels; None lets the user draw one on `display`.
         output: folder for the files.
-        display: a window; keys there, also while a live source is silent: q or Esc ends, r draws the boxes anew.
+        display: a window; keys there, also while a live source is silent: q or Esc ends, as closing it does, r draws
+            the boxes anew.
         max_frames: stop after so many tracked frames, the first included.
         fps: frame rate of the written video; None takes the source's.
         sub_pixel: boxes with decimals in the text files instead of integers cut towards zero, as OSTrack writes them.
@@ -288,7 +289,7 @@ class _Window:
     """The display, if there is one, and what its keys do.
 
     Attributes:
-        ended: the user has pressed q or Esc.
+        ended: the user has pressed q or Esc, or closed it.
     """
 
     def __init__(self, display: Display | None, tracker: LiveTracker, result: DemoResult):
@@ -326,7 +327,7 @@ def _follow(tracker: LiveTracker, frames: Iterator[Frame], boxes: Sequence[Seque
     video and how often it is shown."""
     drawn = None
     for frame in frames:
-        if stop.requested or window.ended:
+        if stop.requested:
             return
         start = time.perf_counter()
         if not result.targets:

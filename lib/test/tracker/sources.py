@@ -190,7 +190,7 @@ class _NewestFrame(threading.Thread):
                 if self._changed.wait_for(lambda: self._ended or self._newest, GLANCE):
                     taken, self._newest = self._newest, None
                     return taken
-            if stopped() or time.monotonic() >= until:
+            if time.monotonic() >= until or stopped():     # what came while `stopped` took its time is looked at
                 return None
 
     def stop(self) -> None:

@@ -66,7 +66,8 @@ class Tracker:
             (B, 1, 4) cxcywh normalised. Maps are tensors. A `torch.nn.Module` is moved to `device` and put in eval
             mode. A model with `prepare` gets each template through it once, and what it returns in every call; one
             with a true `takes_pixels` gets the crops as (B, h, w, 3) uint8; one with a true `takes_window` gets
-            `window=`, the (S, S) weights of the scores, and reads `boxes` itself at the highest weighted score.
+            `window=`, the (S, S) weights of the scores, and reads `boxes` itself at the highest weighted score, so that
+            it may leave `size_map` and `offset_map` None.
         search_size, template_size: sides of the crops in pixels.
         search_factor, template_factor: crop side / sqrt(box area).
         stride: pixels per token; search_size / stride is the side S of the maps.
@@ -336,8 +337,13 @@ class Tracker:
                 raise UserError(f"the model's score map is {tuple(response.shape[-2:])}, expected "
                                 f"{tuple(weights.shape)} = search size {self.search_size} / stride {self.stride}")
             response = response * weights
-        boxes = (prediction.boxes.reshape(-1, 4).float() if self._takes_window else
-                 decode(response, prediction.size_map.float(), prediction.offset_map.float()))
+        if self._takes_window:
+            boxes = prediction.boxes.reshape(-1, 4).float()
+        elif prediction.size_map is None or prediction.offset_map is None:
+            raise UserError("the model gives a score map without size_map and offset_map, and takes no window: the "
+                            "best box under the window cannot be read")
+        else:
+            boxes = decode(response, prediction.size_map.float(), prediction.offset_map.float())
         read = torch.cat([boxes, response.flatten(1)], dim=1).cpu()     # one copy from the device, so one wait for it
         return read[:, :4].tolist(), read[:, 4:].unflatten(1, response.shape[-2:]).numpy()
 
