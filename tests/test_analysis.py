@@ -5,6 +5,7 @@ import importlib.util
 import json
 import logging
 import os
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -260,6 +261,17 @@ def test_a_change_anywhere_is_noticed(kept, results, benchmark, monkeypatch):
     assert kept(CONVENTIONS["plain"])[1] == 2 and kept()[1] == 0  # each convention has its own
     monkeypatch.setattr(cache_module, "_code_digest", lambda: b"other code")
     assert kept()[1] == 2
+
+
+def test_the_cache_knows_the_files_that_scores_depend_on(root):
+    waiting, found = ["results"], set()
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += re.findall(r"^from lib\.test\.analysis\.(\w+) import",
+                                  (root / "lib" / "test" / "analysis" / f"{name}.py").read_text(), re.MULTILINE)
+    assert len(found) > 5 and {f"{name}.py" for name in found - {"cache"}} <= set(cache_module._SCORING)
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 broken"])

@@ -4,7 +4,6 @@ import csv
 import os
 import signal
 import sys
-from itertools import islice
 from types import SimpleNamespace
 
 import cv2

@@ -133,6 +133,23 @@ def test_who_waits_is_asked_in_silence_and_the_thread_reads_on():
     assert asked == [threading.main_thread()] * 3
 
 
+def test_frames_that_came_while_the_user_was_drawing_are_seen(monkeypatch):
+    """A box drawn anew takes longer than the patience with a silent source."""
+    monkeypatch.setattr(sources, "PATIENCE", 0.5)
+    capture = SilentCapture()
+    source = sources.LiveSource(capture, "silent", "gone")
+
+    def draws():
+        capture.wake.set()
+        wait_until(lambda: source._reader.count > 2, 10)
+        time.sleep(0.6)
+        return False
+
+    wait_until(lambda: source._reader.count == 2)
+    with closing(source.frames(draws)) as frames:
+        assert next(frames).number < next(frames).number
+
+
 def test_a_silent_source_ends_when_nobody_waits_any_longer():
     capture, answers = SilentCapture(), [False, True, True]
     source = sources.LiveSource(capture, "silent", "gone")

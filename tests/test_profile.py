@@ -268,10 +268,13 @@ def test_an_exported_folder_takes_part(tmp_path):
     model = build_student(cfg).eval()
     save_slim(tmp_path / "weights.pth.tar", model, cfg)
     export_model(model, cfg, tmp_path / "weights.pth.tar", tmp_path / "export", ExportOptions("torchscript"))
+    export_model(model, cfg, tmp_path / "weights.pth.tar", tmp_path / "maps", ExportOptions("torchscript", maps=True))
     report = profile_config(cfg, device="cpu", threads=1, iterations=2, warmup=1,
-                            ways=Ways(["plain"], exports=(tmp_path / "export",)))
-    exported = report["models"][-1]
-    assert [m["name"] for m in report["models"]] == ["student plain", "teacher plain", "student torchscript export"]
+                            ways=Ways(["plain"], exports=(tmp_path / "export", tmp_path / "maps")))
+    exported, with_maps = report["models"][-2:]
+    assert [m["name"] for m in report["models"]] == ["student plain", "teacher plain", "student torchscript export",
+                                                     "student torchscript maps"]
+    assert exported["path_macs"] < with_maps["path_macs"] < with_maps["macs"]
     assert exported["speed_up"] is None, "no teacher was exported"
     assert exported["over_plain"]["over"] == "student plain" and exported["template_cached"]
     assert "student torchscript" in report_text(report)

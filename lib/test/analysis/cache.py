@@ -32,7 +32,7 @@ from lib.utils.files import atomic_write
 logger = logging.getLogger(__name__)
 
 _FIELDS = tuple(field.name for field in fields(SequenceScores))
-_SCORING = ("conventions.py", "metrics.py", "packed.py", "results.py", "sources.py", "textfiles.py")
+_SCORING = ("conventions.py", "frame_errors.py", "metrics.py", "packed.py", "results.py", "sources.py", "textfiles.py")
 """The files beside this one that scores depend on."""
 
 
