@@ -25,6 +25,8 @@ class OnnxTracker:
 
     def __init__(self, folder: str | Path, threads: int = 0):
         folder = Path(folder)
+        if not (folder / "manifest.json").is_file():
+            raise SystemExit(f"no exported tracker in {folder} (manifest.json not found)")
         self.facts = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         self.main = "search" if "search" in self.facts["parts"] else "tracker"
         inputs = self.facts["parts"][self.main]["inputs"]
@@ -40,7 +42,9 @@ class OnnxTracker:
         self.window = (np.outer(hann, hann) if self.facts["window"] else np.ones((side, side))).astype(np.float32)
 
     def start(self, frame: np.ndarray, box: list[float]) -> None:
-        self.box = [float(value) for value in box]
+        self.box = x, y, w, h = [float(value) for value in box]
+        if not (w > 0 and h > 0 and x < frame.shape[1] and y < frame.shape[0] and x + w > 0 and y + h > 0):
+            raise SystemExit(f"the box {self.box} has no area in a frame of {frame.shape[1]} x {frame.shape[0]} pixels")
         crop, _ = self._crop(frame, self.facts["template_factor"], self.facts["template_size"])
         if "template" in self.facts["parts"]:
             self.fixed = {"tokens": self._run("template", {"template": crop})["tokens"]}
@@ -125,6 +129,7 @@ def main(arguments: list[str] | None = None) -> None:
     if not boxes:
         raise SystemExit(f"no frame in {options.video}")
     options.output.write_text("".join(",".join(f"{value:.2f}" for value in box) + "\n" for box in boxes))
+    print(f"{len(boxes)} boxes: {options.output}")
 
 
 if __name__ == "__main__":

@@ -189,7 +189,15 @@ def test_folders_of_ones_own(tmp_path):
     root = trees.folder(tmp_path / "mine")
     env = environment(tmp_path)
     report = check_dataset(open_dataset(f"FOLDER:{root}", env))
-    assert report.clean and report.frames == 72 and report.images == 48
+    assert report.clean and report.frames == 72 and report.images == 48 and report.video_frames == 24
+    assert "48 images their headers read, 24 frames of videos run through" in report.text()
+    boxes = next((root / "third").glob("*.txt"))
+    kept = boxes.read_text()
+    edit(boxes, lambda lines: [lines[0], "5000,5000,20,30", *lines[2:5], "-9,3,5,5", *lines[6:]])
+    (problem,) = check_dataset(open_dataset(f"FOLDER:{root}", env)).problems
+    assert (problem.kind, problem.where, problem.count) == (OUTSIDE, "third", 2)
+    assert "frame 1 (counted from 0) of" in problem.detail and "has the box 5000,5000,20,30; 1 more" in problem.detail
+    boxes.write_text(kept)
     trees.write_picture(root / "first" / "img" / "24.png", 1)
     (root / "second" / "frame5.jpg").write_bytes(b"no picture")
     (root / "first" / "full_occlusion.txt").write_text("0\n" * 24)

@@ -325,15 +325,32 @@ def test_script(script, trained, cfg, tmp_path, videos, caplog):
     assert set(PRECISIONS) == {"onnx", "openvino", "torchscript", "torchexport", "tensorrt"}
 
 
+@pytest.fixture(scope="module")
+def client(root):
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install onnxruntime")
+    spec = importlib.util.spec_from_file_location("track_onnx", root / "docs" / "track_onnx.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(("folder", "box", "message"), [
+    (None, "20 15 24 18", "manifest.json not found"), ({}, "20 15 0 18", "has no area in a frame of"),
+    ({}, "5000 15 24 18", "has no area in a frame of")])
+def test_the_reference_client_names_wrong_input(client, exported, tmp_path, folder, box, message):
+    trees.write_picture(tmp_path / "frames" / "0.png", 0)
+    export = tmp_path if folder is None else exported("onnx", folder)[0]
+    with pytest.raises(SystemExit, match=message):
+        client.main([str(export), str(tmp_path / "frames"), *box.split(), "--output", str(tmp_path / "boxes.txt")])
+    assert not (tmp_path / "boxes.txt").exists()
+
+
 @pytest.mark.parametrize("options", ONNX)
-def test_the_reference_client_tracks_the_same_boxes(root, exported, trained, cfg, tmp_path, options):
+def test_the_reference_client_tracks_the_same_boxes(client, exported, trained, cfg, tmp_path, options):
     folder, _ = exported("onnx", options)
     frames = [trees.picture(i) for i in range(8)]
     for i in range(8):
         trees.write_picture(tmp_path / "frames" / f"{i:03d}.png", i)
-    spec = importlib.util.spec_from_file_location("track_onnx", root / "docs" / "track_onnx.py")
-    client = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(client)
     client.main([str(folder), str(tmp_path / "frames"), "20", "15", "24", "18", "--output",
                  str(tmp_path / "boxes.txt")])
     found = np.loadtxt(tmp_path / "boxes.txt", delimiter=",")

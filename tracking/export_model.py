@@ -69,6 +69,8 @@ def main(arguments: list[str] | None = None) -> None:
     load_weights(model, checkpoint, role="test")
     save_dir = args.save_dir or env_settings().save_dir
     target = args.output or Path(save_dir) / "exports" / cfg.script / cfg.name / f"{args.format}_{args.precision}"
+    if target.exists():
+        logger.info("an earlier export there will be replaced: %s (--output writes elsewhere)", target)
     manifest = export_model(model, cfg, checkpoint, target, options)
     shown = ", ".join(f"{name} {value:.2g}" for name, value in manifest.largest_difference.items())
     logger.info("largest difference from PyTorch on crops of %s: %s", manifest.checked_on, shown)

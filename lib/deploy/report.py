@@ -27,7 +27,7 @@ def report_text(report: dict[str, Any]) -> str:
         ("median ms", lambda m: f"{m['latency_ms']['median']:.2f}"),
         ("p95 ms", lambda m: f"{m['latency_ms']['p95']:.2f}"), ("FPS", lambda m: _fps(m["fps"]))]
     if reference:
-        columns.append((f"times faster than {reference}", _speed_up_text))
+        columns.append((f"times faster than {reference.split()[0]} on the same path", _speed_up_text))
     if any(m["over_plain"] and m["over_plain"]["over"] != m["name"] for m in models):
         columns.append(("than the plain path",
                         lambda m: f"{m['over_plain']['median']:.2f}" if m["over_plain"] else "-"))

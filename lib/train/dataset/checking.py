@@ -55,6 +55,8 @@ class Report:
     frames: int = 0
     images: int = 0
     """Pictures that were looked at."""
+    video_frames: int = 0
+    """Frames of videos, which are all run through."""
     decoded: bool = False
     note: str = ""
     problems: list[Problem] = field(default_factory=list)
@@ -72,7 +74,8 @@ class Report:
         """For a terminal."""
         looked = "decoded" if self.decoded else "their headers read"
         lines = [f"{self.dataset} ({self.form}, {self.root}): {self.sequences} sequences, {self.frames} frames, "
-                 f"{self.images} images {looked}"]
+                 f"{self.images} images {looked}"
+                 + (f", {self.video_frames} frames of videos run through" if self.video_frames else "")]
         if self.note:
             lines.append(f"  note: {self.note}")
         for kind, found in Counter(problem.kind for problem in self.problems).items():
@@ -102,19 +105,21 @@ def check_dataset(dataset: StoredDataset, *, decode: bool = False, sample: int =
     report.problems += [Problem(MISSING, name, "it is not there") for name in dataset.missing]
     parts_of = _folder_parts if isinstance(dataset, Folder) else _stored_parts
 
-    def look(sequence: int) -> tuple[list[Problem], int, int]:
+    def look(sequence: int) -> tuple[list[Problem], int, int, int]:
         try:
             parts = parts_of(dataset, sequence)
             images = parts.chosen(sample)
-            return [*parts.problems, *_look_at(parts, images, decode)], len(parts.boxes), len(images)
+            problems = [*parts.problems, *_look_at(parts, images, decode)]
+            return problems, len(parts.boxes), len(images), parts.video_frames
         except UserError as error:
-            return [Problem(ANNOTATION, names[sequence], str(error))], 0, 0
+            return [Problem(ANNOTATION, names[sequence], str(error))], 0, 0, 0
 
     looked = map_in_threads(look, range(len(names)), threads)
-    for problems, frames, images in progress(looked, len(names), f"check {dataset.dataset}", "sequences"):
+    for problems, frames, images, video_frames in progress(looked, len(names), f"check {dataset.dataset}", "sequences"):
         report.problems += problems
         report.frames += frames
         report.images += images
+        report.video_frames += video_frames
     report.note = "" if dataset.missing else dataset.note
     return report
 
@@ -128,6 +133,7 @@ class _Parts:
         pictures: frame -> file, of those that are there.
         read: gives the content of a file, or its first bytes.
         problems: found without looking at the pictures.
+        video_frames: frames of its video.
     """
 
     name: str
@@ -135,6 +141,7 @@ class _Parts:
     pictures: dict[int, str]
     read: Callable[[str, int | None], bytes]
     problems: list[Problem]
+    video_frames: int = 0
 
     def chosen(self, sample: int) -> list[int]:
         """Frames whose pictures are looked at, at most `sample` unless that is 0."""
@@ -174,13 +181,18 @@ def _folder_parts(dataset: Folder, sequence: int) -> _Parts:
         what, found = "pictures", len(frames_in(dataset.storage, dataset.folders[files.name]))
         pictures = {frame: files.frames.file(frame) for frame in range(count)}
     else:
-        what, found = "frames in the video", VideoFrames(files.frames.path(0)).count_exactly()
-        pictures = {}
+        video = VideoFrames(files.frames.path(0))
+        what, found, pictures = "frames in the video", video.count_exactly(), {}
+        height, width, _ = video[0].shape
+        video.close()
+        outside = [f"frame {frame} (counted from 0) {text}" for frame, box in enumerate(boxes)
+                   if (text := _outside(box, (width, height)))]
+        problems += _of_kind(OUTSIDE, files.name, outside)
     if found < count:
         problems.append(Problem(UNREADABLE, files.name, f"only {found} of {count} {what} can be read", count - found))
     elif found > count:
         problems.append(Problem(LENGTH, files.name, f"{found} {what} for {count} boxes"))
-    return _Parts(files.name, boxes, pictures, dataset.storage.read, problems)
+    return _Parts(files.name, boxes, pictures, dataset.storage.read, problems, 0 if pictures else found)
 
 
 def _label_problems(dataset: StoredDataset, name: str, boxes: np.ndarray) -> Iterator[Problem]:
@@ -214,12 +226,24 @@ def _look_at(parts: _Parts, frames: Sequence[int], decode: bool) -> list[Problem
         except ValueError as error:
             found.setdefault(DAMAGED, []).append(f"{file} ({error})")
             continue
-        x, y, width, height = (float(value) for value in parts.boxes[frame])
-        if x + width <= 0 or y + height <= 0 or x >= size[0] or y >= size[1]:
-            found.setdefault(OUTSIDE, []).append(
-                f"{file} of {size[0]} x {size[1]} has the box {x:g},{y:g},{width:g},{height:g}")
-    return [Problem(kind, parts.name, details[0] + (f"; {len(details) - 1} more" if len(details) > 1 else ""),
-                    len(details)) for kind, details in found.items()]
+        text = _outside(parts.boxes[frame], size)
+        if text:
+            found.setdefault(OUTSIDE, []).append(f"{file} {text}")
+    return [problem for kind, details in found.items() for problem in _of_kind(kind, parts.name, details)]
+
+
+def _outside(box_xywh: np.ndarray, size: tuple[int, int]) -> str:
+    """What is wrong with a box that has nothing in common with a picture of width and height `size`, or ''."""
+    x, y, width, height = (float(value) for value in box_xywh)
+    if x + width > 0 and y + height > 0 and x < size[0] and y < size[1] or np.isnan(box_xywh).any():
+        return ""
+    return f"of {size[0]} x {size[1]} has the box {x:g},{y:g},{width:g},{height:g}"
+
+
+def _of_kind(kind: str, name: str, details: Sequence[str]) -> list[Problem]:
+    """One problem of a sequence for all details of a kind, with the first as the example."""
+    more = f"; {len(details) - 1} more" if len(details) > 1 else ""
+    return [Problem(kind, name, details[0] + more, len(details))] if details else []
 
 
 def header_size(read: Callable[[str, int | None], bytes], file: str) -> tuple[int, int]:
