@@ -14,6 +14,7 @@ The folder may be one on the disk or, in training, an archive that looks like on
 
 import logging
 import os
+import posixpath
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -118,13 +119,14 @@ def _open_all(storage: Storage, names: Iterable[str] | None) -> list[SequenceFil
 
 
 def locate_sequences(storage: Storage, names: Iterable[str] | None = None) -> dict[str, str]:
-    """Name -> folder in the storage ('' for its root) of the sequences that :func:`find_sequences` describes.
+    """Name -> folder in the storage ('' for its root) of the sequences that :func:`find_sequences` describes. Listed
+    names may be written as paths (``first/``, ``./first``); the one given back is without that.
 
     Raises:
         UserError: the storage holds no sequence, or a name is not there.
     """
     if names is not None:
-        names = list(names)
+        names = [posixpath.normpath(name) for name in names]
         direct = {name: name for name in names if is_sequence(storage, name)}
         found = direct if len(direct) == len(set(names)) else _named(storage)
         missing = [name for name in names if name not in found]
