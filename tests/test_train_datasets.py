@@ -5,6 +5,7 @@ import logging
 import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -295,6 +296,19 @@ def test_a_path_may_lead_into_an_archive(tmp_path):
         assert zipped.place.lmdb == str(dataset.storage.root) + "_lmdb"
     with pytest.raises(UserError, match="no sequence in .*all.zip/none"):
         build_dataset(f"FOLDER:{tmp_path}/all.zip/none", env)
+    with pytest.raises(UserError, match="none of the images that .*all.zip:a.json names is in .*all.zip/imgs, .*9.jpg"):
+        build_dataset(f"COCO:{tmp_path}/all.zip/a.json@{tmp_path}/all.zip/imgs", env)
+
+
+def test_one_image_that_is_missing_does_not_stop(tmp_path):
+    root, env = trees.pictures(tmp_path / "mine"), environment(tmp_path, index_dir="")
+    name = f"COCO:{root}/boxes.json"
+    first, second = (build_dataset(name, env).frame_path(sequence, 0) for sequence in (0, 1))
+    Path(first).unlink()
+    assert len(build_dataset(name, env)) == 2
+    Path(second).unlink()
+    with pytest.raises(UserError, match="none of the images that .*boxes.json names is in .*mine"):
+        build_dataset(name, env, "directory")
 
 
 def test_auto_keeps_a_folder_of_own_data_before_its_archives(tmp_path):
@@ -313,8 +327,8 @@ def test_a_changed_list_beside_an_archive_counts(tmp_path, caplog):
     root, env = trees.folder(tmp_path / "mine", video=False), environment(tmp_path)
     in_form("zip", "FOLDER:{}", root)
     root.mkdir()
-    for names in (["first"], ["second", "first"]):
-        (root / "l.txt").write_text("\n".join(names))
+    for text, names in (("first/", ["first"]), ("second\n./first", ["second", "first"])):
+        (root / "l.txt").write_text(text)
         with caplog.at_level(logging.INFO):
             assert list(build_dataset(f"FOLDER:{root}@l.txt", env).sequences) == names
     assert "the data set has changed: 1 changed (for instance" in caplog.text and "l.txt)" in caplog.text
