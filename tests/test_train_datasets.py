@@ -318,6 +318,8 @@ def test_auto_keeps_a_folder_of_own_data_before_its_archives(tmp_path):
     name = f"COCO:{root}/boxes.json"
     assert build_dataset(name, env).storage.kind == "directory"
     assert build_dataset(name, env, "zip").storage.root == str(tmp_path / "mine.zip")
+    with pytest.raises(UserError, match="no LMDB at .*DATA.STORAGE: auto takes the folder .*mine"):
+        build_dataset(name, env, "lmdb")
     (tmp_path / "empty@2").mkdir()
     with pytest.raises(UserError, match="no sequence in .*empty@2; expected one folder per sequence"):
         build_dataset(f"FOLDER:{tmp_path}/empty@2", env)
@@ -337,6 +339,19 @@ def test_a_changed_list_beside_an_archive_counts(tmp_path, caplog):
         (root / "three.txt").write_text("first\nthird\n")
         with pytest.raises(UserError, match=message):
             build_dataset(f"FOLDER:{root}{spec}", env)
+
+
+@pytest.mark.parametrize("form", OWN_FORMS)
+def test_lists_in_a_folder_beside_an_archive(tmp_path, form):
+    root, env = trees.folder(tmp_path / "mine", video=False), environment(tmp_path)
+    in_form(form, "FOLDER:{}", root)
+    (root / "lists").mkdir(parents=True)
+    (root / "lists" / "l.txt").write_text("second\n")
+    dataset = build_dataset(f"FOLDER:{root}@lists/l.txt", env)
+    assert dataset.storage.kind == form.removesuffix("s") and list(dataset.sequences) == ["second"]
+    with pytest.raises(UserError) as caught:
+        build_dataset(f"FOLDER:{root}@lists/l.txt", env, {"lmdb": "zip", "zip": "lmdb", "zips": "lmdb"}[form])
+    assert "auto takes" not in str(caught.value)
 
 
 def test_a_changed_annotation_file_beside_an_archive_counts(tmp_path):

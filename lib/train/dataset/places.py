@@ -93,10 +93,11 @@ def open_storage(place: Place, form: str) -> Storage:
         return DirectoryStorage(place.root)
     root, lmdb = place.root or "(not set)", place.lmdb or "(not set)"
     archives = f"zip archives {root}.zip or {os.path.join(root, '*.zip')}"
+    folder = f" (DATA.STORAGE: auto takes the folder {root})" if place.is_own and _directory(place) else ""
     if form == "lmdb":
-        problem = f"no LMDB at {lmdb}; pack one with `python tracking/make_lmdb.py {place.dataset}`"
+        problem = f"no LMDB at {lmdb}; pack one with `python tracking/make_lmdb.py {place.dataset}`{folder}"
     elif form == "zip":
-        problem = f"no {archives}"
+        problem = f"no {archives}{folder}"
     else:
         problem = f"no sequence in {root}" if os.path.isdir(root) else f"folder not found: {root}"
         problem += f" (nor an LMDB at {lmdb}, nor {archives})" if form == "auto" else ""
@@ -130,14 +131,14 @@ def _archive_in(path: Path) -> tuple[Path, str] | None:
 
 
 def _directory(place: Place) -> Storage | None:
-    """The folder, if there is a folder in it (one with archives only is the zip form), or of one's own data a picture
-    or a video."""
+    """The folder, if there is a folder in it (one with archives only is the zip form); of one's own data, which may
+    have lists in folders beside an archive, if there is a picture or a video in it or in the folders in it."""
     if not os.path.isdir(place.root):
         return None
-    suffixes = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES) if place.is_own else ()
-    with os.scandir(place.root) as entries:
-        found = any(entry.is_dir() or entry.name.lower().endswith(suffixes) for entry in entries)
-    return DirectoryStorage(place.root) if found else None
+    storage = DirectoryStorage(place.root)
+    suffixes = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+    found = any(name.lower().endswith(suffixes) for name in storage.walk()) if place.is_own else storage.folders()
+    return storage if found else None
 
 
 def _lmdb(place: Place) -> Storage | None:
