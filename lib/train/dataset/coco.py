@@ -139,5 +139,7 @@ def _annotations_at(text: str, images: Path, storage: Storage) -> tuple[Storage,
             return DirectoryStorage(path.parent), path.name
     if file.is_relative_to(images):
         return storage, file.relative_to(images).as_posix()
-    source = archive_at(file.parent) or (DirectoryStorage(file.parent) if storage.kind == "directory" else None)
-    return (storage, text) if source is None else (source, file.name)
+    source = archive_at(file.parent)
+    if source is None and storage.kind != "directory" and not Path(text).expanduser().is_absolute():
+        return storage, text
+    return source or DirectoryStorage(file.parent), file.name
