@@ -142,8 +142,8 @@ class ZipArchive(Archive):
 
 
 def read_directory(path: str) -> list[zipfile.ZipInfo]:
-    """The files of a zip archive, without what macOS adds. Backslashes, which some packers on Windows write, become slashes
-    where no name has a slash.
+    """The files of a zip archive, without what macOS adds. Backslashes, which some packers on Windows write, become
+    slashes where no name has a slash.
 
     Raises:
         UserError: the archive is missing, broken, encrypted or packed by a method other than deflate.
