@@ -69,6 +69,9 @@ def test_lists_and_annotation_files_share_an_lmdb(tmp_path, script, caplog):
     in_form("zip", "FOLDER:{}", root)
     packed = open_dataset(f"FOLDER:{tmp_path}/out@second.list.txt", None)
     assert packed.storage.kind == "lmdb" and list(packed.sequences) == ["second"]
+    (moved := tmp_path / "moved" / "train.lst").write_text("first")
+    assert script(f"FOLDER:{moved.parent}@train.lst", "--output", tmp_path / "of_list") == 0
+    assert list(open_dataset(f"FOLDER:{tmp_path}/of_list@train.lst", None).sequences) == ["first"]
     images = trees.pictures(tmp_path / "images")
     shutil.copy(images / "boxes.json", tmp_path / "other.json")
     assert script(f"COCO:{images}/boxes.json") == script(f"COCO:{tmp_path}/other.json@{images}") == 0

@@ -70,13 +70,17 @@ def test_one_sequence_folder_and_same_names(tmp_path):
 def test_names_and_list_file(tmp_path):
     trees.folder(tmp_path, frames=3)
     assert [s.name for s in find_sequences(tmp_path, ["third", "first"])] == ["third", "first"]
+    assert [s.name for s in find_sequences(tmp_path, ["./third", "first/"])] == ["third", "first"]
+    trees.write_picture(tmp_path / "class" / "fourth" / "0.png", 0)
+    trees.write_boxes(tmp_path / "class" / "fourth" / "groundtruth.txt", 1)
+    assert [s.name for s in find_sequences(tmp_path, ["./fourth/", "first/"])] == ["fourth", "first"]
     (tmp_path / "half.txt").write_text("# half of it\nsecond\n\n")
     assert [s.name for s in find_in_spec(f"{tmp_path}@half.txt")] == ["second"]
     assert [s.name for s in find_in_spec(tmp_path.name + "@" + tmp_path.name + "/half.txt", tmp_path.parent)] == [
         "second"]
-    assert len(find_in_spec(str(tmp_path))) == 3
-    with pytest.raises(UserError, match="1 of 2 .*fourth"):
-        find_sequences(tmp_path, ["first", "fourth"])
+    assert len(find_in_spec(str(tmp_path))) == 4
+    with pytest.raises(UserError, match="1 of 2 .*fifth"):
+        find_sequences(tmp_path, ["first", "fifth"])
     with pytest.raises(UserError, match="list of sequences"):
         find_in_spec(f"{tmp_path}@missing.txt")
 

@@ -291,3 +291,8 @@ def test_a_form_that_is_not_there(tmp_path, form, words):
         open_storage(place(tmp_path), form)
     for word in [*words, "SOME", "some_dir", "COMPRESSTRACKER_SOME_DIR", "a layout"]:
         assert word in str(caught.value)
+
+
+def test_the_disk_itself_has_no_archive_beside_it():
+    with pytest.raises(UserError, match="no zip archives /.zip"):
+        open_storage(Place("SOME", "some_dir", "/", "some_lmdb_dir", "/none_lmdb", "a layout"), "zip")

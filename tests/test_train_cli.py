@@ -257,6 +257,7 @@ def test_options_that_do_not_go_together(train_script, train_arguments, capsys, 
      r"the 2 to 3 machines did not meet at host:1: nobody came; check .*--rdzv_endpoint"),
     (RendezvousConnectionError(), "the machine at host:1 cannot be reached: .* or the run is over there"),
     (RendezvousClosedError(), "the run compresstracker at host:1 is over: .*another --rdzv_id"),
+    (AttributeError(name="is_failed", obj=None), "the run compresstracker at host:1 is over: .*another --rdzv_id"),
 ])
 def test_machines_that_do_not_meet_say_where(monkeypatch, error, message):
     def nobody(*_):
@@ -264,6 +265,12 @@ def test_machines_that_do_not_meet_say_where(monkeypatch, error, message):
 
     monkeypatch.setattr("lib.train.launch.launch_agent", nobody)
     with pytest.raises(UserError, match=message):
+        launch(["-c", "pass"], 1, Machines(2, 3, "host:1"))
+
+
+def test_another_missing_attribute_is_no_machine_that_waits(monkeypatch):
+    monkeypatch.setattr("lib.train.launch.launch_agent", lambda *_: ().is_failed)
+    with pytest.raises(AttributeError, match="tuple"):
         launch(["-c", "pass"], 1, Machines(2, 3, "host:1"))
 
 

@@ -4,7 +4,9 @@ import json
 import logging
 import pickle
 import shutil
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -295,6 +297,47 @@ def test_a_path_may_lead_into_an_archive(tmp_path):
         assert zipped.place.lmdb == str(dataset.storage.root) + "_lmdb"
     with pytest.raises(UserError, match="no sequence in .*all.zip/none"):
         build_dataset(f"FOLDER:{tmp_path}/all.zip/none", env)
+    with pytest.raises(UserError, match="annotation file not found: /none/b.json"):
+        build_dataset(f"COCO:/none/b.json@{tmp_path}/all.zip/det", env)
+    with pytest.raises(UserError, match="none of the images that .*all.zip:a.json names is in .*all.zip/imgs, .*9.jpg"):
+        build_dataset(f"COCO:{tmp_path}/all.zip/a.json@{tmp_path}/all.zip/imgs", env)
+
+
+def test_one_image_that_is_missing_does_not_stop(tmp_path):
+    root, env = trees.pictures(tmp_path / "mine"), environment(tmp_path, index_dir="")
+    name = f"COCO:{root}/boxes.json"
+    first, second = (build_dataset(name, env).frame_path(sequence, 0) for sequence in (0, 1))
+    Path(first).unlink()
+    assert len(build_dataset(name, env)) == 2
+    Path(second).unlink()
+    with pytest.raises(UserError, match="none of the images that .*boxes.json names is in .*mine"):
+        build_dataset(name, env, "directory")
+
+
+@pytest.mark.parametrize("form", ["zip", "zips"])
+def test_the_ending_of_an_archive_may_be_in_capital_letters(tmp_path, form):
+    root, env = trees.folder(tmp_path / "mine@2", video=False), environment(tmp_path)
+    plain = build_dataset(f"FOLDER:{root}", env)
+    in_form(form, "FOLDER:{}", root)
+    archives = list(tmp_path.glob("**/*.zip"))
+    for archive in archives:
+        archive.rename(archive.with_suffix(".ZIP"))
+    assert archives
+    same(build_dataset(f"FOLDER:{root}", env), plain)
+    if form == "zip":
+        same(build_dataset(f"FOLDER:{root}.ZIP", env), plain)
+
+
+def test_an_archive_with_backslashes(tmp_path):
+    root, env = trees.folder(tmp_path / "mine", video=False), environment(tmp_path)
+    plain = build_dataset(f"FOLDER:{root}", env)
+    with zipfile.ZipFile(tmp_path / "win.zip", "w") as archive:
+        archive.writestr("mine\\", "")
+        for file in (path for path in root.rglob("*") if path.is_file()):
+            archive.writestr("mine\\" + str(file.relative_to(root)).replace("/", "\\"), file.read_bytes())
+    zipped = build_dataset(f"FOLDER:{tmp_path}/win.zip", env)
+    same(zipped, plain)
+    assert zipped.encoded(1, 3) == plain.encoded(1, 3)
 
 
 def test_auto_keeps_a_folder_of_own_data_before_its_archives(tmp_path):
@@ -304,6 +347,8 @@ def test_auto_keeps_a_folder_of_own_data_before_its_archives(tmp_path):
     name = f"COCO:{root}/boxes.json"
     assert build_dataset(name, env).storage.kind == "directory"
     assert build_dataset(name, env, "zip").storage.root == str(tmp_path / "mine.zip")
+    with pytest.raises(UserError, match="no LMDB at .*DATA.STORAGE: auto takes the folder .*mine"):
+        build_dataset(name, env, "lmdb")
     (tmp_path / "empty@2").mkdir()
     with pytest.raises(UserError, match="no sequence in .*empty@2; expected one folder per sequence"):
         build_dataset(f"FOLDER:{tmp_path}/empty@2", env)
@@ -313,16 +358,29 @@ def test_a_changed_list_beside_an_archive_counts(tmp_path, caplog):
     root, env = trees.folder(tmp_path / "mine", video=False), environment(tmp_path)
     in_form("zip", "FOLDER:{}", root)
     root.mkdir()
-    for names in (["first"], ["second", "first"]):
-        (root / "l.txt").write_text("\n".join(names))
+    for text, names in (("first/", ["first"]), ("second\n./first", ["second", "first"])):
+        (root / "l.txt").write_text(text)
         with caplog.at_level(logging.INFO):
             assert list(build_dataset(f"FOLDER:{root}@l.txt", env).sequences) == names
     assert "the data set has changed: 1 changed (for instance" in caplog.text and "l.txt)" in caplog.text
-    for spec, message in (("@none.txt", "cannot read the list of sequences .*none.txt"),
+    for spec, message in (("@none.txt", "cannot read the list of sequences .*none.txt: .* nor none.txt in .*mine.zip"),
                           ("@three.txt", "1 of 2 listed sequences are not in .*mine.zip .*third")):
         (root / "three.txt").write_text("first\nthird\n")
         with pytest.raises(UserError, match=message):
             build_dataset(f"FOLDER:{root}{spec}", env)
+
+
+@pytest.mark.parametrize("form", OWN_FORMS)
+def test_lists_in_a_folder_beside_an_archive(tmp_path, form):
+    root, env = trees.folder(tmp_path / "mine", video=False), environment(tmp_path)
+    in_form(form, "FOLDER:{}", root)
+    (root / "lists").mkdir(parents=True)
+    (root / "lists" / "l.txt").write_text("second\n")
+    dataset = build_dataset(f"FOLDER:{root}@lists/l.txt", env)
+    assert dataset.storage.kind == form.removesuffix("s") and list(dataset.sequences) == ["second"]
+    with pytest.raises(UserError) as caught:
+        build_dataset(f"FOLDER:{root}@lists/l.txt", env, {"lmdb": "zip", "zip": "lmdb", "zips": "lmdb"}[form])
+    assert "auto takes" not in str(caught.value)
 
 
 def test_a_changed_annotation_file_beside_an_archive_counts(tmp_path):

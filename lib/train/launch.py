@@ -118,7 +118,10 @@ def launch(command: Sequence[str], processes: int, machines: Machines | None = N
         if failure.exitcode in (128 + signal.SIGINT, 128 + signal.SIGTERM):
             return Ended(failure.exitcode, False)  # it was asked to stop by itself, and has said so
         raise UserError(describe_failure(rank, failure)) from error
-    except RendezvousClosedError as error:
+    except (RendezvousClosedError, AttributeError) as error:
+        # a machine that is not needed and waits when the run is closed: PyTorch's agent returns None for its result
+        if isinstance(error, AttributeError) and not (error.obj is None and error.name == "is_failed"):
+            raise
         raise UserError(f"the run {machines.run_id} at {machines.endpoint} is over: it is finished, or has failed on "
                         "another machine, whose output says why; a new start needs another --rdzv_id") from error
     except RendezvousConnectionError as error:

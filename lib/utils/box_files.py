@@ -1,6 +1,5 @@
 """Text files of a sequence: boxes, visibility, and lists of names."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -57,16 +56,16 @@ def _four_numbers(row: list[str]) -> bool:
         return False
 
 
-def visibility(read: Callable[[str], str | None], where: str, count: int) -> np.ndarray | None:
+def read_visibility(folder: str | Path, count: int, storage: Storage = DISK) -> np.ndarray | None:
     """Visibility of `count` frames from the label files of GOT-10k or LaSOT in a sequence folder.
 
     GOT-10k: visible where absence.label is 0 and cover.label is above 0. LaSOT: visible where neither
     full_occlusion.txt nor out_of_view.txt is set. A file that is not there says nothing.
 
     Args:
-        read: gives the text of a file of the sequence folder by name, None where it is missing.
-        where: the sequence folder's name for messages.
+        folder: the sequence folder in its storage.
         count: number of boxes.
+        storage: where it lies.
 
     Returns:
         (count,) bool, or None when there is no label file.
@@ -76,28 +75,19 @@ def visibility(read: Callable[[str], str | None], where: str, count: int) -> np.
     """
     visible = None
     for name, seen_when_set in LABEL_FILES.items():
-        text = read(name)
-        if text is None:
+        file = joined(str(folder), name)
+        if not storage.has_file(file):
             continue
+        where, text = storage.locate(file), storage.read_text(file)
         try:
             labels = np.array(text.replace(",", " ").split(), dtype=np.int64)
         except ValueError as error:
-            raise UserError(f"{where}/{name}: expected one whole number per frame ({error})") from error
+            raise UserError(f"{where}: expected one whole number per frame ({error})") from error
         if len(labels) < count:
-            raise UserError(f"{where}/{name} holds {len(labels)} labels for {count} boxes")
+            raise UserError(f"{where} holds {len(labels)} labels for {count} boxes")
         good = (labels[:count] > 0) == seen_when_set
         visible = good if visible is None else visible & good
     return visible
-
-
-def read_visibility(folder: str | Path, count: int, storage: Storage = DISK) -> np.ndarray | None:
-    """:func:`visibility` of a sequence folder in a storage."""
-
-    def read(name: str) -> str | None:
-        file = joined(str(folder), name)
-        return storage.read_text(file) if storage.has_file(file) else None
-
-    return visibility(read, storage.locate(str(folder)), count)
 
 
 def read_text(path: str | Path, what: str) -> str:

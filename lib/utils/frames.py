@@ -226,4 +226,5 @@ def frames_in(storage: Storage, folder: str = "") -> FrameSource:
 def video_error(video: str) -> UserError:
     """The error for a video that is, or is to be packed, in an archive."""
     return UserError(f"{video}: a video can only be read as a file on the disk, not in an LMDB or a zip archive; keep "
-                     "the data set as a folder, unpack the video to pictures, or leave its sequence out by a list file")
+                     "the data set as a folder (DATA.STORAGE: auto takes it), unpack the video to pictures, or leave "
+                     "its sequence out by a list file")

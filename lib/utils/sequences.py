@@ -14,6 +14,7 @@ The folder may be one on the disk or, in training, an archive that looks like on
 
 import logging
 import os
+import posixpath
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ def find_in_spec(spec: str, base: Path = ROOT) -> list[SequenceFiles]:
     """
     folder, list_file = split_spec(spec, base)
     storage = _folder(folder)
-    return _open_all(storage, listed_names(list_file, storage, base) if list_file else None)
+    return _open_all(storage, listed_names(list_file, folder, storage, base) if list_file else None)
 
 
 def split_spec(spec: str, base: Path = ROOT, is_there: Callable[[Path], bool] = Path.is_dir) -> tuple[Path, str]:
@@ -81,16 +82,30 @@ def split_spec(spec: str, base: Path = ROOT, is_there: Callable[[Path], bool] = 
     return (resolve(spec, base), "") if not mark or is_there(resolve(spec, base)) else (resolve(path, base), other)
 
 
-def listed_names(list_file: str, storage: Storage, base: Path = ROOT) -> list[str]:
-    """The names in a list file, which is looked for from `base` on the disk, then in the folder of sequences.
+def list_on_disk(list_file: str, folder: Path, base: Path = ROOT) -> Path | None:
+    """A list file that is looked for from `base`, then in `folder`; None when it is in neither."""
+    return next((path for path in (resolve(list_file, base), folder / list_file) if path.is_file()), None)
+
+
+def listed_names(list_file: str, folder: Path, storage: Storage, base: Path = ROOT) -> list[str]:
+    """The names in a list file.
+
+    Args:
+        list_file: looked for on the disk (:func:`list_on_disk`), then in the storage.
+        folder: of the sequences.
+        storage: the folder's files, which may be in an archive.
+        base: what a relative list file starts from.
 
     Raises:
-        UserError: it is in neither, or cannot be read.
+        UserError: it is in none of them, or cannot be read.
     """
-    path = resolve(list_file, base)
-    if not path.is_file() and storage.has_file(list_file):
+    path = list_on_disk(list_file, folder, base)
+    if path is not None:
+        return read_names(path)
+    if storage.has_file(list_file):
         return parse_names(storage.read_text(list_file))
-    return read_names(path)
+    raise UserError(f"cannot read the list of sequences {resolve(list_file, base)}: there is no such file, nor "
+                    f"{list_file} in {storage.root}")
 
 
 def find_sequences(folder: str | Path, names: Iterable[str] | None = None) -> list[SequenceFiles]:
@@ -118,13 +133,14 @@ def _open_all(storage: Storage, names: Iterable[str] | None) -> list[SequenceFil
 
 
 def locate_sequences(storage: Storage, names: Iterable[str] | None = None) -> dict[str, str]:
-    """Name -> folder in the storage ('' for its root) of the sequences that :func:`find_sequences` describes.
+    """Name -> folder in the storage ('' for its root) of the sequences that :func:`find_sequences` describes. Listed
+    names may be written as paths (``first/``, ``./first``); the one given back is without that.
 
     Raises:
         UserError: the storage holds no sequence, or a name is not there.
     """
     if names is not None:
-        names = list(names)
+        names = [posixpath.normpath(name) for name in names]
         direct = {name: name for name in names if is_sequence(storage, name)}
         found = direct if len(direct) == len(set(names)) else _named(storage)
         missing = [name for name in names if name not in found]

@@ -93,8 +93,12 @@ class Coco(StoredDataset):
         if len(sized) < len(boxes):
             self.note = f"{len(boxes) - len(sized)} of {len(boxes)} objects have no area and are left out"
         top = next((folder for folder in self.images[:-1] if self._is_there(folder)), self.images[-1])
+        files = [joined(top, names[owners[i]]) for i in sized]
+        if self.place.is_own and not any(map(self.storage.has_file, dict.fromkeys(files))):
+            raise UserError(f"data set {self.dataset}: none of the images that {self.source.locate(self.annotations)} "
+                            f"names is in {self.storage.root}, for instance {files[0]}. {self.place.how_to_set()}")
         return Index.of(np.ones(len(sized), np.int64), boxes[sized], np.ones(len(sized), bool),
-                        {"names": [joined(top, names[owners[i]]) for i in sized]}, self._storage_columns(), self.note)
+                        {"names": files}, self._storage_columns(), self.note)
 
     def _is_there(self, folder: str) -> bool:
         outer, _, name = folder.rpartition("/")
@@ -135,5 +139,7 @@ def _annotations_at(text: str, images: Path, storage: Storage) -> tuple[Storage,
             return DirectoryStorage(path.parent), path.name
     if file.is_relative_to(images):
         return storage, file.relative_to(images).as_posix()
-    source = archive_at(file.parent) or (DirectoryStorage(file.parent) if storage.kind == "directory" else None)
-    return (storage, text) if source is None else (source, file.name)
+    source = archive_at(file.parent)
+    if source is None and storage.kind != "directory" and not Path(text).expanduser().is_absolute():
+        return storage, text
+    return source or DirectoryStorage(file.parent), file.name

@@ -13,11 +13,11 @@ from lib.train.dataset.index import Index
 from lib.train.dataset.places import Place, is_in_some_form
 from lib.train.dataset.storage import ArchiveStorage
 from lib.utils.errors import UserError
-from lib.utils.files import resolve
 from lib.utils.frames import IMAGE_SUFFIXES, ImageFrames, VideoFrames, frames_in, video_error
 from lib.utils.progress import progress
 from lib.utils.sequences import (
     SequenceFiles,
+    list_on_disk,
     listed_names,
     locate_sequences,
     open_sequence,
@@ -65,19 +65,14 @@ class Folder(StoredDataset):
             UserError: there is none, the list of names cannot be read, or a name in it is not there.
         """
         if self._folders is None:
-            _, list_file = own_parts(self.dataset)
-            names = listed_names(str(self._list_on_disk() or list_file), self.storage) if list_file else None
+            folder, list_file = own_parts(self.dataset)
+            names = listed_names(list_file, folder, self.storage) if list_file else None
             found = locate_sequences(self.storage, names)
             if "" in found.values() and isinstance(self.storage, ArchiveStorage) and len(self.storage.mounts) > 1:
                 raise UserError(f"data set {self.dataset}: an archive in {self.storage.root} holds a sequence without "
                                 "its folder; pack each sequence with its folder, as in `zip -0 -r dog.zip dog`")
             self._folders = found
         return self._folders
-
-    def _list_on_disk(self) -> Path | None:
-        """The list file, if there is one and it does not lie in an archive."""
-        folder, list_file = own_parts(self.dataset)
-        return next((path for path in (resolve(list_file), folder / list_file) if path.is_file()), None)
 
     def _find(self) -> list[str]:
         return list(self.folders)
@@ -86,12 +81,14 @@ class Folder(StoredDataset):
         return sequence_parts(self.storage, self.folders[name])
 
     def packed_files(self) -> Iterator[str]:
-        """Pictures and text files of the whole folder, whatever the list: lists share one LMDB."""
+        """Pictures and text files of the whole folder, whatever the list: lists share one LMDB. The list itself may be
+        called as it likes."""
         for folder in self.folders.values():
             frames = frames_in(self.storage, folder)
             if isinstance(frames, VideoFrames):
                 raise video_error(frames.file)
-        yield from (name for name in self.storage.walk() if name.lower().endswith(PACKED))
+        _, list_file = own_parts(self.dataset)
+        yield from (name for name in self.storage.walk() if name.lower().endswith(PACKED) or name == list_file)
 
     def open(self, sequence: int) -> SequenceFiles:
         """A sequence as it is there now.
@@ -133,7 +130,8 @@ class Folder(StoredDataset):
 
     def _state(self) -> State:
         """With the list, which archives do not know."""
-        path = self._list_on_disk()
+        folder, list_file = own_parts(self.dataset)
+        path = list_on_disk(list_file, folder) if list_file else None
         return super()._state() + file_state("", [] if path is None else [str(path)])
 
     def _build(self) -> Index:

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from lib.train.dataset.lmdb_archive import LmdbArchive, is_lmdb
-from lib.train.dataset.storage import LMDB_SUFFIX, ArchiveStorage, Mount
+from lib.train.dataset.storage import LMDB_SUFFIX, ZIP_SUFFIX, ArchiveStorage, Mount
 from lib.train.dataset.zip_archive import ZipArchive
 from lib.utils.errors import UserError
 from lib.utils.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from lib.utils.storage import DirectoryStorage, Storage
 
 FORMS = ("directory", "lmdb", "zip")
+DEEPEST = 3
+"""Folders above the pictures of a sequence of one's own: <class>/<sequence>/img."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +95,11 @@ def open_storage(place: Place, form: str) -> Storage:
         return DirectoryStorage(place.root)
     root, lmdb = place.root or "(not set)", place.lmdb or "(not set)"
     archives = f"zip archives {root}.zip or {os.path.join(root, '*.zip')}"
+    folder = f" (DATA.STORAGE: auto takes the folder {root})" if place.is_own and _directory(place) else ""
     if form == "lmdb":
-        problem = f"no LMDB at {lmdb}; pack one with `python tracking/make_lmdb.py {place.dataset}`"
+        problem = f"no LMDB at {lmdb}; pack one with `python tracking/make_lmdb.py {place.dataset}`{folder}"
     elif form == "zip":
-        problem = f"no {archives}"
+        problem = f"no {archives}{folder}"
     else:
         problem = f"no sequence in {root}" if os.path.isdir(root) else f"folder not found: {root}"
         problem += f" (nor an LMDB at {lmdb}, nor {archives})" if form == "auto" else ""
@@ -105,7 +108,7 @@ def open_storage(place: Place, form: str) -> Storage:
 
 def is_in_some_form(path: Path) -> bool:
     """Whether a path is a folder or an archive, or stands for an archive beside it."""
-    return path.exists() or is_lmdb(f"{path}{LMDB_SUFFIX}") or os.path.isfile(f"{path}.zip")
+    return path.exists() or is_lmdb(f"{path}{LMDB_SUFFIX}") or _zip_beside(path) is not None
 
 
 def archive_at(path: Path) -> ArchiveStorage | None:
@@ -124,20 +127,28 @@ def archive_at(path: Path) -> ArchiveStorage | None:
 def _archive_in(path: Path) -> tuple[Path, str] | None:
     """The LMDB or zip archive in a path, and the folder in it ('' for the whole)."""
     there = next((part for part in (path, *path.parents) if os.path.exists(part)), path)
-    if not is_lmdb(there) and not (there.suffix == ".zip" and there.is_file()):
+    if not is_lmdb(there) and not (there.suffix.lower() == ZIP_SUFFIX and there.is_file()):
         return None
     return there, "" if there == path else path.relative_to(there).as_posix()
 
 
 def _directory(place: Place) -> Storage | None:
-    """The folder, if there is a folder in it (one with archives only is the zip form), or of one's own data a picture
-    or a video."""
+    """The folder, if there is a folder in it (one with archives only is the zip form); of one's own data, which may
+    have lists in folders beside an archive, if there is a picture or a video in it or in the folders in it."""
     if not os.path.isdir(place.root):
         return None
-    suffixes = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES) if place.is_own else ()
-    with os.scandir(place.root) as entries:
-        found = any(entry.is_dir() or entry.name.lower().endswith(suffixes) for entry in entries)
-    return DirectoryStorage(place.root) if found else None
+    storage = DirectoryStorage(place.root)
+    return storage if (_holds_frames(place.root) if place.is_own else storage.folders()) else None
+
+
+def _holds_frames(root: str) -> bool:
+    """Whether there is a picture or a video in a folder, or as deep in it as those of sequences may be."""
+    for folder, inner, files in os.walk(root, followlinks=True):
+        if any(name.lower().endswith((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)) for name in files):
+            return True
+        if len(Path(folder).relative_to(root).parts) == DEEPEST:
+            inner.clear()
+    return False
 
 
 def _lmdb(place: Place) -> Storage | None:
@@ -153,12 +164,18 @@ def _zip(place: Place) -> Storage | None:
     if not place.root:
         return None
     root = Path(place.root)
-    whole = root.with_name(root.name + ".zip")
-    if whole.is_file():
+    whole = _zip_beside(root)
+    if whole is not None:
         return archive_at(whole)
     mounts = [Mount(ZipArchive(path, part=path.stem if path.stem in place.parts else ""))
-              for path in sorted(root.glob("*.zip"))]
+              for path in sorted(root.glob("*.[zZ][iI][pP]"))]
     return ArchiveStorage(str(root), "zip", mounts) if mounts else None
+
+
+def _zip_beside(folder: Path) -> Path | None:
+    """<folder>.zip, if there is one."""
+    files = (Path(f"{folder}{suffix}") for suffix in (ZIP_SUFFIX, ZIP_SUFFIX.upper()))
+    return next((file for file in files if file.is_file()), None)
 
 
 _OPENERS = {"directory": _directory, "lmdb": _lmdb, "zip": _zip}

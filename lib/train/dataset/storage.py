@@ -9,6 +9,8 @@ from lib.utils.errors import UserError
 from lib.utils.storage import State, Storage, file_state, joined
 
 LMDB_SUFFIX = "_lmdb"
+ZIP_SUFFIX = ".zip"
+"""Or in capital letters."""
 COUNTS = "counts"
 """Column of an :class:`ArchiveStorage`: how much of each other column belongs to which archive."""
 
@@ -85,7 +87,8 @@ class ArchiveStorage(Storage):
 
     @property
     def name(self) -> str:
-        return super().name.removesuffix(".zip" if self.kind == "zip" else LMDB_SUFFIX)
+        name, suffix = super().name, ZIP_SUFFIX if self.kind == "zip" else LMDB_SUFFIX
+        return name[: -len(suffix)] if name.lower().endswith(suffix) else name
 
     def locate(self, name: str) -> str:
         places = [(mount, key) for mount in self.mounts if (key := mount.key(name)) is not None]

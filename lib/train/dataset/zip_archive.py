@@ -142,14 +142,19 @@ class ZipArchive(Archive):
 
 
 def read_directory(path: str) -> list[zipfile.ZipInfo]:
-    """The files of a zip archive, without what macOS adds.
+    """The files of a zip archive, without what macOS adds. Backslashes, which some packers on Windows write, become
+    slashes where no name has a slash.
 
     Raises:
         UserError: the archive is missing, broken, encrypted or packed by a method other than deflate.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            files = [info for info in archive.infolist()
+            found = archive.infolist()
+            if not any("/" in info.filename for info in found):
+                for info in found:
+                    info.filename = info.filename.replace("\\", "/")
+            files = [info for info in found
                      if not info.is_dir() and not info.filename.startswith("__MACOSX/")]
     except (OSError, zipfile.BadZipFile) as error:
         raise UserError(f"cannot open the zip archive {path}: {error}; it is missing, truncated or damaged. Download "
