@@ -256,6 +256,18 @@ def test_any_coco_file(tmp_path):
         build_dataset(f"COCO:{file}@{root}", env)
 
 
+@pytest.mark.parametrize(("change", "message"), [
+    ({"bbox": [1, 2, 3]}, r"annotation 1 has the bbox \[1, 2, 3\]; expected x, y, width, height\); correct it"),
+    ({"image_id": 77}, "annotation 1 has the image_id 77, which is not among the images")])
+def test_a_wrong_object_of_own_images_is_named(tmp_path, change, message):
+    root = trees.pictures(tmp_path / "mine")
+    content = json.loads((root / "boxes.json").read_text())
+    content["annotations"][0] |= change | {"id": 1, "iscrowd": 0}
+    (root / "boxes.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=message):
+        build_dataset(f"COCO:{root}/boxes.json", environment(tmp_path))
+
+
 @pytest.mark.parametrize("form", OWN_FORMS)
 @pytest.mark.parametrize("name", OWN)
 def test_own_data_is_the_same_in_every_form(tmp_path, caplog, name, form):

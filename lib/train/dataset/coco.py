@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -112,14 +113,32 @@ class Coco(StoredDataset):
         try:
             content = json.loads(self.source.read(self.annotations))
             files = {image["id"]: image["file_name"] for image in content["images"]}
-            objects = [(a["image_id"], *a["bbox"]) for a in content["annotations"] if not a.get("iscrowd")]
             position = {identity: index for index, identity in enumerate(files)}
-            owners = np.array([position[o[0]] for o in objects], dtype=np.int64)
+            objects = [_object(a, position) for a in content["annotations"] if not a.get("iscrowd")]
+            owners = np.array([o[0] for o in objects], dtype=np.int64)
             boxes = np.array([o[1:] for o in objects], dtype=np.float32).reshape(len(objects), 4)
         except (ValueError, KeyError, TypeError) as error:
+            remedy = "correct it" if self.place.is_own else "download it again"
             raise UserError(f"data set {self.dataset}: {self.source.locate(self.annotations)} is not a COCO instances "
-                            f"file ({type(error).__name__}: {error}); download it again") from error
+                            f"file ({type(error).__name__}: {error}); {remedy}") from error
         return list(files.values()), owners, boxes
+
+
+def _object(annotation: dict[str, Any], position: dict[Any, int]) -> tuple[float, ...]:
+    """Number of an object's image, and its box (xywh).
+
+    Args:
+        position: the number of an image by its id.
+
+    Raises:
+        ValueError: the image is not there, or the box has not four numbers.
+    """
+    name, image, box = annotation.get("id"), annotation["image_id"], annotation["bbox"]
+    if image not in position:
+        raise ValueError(f"annotation {name} has the image_id {image}, which is not among the images")
+    if len(box) != 4:
+        raise ValueError(f"annotation {name} has the bbox {box}; expected x, y, width, height")
+    return position[image], *box
 
 
 def own_paths(dataset: str) -> tuple[str, Path]:
