@@ -167,6 +167,17 @@ def test_the_state_changes_with_the_files(kind, tmp_path):
 
 # ---------------------------------------------------------------- what can be wrong
 
+def test_an_unreadable_folder_is_named(tmp_path, monkeypatch):
+    """Such as the lost+found of a disk."""
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    for listing in (DirectoryStorage(tmp_path).files, DirectoryStorage(tmp_path).folders):
+        with pytest.raises(UserError, match="cannot read .*lost: Permission denied"):
+            listing("lost")
+
+
 def test_a_truncated_lmdb_is_refused(tmp_path):
     path = write_lmdb(tmp_path / "lmdb", {f"k{i}": bytes(1000) for i in range(200)})
     data = (path / "data.mdb").read_bytes()

@@ -92,11 +92,15 @@ class Storage(ABC):
 
     @abstractmethod
     def files(self, folder: str = "") -> list[str]:
-        """Sorted names of the files in a folder; none when the folder is missing."""
+        """Sorted names of the files in a folder; none when the folder is missing.
+
+        Raises:
+            UserError: it is unreadable.
+        """
 
     @abstractmethod
     def folders(self, folder: str = "") -> list[str]:
-        """Sorted names of the folders in a folder; none when the folder is missing."""
+        """As `files`, of the folders in a folder."""
 
     @abstractmethod
     def state(self, names: Iterable[str]) -> State:
@@ -170,6 +174,8 @@ class DirectoryStorage(Storage):
                 return sorted(entry.name for entry in entries if entry.is_dir() == want_folders)
         except (FileNotFoundError, NotADirectoryError):
             return []
+        except OSError as error:
+            raise self._unreadable(folder, error) from error
 
     def _unreadable(self, name: str, error: OSError) -> UserError:
         return UserError(f"cannot read {self.locate(name)}: {error.strerror or error}")
