@@ -85,6 +85,13 @@ def test_names_and_list_file(tmp_path):
         find_in_spec(f"{tmp_path}@missing.txt")
 
 
+def test_paths_and_bare_names_in_one_list(tmp_path):
+    for name in ("fourth", "fifth"):
+        trees.write_picture(tmp_path / "class" / name / "0.png", 0)
+        trees.write_boxes(tmp_path / "class" / name / "groundtruth.txt", 1)
+    assert [s.name for s in find_sequences(tmp_path, ["fourth", "class/fifth"])] == ["fourth", "class/fifth"]
+
+
 def test_nothing_there(tmp_path):
     with pytest.raises(UserError, match="not found.*box file"):
         find_sequences(tmp_path / "missing")

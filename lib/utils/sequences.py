@@ -142,7 +142,7 @@ def locate_sequences(storage: Storage, names: Iterable[str] | None = None) -> di
     if names is not None:
         names = [posixpath.normpath(name) for name in names]
         direct = {name: name for name in names if is_sequence(storage, name)}
-        found = direct if len(direct) == len(set(names)) else _named(storage)
+        found = direct if len(direct) == len(set(names)) else _named(storage) | direct
         missing = [name for name in names if name not in found]
         if missing:
             raise UserError(f"{len(missing)} of {len(names)} listed sequences are not in {storage.root} (as "
