@@ -16,7 +16,7 @@ from lib.test.tracker.lost import LostRule
 from lib.test.tracker.redetect import Redetection
 from lib.utils import device_crop
 from lib.utils.crop import Square, cut_square, square_around
-from lib.utils.device_crop import axes_of, cut_on_device, find_taps, resize
+from lib.utils.device_crop import axes_of, cut_on_device, interpolation_weights, resize
 
 CPU = torch.device("cpu")
 CUDA = torch.device("cuda")
@@ -36,7 +36,7 @@ def squares_in(image, boxes=BOXES):
 
 def resized(images, axes, size, flip=None, gray=()):
     pixels = torch.from_numpy(np.concatenate([image.reshape(-1, 3) for image in images]))
-    return resize(pixels, *map(torch.from_numpy, find_taps(axes, size, flip)), gray).numpy()
+    return resize(pixels, *map(torch.from_numpy, interpolation_weights(axes, size, flip)), gray).numpy()
 
 
 # ---- pixels
@@ -163,9 +163,10 @@ class Operations(TorchDispatchMode):
 def test_the_device_does_eleven_operations_and_is_not_waited_for(count):
     image = noise(97, 64)
     pixels = torch.from_numpy(image.reshape(-1, 3))
-    taps = [torch.from_numpy(values) for values in find_taps([axes_of(s, 97) for s in squares_in(image)[:count]], 32)]
+    axes = [axes_of(square, 97) for square in squares_in(image)[:count]]
+    table = [torch.from_numpy(values) for values in interpolation_weights(axes, 32)]
     with Operations() as operations:
-        resize(pixels, *taps)
+        resize(pixels, *table)
     assert len(operations.names) == 11, operations.names
     assert not {"aten::_local_scalar_dense", "aten::nonzero", "aten::equal"} & set(operations.names)
 

@@ -41,17 +41,17 @@ def run(process, seed=0):
 def sample(process, template, template_box, search, search_box, seed):
     """One finished sample of two frames in memory, without the batch's dimension; None where there is none."""
     frames = [DecodedPicture(image, "frame") for image in (template, search)]
-    shots = process(frames[0].image.shape[1::-1], template_box, frames[1].image.shape[1::-1], search_box,
+    params = process(frames[0].image.shape[1::-1], template_box, frames[1].image.shape[1::-1], search_box,
                     np.random.default_rng(seed))
-    if shots is None:
+    if params is None:
         return None
     pixels = FramePixels(process.template.size, process.search.size)
-    batch = pixels.collate([Sample((0, 0), "test", shots, pixels.make(frames, shots), ())])
+    batch = pixels.collate([Sample((0, 0), "test", params, pixels.make(frames, params), ())])
     normalise = Normaliser(MEAN, STD)
     made = {}
-    for name, crop, shot in zip(("template", "search"), pixels.crops(batch, torch.device("cpu")), shots, strict=True):
-        gain = None if shot.light is None else torch.tensor([shot.light / 255.0], dtype=torch.float32)
-        made |= {name: normalise(crop, gain)[0], f"{name}_box": torch.from_numpy(shot.box_xywh)}
+    for name, image, crop in zip(("template", "search"), pixels.crops(batch, torch.device("cpu")), params, strict=True):
+        gain = None if crop.light is None else torch.tensor([crop.light / 255.0], dtype=torch.float32)
+        made |= {name: normalise(image, gain)[0], f"{name}_box": torch.from_numpy(crop.box_xywh)}
     return made
 
 

@@ -20,7 +20,7 @@ from lib.deploy.counting import count, exact_macs, thop_counts
 from lib.deploy.export import ExportOptions, export_model
 from lib.deploy.fast import HEAD_SWITCHES, FastOptions, can_pack
 from lib.deploy.paths import Subject, switch_paths
-from lib.deploy.profile import PUBLISHED, EndToEnd, Ways, compare_with_paper, profile_config
+from lib.deploy.profile import PUBLISHED, EndToEnd, ProfileOptions, compare_with_paper, profile_config
 from lib.deploy.rates import matrix_rate, memory_rate
 from lib.deploy.report import COLUMNS, report_markdown, report_text
 from lib.deploy.timing import Timings, time_alternately
@@ -185,12 +185,12 @@ def test_report_text(report):
 
 
 @pytest.mark.parametrize(("argument", "message"), [
-    ({"ways": Ways(batches=(1, 0))}, "batch is 0"), ({"threads": 0}, "threads is 0"),
+    ({"options": ProfileOptions(batches=(1, 0))}, "batch is 0"), ({"threads": 0}, "threads is 0"),
     ({"iterations": 0}, "iterations is 0"), ({"warmup": -1}, "warmup is -1"),
-    ({"ways": Ways(backends=("tpu",))}, "unknown backend or precision 'tpu'"),
-    ({"ways": Ways(precisions=("float8",))}, "unknown backend or precision 'float8'"),
-    ({"ways": Ways(backends=("fast",), fast=("speed=true",))}, "fast option 'speed=true'"),
-    ({"ways": Ways(exports=("nowhere",))}, "no exported tracker in nowhere"),
+    ({"options": ProfileOptions(backends=("tpu",))}, "unknown backend or precision 'tpu'"),
+    ({"options": ProfileOptions(precisions=("float8",))}, "unknown backend or precision 'float8'"),
+    ({"options": ProfileOptions(backends=("fast",), fast=("speed=true",))}, "fast option 'speed=true'"),
+    ({"options": ProfileOptions(exports=("nowhere",))}, "no exported tracker in nowhere"),
 ])
 def test_arguments_that_cannot_be(argument, message):
     cfg = load_config("compresstracker", "compresstracker_vitb_256_4", SMALL)
@@ -208,11 +208,11 @@ def wide_report():
     """Two backends, two precisions and two batch sizes, floors, whole frames."""
     cfg = load_config("compresstracker", "compresstracker_vitb_256_2", SMALL)
     picture = np.random.default_rng(0).integers(0, 256, (90, 160, 3), dtype=np.uint8)
-    ways = Ways(("plain", "fast"), ("float32", "bfloat16"), (1, 2))
+    options = ProfileOptions(("plain", "fast"), ("float32", "bfloat16"), (1, 2))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(profile, "matrix_rate", lambda device, dtype: 1e12 / dtype.itemsize)
         patch.setattr(profile, "memory_rate", lambda device: 1e9)
-        return profile_config(cfg, device="cpu", threads=1, iterations=4, warmup=1, ways=ways, floors=True,
+        return profile_config(cfg, device="cpu", threads=1, iterations=4, warmup=1, options=options, floors=True,
                               end_to_end=EndToEnd(Tracker.from_model, lambda number: picture, "noise"))
 
 
@@ -270,7 +270,7 @@ def test_an_exported_folder_takes_part(tmp_path):
     export_model(model, cfg, tmp_path / "weights.pth.tar", tmp_path / "export", ExportOptions("torchscript"))
     export_model(model, cfg, tmp_path / "weights.pth.tar", tmp_path / "maps", ExportOptions("torchscript", maps=True))
     report = profile_config(cfg, device="cpu", threads=1, iterations=2, warmup=1,
-                            ways=Ways(["plain"], exports=(tmp_path / "export", tmp_path / "maps")))
+                            options=ProfileOptions(["plain"], exports=(tmp_path / "export", tmp_path / "maps")))
     exported, with_maps = report["models"][-2:]
     assert [m["name"] for m in report["models"]] == ["student plain", "teacher plain", "student torchscript export",
                                                      "student torchscript maps"]
@@ -279,10 +279,10 @@ def test_an_exported_folder_takes_part(tmp_path):
     assert exported["over_plain"]["over"] == "student plain" and exported["template_cached"]
     assert "student torchscript" in report_text(report)
     with pytest.raises(UserError, match="two of the paths to time are called 'student torchscript export'"):
-        profile_config(cfg, device="cpu", ways=Ways(exports=2 * (tmp_path / "export",)))
+        profile_config(cfg, device="cpu", options=ProfileOptions(exports=2 * (tmp_path / "export",)))
     other = load_config("compresstracker", "compresstracker_vitb_256_3", SMALL)
     with pytest.raises(UserError, match="export holds compresstracker/compresstracker_vitb_256_2, not"):
-        profile_config(other, device="cpu", ways=Ways(exports=(tmp_path / "export",)))
+        profile_config(other, device="cpu", options=ProfileOptions(exports=(tmp_path / "export",)))
 
 
 def test_rates_are_those_of_a_product_and_a_copy(monkeypatch):
@@ -328,7 +328,7 @@ def test_switches_take_part_in_a_report(monkeypatch):
     cfg = load_config("compresstracker", "compresstracker_vitb_256_2", SMALL)
     some = switch_paths
     monkeypatch.setattr(profile, "switch_paths", lambda *key: [path for path in some(*key) if path.note[:2] == "no"])
-    report = profile_config(cfg, device="cpu", threads=1, iterations=1, warmup=0, ways=Ways(switches=True))
+    report = profile_config(cfg, device="cpu", threads=1, iterations=1, warmup=0, options=ProfileOptions(switches=True))
     assert [m["name"] for m in report["models"]] == ["student", "teacher", "student fast no switch"]
     assert "fast float32, no switch" in report_markdown(report)
 

@@ -42,14 +42,14 @@ def test_report_on_random_data(kind, more):
     cfg = small(kind, **more)
     report = profile_training(cfg, **CPU)
     assert json.loads(json.dumps(report)) == report
-    assert list(report["ways"]) == ["configured", "plain"] and report["loader"] == "none"
-    for name, way in report["ways"].items():
+    assert list(report["variants"]) == ["configured", "plain"] and report["loader"] == "none"
+    for name, way in report["variants"].items():
         assert way["step_ms"]["median"] > 0 and way["step_ms"]["forward"] > 0 and way["step_ms"]["backward"] > 0
         assert 0 < sum(way["step_ms"][part] for part in PARTS) <= 1.001 * way["step_ms"]["median"]
         assert way["pairs_per_second"] == pytest.approx(4000 / way["step_ms"]["median"])
         assert way["hours"] == pytest.approx(cfg.TRAIN.EPOCH * 60000 / way["pairs_per_second"] / 3600)
         assert way["loss"] > 0 and way["precision"] == ("bfloat16" if cfg.TRAIN.AMP and name != "plain" else "float32")
-    assert report["ways"]["plain"]["over_plain"]["median"] == 1
+    assert report["variants"]["plain"]["over_plain"]["median"] == 1
     assert report["floor"]["student_share"] == (pytest.approx(0.75, abs=0.01) if kind == "compresstracker" else 1)
     text = report_text(report)
     assert all(word in text for word in ("configured", "plain", "MFU", "hours", "GFLOP", *PARTS))
@@ -58,7 +58,7 @@ def test_report_on_random_data(kind, more):
 @pytest.mark.parametrize("loader", ["frames", "crops"])
 def test_both_ways_on_rendered_frames_see_the_same_losses(loader, tmp_path):
     report = profile_training(small(DATA__LOADER=loader), data="rendered", work_dir=tmp_path, **CPU)
-    ways = report["ways"]
+    ways = report["variants"]
     assert report["loader"] == loader
     if loader == "frames":  # the plain loader's pixels are the same; attention written out rounds in another way
         assert ways["configured"]["loss"] == pytest.approx(ways["plain"]["loss"], rel=1e-4)
@@ -70,7 +70,7 @@ def test_a_folder_of_ones_own_without_the_plain_way(tmp_path):
     step.render_frames(tmp_path / "mine", count=25, width=160, height=120, kilobytes=10)
     report = profile_training(small("ostrack"), data=str(tmp_path / "mine"), plain=False, work_dir=tmp_path / "work",
                               **CPU)
-    assert list(report["ways"]) == ["configured"] and report["ways"]["configured"]["over_plain"] is None
+    assert list(report["variants"]) == ["configured"] and report["variants"]["configured"]["over_plain"] is None
     assert " - " in report_text(report)
 
 

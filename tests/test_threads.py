@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from lib.utils.progress import Progress, progress
-from lib.utils.threads import AHEAD, Behind, map_in_threads
+from lib.utils.threads import AHEAD, BackgroundCalls, map_in_threads
 
 
 def test_results_come_in_order_from_several_threads():
@@ -52,14 +52,14 @@ def test_calls_behind_the_caller_keep_their_order_and_wait_for_room():
         assert go.wait(5)
         done.append(number)
 
-    with Behind(3) as behind:
+    with BackgroundCalls(3) as background:
         for number in range(3):
-            behind.do(work, number)
+            background.do(work, number)
         threading.Timer(0.05, go.set).start()
-        behind.do(work, 3)
+        background.do(work, 3)
         assert done, "the fourth call waited for the first"
         for number in range(4, 20):
-            behind.do(work, number)
+            background.do(work, number)
     assert done == list(range(20))
 
 
@@ -68,13 +68,13 @@ def test_an_error_behind_the_caller_comes_back():
         raise ValueError("broken")
 
     done = []
-    with pytest.raises(ValueError, match="broken"), Behind(2) as behind:
+    with pytest.raises(ValueError, match="broken"), BackgroundCalls(2) as background:
         for _ in range(10):
-            behind.do(fail)
+            background.do(fail)
             done.append(1)
     assert 1 <= len(done) < 4
-    with pytest.raises(ValueError, match="broken"), Behind(2) as behind:
-        behind.do(fail)
+    with pytest.raises(ValueError, match="broken"), BackgroundCalls(2) as background:
+        background.do(fail)
 
 
 def test_what_has_not_begun_is_given_up_after_an_exception():
@@ -84,10 +84,10 @@ def test_what_has_not_begun_is_given_up_after_an_exception():
         begun.set()
         assert go.wait(5)
 
-    with pytest.raises(KeyboardInterrupt), Behind(9) as behind:
-        behind.do(first)
+    with pytest.raises(KeyboardInterrupt), BackgroundCalls(9) as background:
+        background.do(first)
         for number in range(5):
-            behind.do(done.append, number)
+            background.do(done.append, number)
         assert begun.wait(5)
         threading.Timer(0.05, go.set).start()
         raise KeyboardInterrupt

@@ -14,7 +14,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lib.config import load_config  # noqa: E402
-from lib.deploy.profile import EndToEnd, Ways, profile_config  # noqa: E402
+from lib.deploy.profile import EndToEnd, ProfileOptions, profile_config  # noqa: E402
 from lib.deploy.report import report_markdown, report_text  # noqa: E402
 from lib.test.tracker import Tracker  # noqa: E402
 from lib.utils.errors import UserError  # noqa: E402
@@ -74,9 +74,9 @@ def main() -> None:
         if not slash:
             raise UserError(f"--against {name}: expected SCRIPT/CONFIG, for example ostrack/vitb_256_mae_32x4_ep300")
         against.append(load_config(script, config))
-    ways = Ways(args.backend, args.precision, args.batch, args.fast, args.exported, args.switches)
+    options = ProfileOptions(args.backend, args.precision, args.batch, args.fast, args.exported, args.switches)
     whole = None if args.model_only else own_frames(args.frames) if args.frames else made_up_frames()
-    report = profile_config(cfg, against=against, device=args.device, threads=args.threads, ways=ways,
+    report = profile_config(cfg, against=against, device=args.device, threads=args.threads, options=options,
                             iterations=args.iterations, warmup=args.warmup, floors=not args.model_only,
                             end_to_end=whole)
     print(report_text(report))

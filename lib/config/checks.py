@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from lib.config.schema import BACKBONES, show
-from lib.utils.errors import UserError
+from ..utils.errors import UserError
+from .schema import BACKBONES, show
 
 if TYPE_CHECKING:
-    from lib.config.config import Config
+    from .config import Config
 
 
 class BackboneShape(NamedTuple):

@@ -8,11 +8,11 @@ from typing import Any
 
 import yaml
 
-from lib.config.checks import check_combinations
-from lib.config.schema import KEYS, SECTIONS
-from lib.config.values import checked, unknown_key
-from lib.utils.errors import UserError
-from lib.utils.files import ROOT, write_text
+from ..utils.errors import UserError
+from ..utils.files import ROOT, write_text
+from .checks import check_combinations
+from .schema import KEYS, SECTIONS
+from .values import checked, unknown_key
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """The schema as a page of documentation."""
 
-from lib.config.schema import KEYS, show
+from .schema import KEYS, show
 
 _INTRODUCTION = """# Configuration keys
 

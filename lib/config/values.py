@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from lib.config.schema import KEYS, SECTIONS, Key, show
-from lib.utils.errors import UserError
+from ..utils.errors import UserError
+from .schema import KEYS, SECTIONS, Key, show
 
 _SCALARS = {"ints": "int", "floats": "float", "strs": "str"}
 

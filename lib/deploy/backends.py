@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lib.deploy.manifest import Manifest, Part
-from lib.models.base import Prediction
-from lib.utils.errors import UserError
+from ..models.base import Prediction
+from ..utils.errors import UserError
+from .manifest import Manifest, Part
 
 Runner = Callable[[Mapping[str, Tensor]], list[Tensor]]
 """Named input tensors -> output tensors, in the order of the part's outputs."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from lib.utils.errors import UserError
+from ..utils.errors import UserError
 
 
 @dataclass(frozen=True)

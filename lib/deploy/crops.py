@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.config import Config
-from lib.models.layers.elimination import template_mask
-from lib.utils.crop import Crop, box_to_crop, normalize, square_crop
-from lib.utils.errors import UserError
-from lib.utils.sequences import SequenceFiles, find_in_spec
-from lib.utils.window import hann_window
+from ..config import Config
+from ..models.layers.elimination import template_mask
+from ..utils.crop import Crop, box_to_crop, normalize, square_crop
+from ..utils.errors import UserError
+from ..utils.sequences import SequenceFiles, find_in_spec
+from ..utils.window import hann_window
 
 
 class CropPair(NamedTuple):

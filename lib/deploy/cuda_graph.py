@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lib.models.base import Prediction
+from ..models.base import Prediction
 
 _WARM_UP = 3
 """Calls before the recording, in which libraries choose their kernels and buffers."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from lib.utils.device import synchronize
+from ..utils.device import synchronize
 
 LIBRARY = "libnvidia-ml.so.1"
 SECONDS = 2.0

@@ -14,17 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lib.config import Config
-from lib.deploy.backends import ExportedModel, missing
-from lib.deploy.crops import CropPair, crop_pairs, model_inputs, score_weights
-from lib.deploy.fast import FastOptions, FastTracker, build_fast
-from lib.deploy.manifest import MANIFEST, Manifest, Part, Port
-from lib.deploy.quantise import quantise_onnx
-from lib.models.base import Prediction
-from lib.models.ostrack import OSTrack
-from lib.models.ostrack.heads import decode
-from lib.utils.errors import UserError
-from lib.utils.files import atomic_folder, file_hash
+from ..config import Config
+from ..models.base import Prediction
+from ..models.ostrack import OSTrack
+from ..models.ostrack.heads import decode
+from ..utils.errors import UserError
+from ..utils.files import atomic_folder, file_hash
+from .backends import ExportedModel, missing
+from .crops import CropPair, crop_pairs, model_inputs, score_weights
+from .fast import FastOptions, FastTracker, build_fast
+from .manifest import MANIFEST, Manifest, Part, Port
+from .quantise import quantise_onnx
 
 logger = logging.getLogger(__name__)
 

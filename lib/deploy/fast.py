@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.deploy.cuda_graph import GraphReplay
-from lib.deploy.heads import MergedCenterHead, PeakHead, fold_batchnorm
-from lib.models.base import Prediction, Tokens
-from lib.models.layers.elimination import eliminate, restore, template_votes
-from lib.models.ostrack import CenterHead, OSTrack
-from lib.models.ostrack.vit import EncoderLayer
-from lib.utils.errors import UserError
+from ..models.base import Prediction, Tokens
+from ..models.layers.elimination import eliminate, restore, template_votes
+from ..models.ostrack import CenterHead, OSTrack
+from ..models.ostrack.vit import EncoderLayer
+from ..utils.errors import UserError
+from .cuda_graph import GraphReplay
+from .heads import MergedCenterHead, PeakHead, fold_batchnorm
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 HEAD_SWITCHES = ("merge_branches", "peak_only")

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from lib.models.base import Prediction
-from lib.models.ostrack import CenterHead
-from lib.models.ostrack.heads import bounded, box_at, weighted
+from ..models.base import Prediction
+from ..models.ostrack import CenterHead
+from ..models.ostrack.heads import bounded, box_at, weighted
 
 LAYERS = range(1, 6)
 """Numbers in the names of a CENTER head's convolutions: conv1_ctr to conv5_ctr."""

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from lib.utils.errors import UserError
-from lib.utils.files import write_text
+from ..utils.errors import UserError
+from ..utils.files import write_text
 
 MANIFEST = "manifest.json"
 VERSION = 1

@@ -11,15 +11,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lib.config import Config
-from lib.deploy.backends import ExportedModel
-from lib.deploy.counting import Counts, exact_macs
-from lib.deploy.fast import DTYPES, HEAD_SWITCHES, FastOptions, build_fast
-from lib.models.base import Prediction
-from lib.models.layers.elimination import template_mask
-from lib.models.layers.plain_attention import write_out_attention
-from lib.models.ostrack import OSTrack
-from lib.utils.errors import UserError
+from ..config import Config
+from ..models.base import Prediction
+from ..models.layers.elimination import template_mask
+from ..models.layers.plain_attention import write_out_attention
+from ..models.ostrack import OSTrack
+from ..utils.errors import UserError
+from .backends import ExportedModel
+from .counting import Counts, exact_macs
+from .fast import DTYPES, HEAD_SWITCHES, FastOptions, build_fast
 
 PRECISIONS = DTYPES | {"int8": torch.int8}
 """Number formats that a path may have."""
@@ -46,7 +46,7 @@ class Subject(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Contestant:
+class ProfiledModel:
     """One model on one way of running it.
 
     Attributes:
@@ -104,22 +104,22 @@ class _CastInputs(nn.Module):
         return self.model(template.to(self.dtype), search.to(self.dtype), mask)
 
 
-def plain_path(subject: Subject, precision: str, device: torch.device) -> Contestant:
+def plain_path(subject: Subject, precision: str, device: torch.device) -> ProfiledModel:
     """As `torch_path`, with the attention written out as in the official repositories."""
     path = replace(torch_path(subject, precision, device), backend="plain")
     write_out_attention(path.run)
     return path
 
 
-def torch_path(subject: Subject, precision: str, device: torch.device) -> Contestant:
+def torch_path(subject: Subject, precision: str, device: torch.device) -> ProfiledModel:
     """The model as it was trained, its weights turned to `precision`."""
     run: nn.Module = copy.deepcopy(subject.model)
     if precision != "float32":
         run = _CastInputs(run, DTYPES[precision])
-    return Contestant(subject, "torch", precision, run.to(device).eval(), subject.counts.macs, False)
+    return ProfiledModel(subject, "torch", precision, run.to(device).eval(), subject.counts.macs, False)
 
 
-def fast_path(subject: Subject, precision: str, device: torch.device, options: Sequence[str] = ()) -> Contestant:
+def fast_path(subject: Subject, precision: str, device: torch.device, options: Sequence[str] = ()) -> ProfiledModel:
     """The fast module of a model, with `options` ("NAME=VALUE") over the best ones.
 
     Raises:
@@ -128,7 +128,7 @@ def fast_path(subject: Subject, precision: str, device: torch.device, options: S
     return _fast_path(subject, FastOptions.parse([f"dtype={precision}", *options], device), device)
 
 
-def switch_paths(subject: Subject, precision: str, device: torch.device) -> list[Contestant]:
+def switch_paths(subject: Subject, precision: str, device: torch.device) -> list[ProfiledModel]:
     """The fast module with every switch of `FastOptions` that the device has: each alone over none at all, and each
     turned round in the best options for the device and precision; first none at all and the best."""
     none, best = replace(FastOptions.plain(), dtype=precision), FastOptions.best(device, precision)
@@ -156,13 +156,14 @@ def _turned(options: FastOptions, name: str, value: bool) -> FastOptions | None:
         return None
 
 
-def _fast_path(subject: Subject, options: FastOptions, device: torch.device, note: str = "") -> Contestant:
+def _fast_path(subject: Subject, options: FastOptions, device: torch.device, note: str = "") -> ProfiledModel:
     data = subject.cfg.DATA
     run = build_fast(subject.model, options, device=device, mean=data.MEAN, std=data.STD)
-    return Contestant(subject, "fast", options.dtype, run, _fast_macs(subject, options), options.cache_template, note)
+    return ProfiledModel(subject, "fast", options.dtype, run, _fast_macs(subject, options),
+                         options.cache_template, note)
 
 
-def exported_path(subject: Subject, folder: str | Path, device: torch.device) -> Contestant:
+def exported_path(subject: Subject, folder: str | Path, device: torch.device) -> ProfiledModel:
     """A folder that the model was exported to, on its format's own engine.
 
     Raises:
@@ -175,7 +176,7 @@ def exported_path(subject: Subject, folder: str | Path, device: torch.device) ->
     cached = "template" in facts.parts
     options = FastOptions(cache_template=cached, peak_only="size_map" not in facts.parts[facts.main].outputs)
     macs = _fast_macs(subject, options)
-    return Contestant(subject, run.backend, facts.precision, run, macs, cached, Path(folder).resolve().name)
+    return ProfiledModel(subject, run.backend, facts.precision, run, macs, cached, Path(folder).resolve().name)
 
 
 def _fast_macs(subject: Subject, options: FastOptions) -> int:

@@ -1,7 +1,7 @@
 """Size, work and speed of the model of a configuration, beside its teacher, beside what the device could do, and beside
 the paper's table.
 
-Weights are random: neither counts nor speed depend on them. All contestants of a batch size are timed in the same run,
+Weights are random: neither counts nor speed depend on them. All variants of a batch size are timed in the same run,
 in turn, so that a slow phase of the machine hits all of them.
 """
 
@@ -18,14 +18,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from lib.config import Config
-from lib.deploy.counting import count
-from lib.deploy.energy import joules_per_call
-from lib.deploy.fast import DTYPES
-from lib.deploy.paths import (
+from ..config import Config
+from ..utils.device import pick_device
+from ..utils.errors import UserError
+from ..utils.parts import PartTimes
+from .counting import count
+from .energy import joules_per_call
+from .fast import DTYPES
+from .paths import (
     PLAIN,
     PRECISIONS,
-    Contestant,
+    ProfiledModel,
     Subject,
     exported_path,
     fast_path,
@@ -33,11 +36,8 @@ from lib.deploy.paths import (
     switch_paths,
     torch_path,
 )
-from lib.deploy.rates import matrix_rate, memory_rate
-from lib.deploy.timing import Timings, time_alternately
-from lib.utils.device import pick_device
-from lib.utils.errors import UserError
-from lib.utils.parts import PartTimes
+from .rates import matrix_rate, memory_rate
+from .timing import Timings, time_alternately
 
 PUBLISHED = Path(__file__).with_name("published.json")
 """The paper's table."""
@@ -64,8 +64,8 @@ class EndToEnd:
 
 
 @dataclass(frozen=True)
-class Ways:
-    """On which ways the models run, for `profile_config`.
+class ProfileOptions:
+    """How the models run, for `profile_config`.
 
     Attributes:
         backends: plain, the model as the official code runs it (attention written out); torch, as this project does;
@@ -93,7 +93,7 @@ def profile_config(
     threads: int | None = None,
     iterations: int | None = None,
     warmup: int | None = None,
-    ways: Ways | None = None,
+    options: ProfileOptions | None = None,
     floors: bool = False,
     end_to_end: EndToEnd | None = None,
 ) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def profile_config(
         threads: CPU threads of PyTorch; None leaves them as they are.
         iterations, warmup: timed and untimed forward passes of each model; None: 30 and 3 on a CPU, 1000 and 100 on
             CUDA.
-        ways: None runs plain PyTorch in float32, one image at a time.
+        options: None runs plain PyTorch in float32, one image at a time.
         floors: measure the device's rates, for the time that each pass takes at least.
         end_to_end: also time whole frames.
 
@@ -123,9 +123,9 @@ def profile_config(
             out.
     """
     target = pick_device(device)
-    ways = Ways() if ways is None else ways
+    options = ProfileOptions() if options is None else options
     for name, value, low in (("threads", threads, 1), ("iterations", iterations, 1), ("warmup", warmup, 0),
-                             *(("batch", batch, 1) for batch in ways.batches)):
+                             *(("batch", batch, 1) for batch in options.batches)):
         if value is not None and value < low:
             raise UserError(f"{name} is {value}; it must be at least {low}")
     default_iterations, default_warmup = _DEFAULTS.get(target.type, _DEFAULTS["cuda"])
@@ -136,14 +136,14 @@ def profile_config(
         if threads is not None:
             torch.set_num_threads(threads)
         environment = describe_environment(target)
-        contestants, reference = _contestants(cfg, against, ways, target)
-        rates = _rates(target, contestants) if floors else None
+        variants, reference = _variants(cfg, against, options, target)
+        rates = _rates(target, variants) if floors else None
         published = json.loads(PUBLISHED.read_text(encoding="utf-8"))
         models = []
-        for batch in ways.batches:
-            models += _measure(contestants, reference, batch, target, iterations, warmup, rates, end_to_end, published)
+        for batch in options.batches:
+            models += _measure(variants, reference, batch, target, iterations, warmup, rates, end_to_end, published)
     except torch.OutOfMemoryError as error:
-        raise UserError(f"the GPU's memory is too small for batch {max(ways.batches)}; try a smaller --batch"
+        raise UserError(f"the GPU's memory is too small for batch {max(options.batches)}; try a smaller --batch"
                         ) from error
     finally:
         torch.set_num_threads(before)
@@ -160,7 +160,7 @@ def profile_config(
 
 def _subjects(cfg: Config, against: Sequence[Config]) -> tuple[list[Subject], str | None]:
     """The models, `cfg`'s first, and the name of the one that the others are compared with."""
-    from lib.models.build import build_for_test, build_student, build_teacher
+    from ..models.build import build_for_test, build_student, build_teacher
 
     if cfg.script == "compresstracker":
         found = {"student": (build_student(cfg), cfg), "teacher": (build_teacher(cfg), cfg)}
@@ -175,20 +175,20 @@ def _subjects(cfg: Config, against: Sequence[Config]) -> tuple[list[Subject], st
     return subjects, reference
 
 
-def _contestants(cfg: Config, against: Sequence[Config], ways: Ways, device: torch.device
-                 ) -> tuple[list[Contestant], str | None]:
+def _variants(cfg: Config, against: Sequence[Config], options: ProfileOptions, device: torch.device
+                 ) -> tuple[list[ProfiledModel], str | None]:
     """Every model on every path, and the name of the model that the others are compared with."""
     subjects, reference = _subjects(cfg, against)
-    make = {"plain": plain_path, "torch": torch_path, "fast": partial(fast_path, options=ways.fast)}
-    unknown = [*(set(ways.backends) - set(make)), *(set(ways.precisions) - set(DTYPES))]
+    make = {"plain": plain_path, "torch": torch_path, "fast": partial(fast_path, options=options.fast)}
+    unknown = [*(set(options.backends) - set(make)), *(set(options.precisions) - set(DTYPES))]
     if unknown:
         raise UserError(f"unknown backend or precision {unknown[0]!r}; choose backends of {', '.join(make)} and "
                         f"precisions of {', '.join(DTYPES)}")
     chosen = [make[backend](subject, precision, device)
-              for backend in ways.backends for precision in ways.precisions for subject in subjects]
-    if ways.switches:
-        chosen += [path for precision in ways.precisions for path in switch_paths(subjects[0], precision, device)]
-    chosen += [exported_path(subjects[0], folder, device) for folder in ways.exports]
+              for backend in options.backends for precision in options.precisions for subject in subjects]
+    if options.switches:
+        chosen += [path for precision in options.precisions for path in switch_paths(subjects[0], precision, device)]
+    chosen += [exported_path(subjects[0], folder, device) for folder in options.exports]
     names = [one.name(1) for one in chosen]
     double = next((name for name in names if names.count(name) > 1), None)
     if double is not None:
@@ -198,11 +198,11 @@ def _contestants(cfg: Config, against: Sequence[Config], ways: Ways, device: tor
 
 
 @torch.inference_mode()
-def _measure(contestants: Sequence[Contestant], reference: str | None, batch: int, device: torch.device,
+def _measure(variants: Sequence[ProfiledModel], reference: str | None, batch: int, device: torch.device,
              iterations: int, warmup: int, rates: dict[str, Any] | None, end_to_end: EndToEnd | None,
              published: dict[str, Any]) -> list[dict[str, Any]]:
     """The entries of one batch size."""
-    names = {one: one.name(batch) for one in contestants}
+    names = {one: one.name(batch) for one in variants}
     calls = {name: one.call(batch, device) for one, name in names.items()}
     timings = time_alternately(calls, device, iterations=iterations, warmup=warmup, batch=batch)
     frames = {} if end_to_end is None else _time_frames(names, batch, device, max(1, iterations // 5), min(warmup, 10),
@@ -231,14 +231,14 @@ def _ratio(own: Timings, other: Timings, name: str) -> dict[str, Any]:
     return {"over": name, "median": middle, "p10": low, "p90": high}
 
 
-def _rates(device: torch.device, contestants: Sequence[Contestant]) -> dict[str, Any]:
+def _rates(device: torch.device, variants: Sequence[ProfiledModel]) -> dict[str, Any]:
     """Operations per second of the precisions that take part, and bytes per second, as the device does them now."""
-    used = {one.precision for one in contestants}
+    used = {one.precision for one in variants}
     return {"operations_per_s": {name: matrix_rate(device, PRECISIONS[name]) for name in PRECISIONS if name in used},
             "bytes_per_s": memory_rate(device)}
 
 
-def _floor(one: Contestant, batch: int, rates: dict[str, Any], timings: Timings) -> dict[str, float]:
+def _floor(one: ProfiledModel, batch: int, rates: dict[str, Any], timings: Timings) -> dict[str, float]:
     """The time that a pass takes at least: its operations at the device's matrix rate, or its weights at the rate of
     the memory, whichever is longer."""
     rate = rates["operations_per_s"][one.precision]
@@ -259,7 +259,7 @@ def _extra_mib(call: Callable[[], object], device: torch.device) -> float | None
     return (torch.cuda.max_memory_allocated(device) - before) / 2**20
 
 
-def _time_frames(names: dict[Contestant, str], batch: int, device: torch.device, iterations: int, warmup: int,
+def _time_frames(names: dict[ProfiledModel, str], batch: int, device: torch.device, iterations: int, warmup: int,
                  end_to_end: EndToEnd) -> dict[str, dict[str, Any]]:
     """Time whole frames: read and decode, crop, network, box, and the same from a decoded picture; `batch` streams side
     by side. The target stays where it is, so that all crops are alike (random weights would let it grow or shrink)."""
@@ -324,8 +324,8 @@ def _shapes(cfg: Config, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return (batch, 3, z, z), (batch, 3, x, x)
 
 
-def _describe(one: Contestant, name: str, timings: Timings, batch: int, published: dict[str, Any]) -> dict[str, Any]:
-    """What is known of one contestant alone."""
+def _describe(one: ProfiledModel, name: str, timings: Timings, batch: int, published: dict[str, Any]) -> dict[str, Any]:
+    """What is known of one variant alone."""
     subject, model, cfg, counts = one.subject
     architecture = {
         "embed_dim": model.embed_dim, "patch_size": cfg.MODEL.BACKBONE.STRIDE, "head": cfg.MODEL.HEAD.TYPE,

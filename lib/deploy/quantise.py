@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lib.deploy.backends import missing
+from .backends import missing
 
 PRODUCTS = ("Conv", "Gemm", "MatMul")
 """Kinds of products. Gemm is a linear layer of single rows, which is little work and stays as it is."""

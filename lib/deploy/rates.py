@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import torch
 
-from lib.utils.device import synchronize
+from ..utils.device import synchronize
 
 MATRIX_SIDE = {"cuda": 8192, "cpu": 1536}
 """Side of the square matrices whose product measures the device, by its type."""

@@ -8,12 +8,12 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from lib.utils.device import synchronize
+from ..utils.device import synchronize
 
 
 @dataclass(frozen=True)
 class Timings:
-    """Seconds of every timed call of one contestant.
+    """Seconds of every timed call of one variant.
 
     Attributes:
         seconds: (blocks, calls per block), in the order of measurement.

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import torch
 
-from lib.config import Config, backbone_shape
-from lib.models.base import StagedTracker
-from lib.models.checkpoint import load_mae, load_weights
-from lib.models.compress import Compressor, divide
-from lib.models.compress.initialise import initialise_student
-from lib.models.ostrack import OSTrack, ViTBackbone
-from lib.models.ostrack.heads import build_head
-from lib.utils.errors import UserError
-from lib.utils.files import ROOT, resolve
+from ..config import Config, backbone_shape
+from ..utils.errors import UserError
+from ..utils.files import ROOT, resolve
+from .base import StagedTracker
+from .checkpoint import load_mae, load_weights
+from .compress import Compressor, divide
+from .compress.initialise import initialise_student
+from .ostrack import OSTrack, ViTBackbone
+from .ostrack.heads import build_head
 
 logger = logging.getLogger(__name__)
 

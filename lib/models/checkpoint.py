@@ -20,12 +20,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.config import Config
-from lib.models.base import StagedTracker
-from lib.models.ostrack import OSTrack
-from lib.models.safe_load import Placeholder, safe_load
-from lib.utils.errors import UserError
-from lib.utils.files import atomic_write
+from ..config import Config
+from ..utils.errors import UserError
+from ..utils.files import atomic_write
+from .base import StagedTracker
+from .ostrack import OSTrack
+from .safe_load import Placeholder, safe_load
 
 STUDENT_LAYERS = "backbone.distill_blocks."
 LAYERS = "backbone.blocks."

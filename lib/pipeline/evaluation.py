@@ -8,21 +8,21 @@ from typing import Any
 
 import torch
 
-from lib.config import Config
-from lib.models.build import build_for_test
-from lib.models.checkpoint import load_weights
-from lib.test.analysis.report import text_table
-from lib.test.analysis.results import has_annotations
-from lib.test.analysis.run import FORMATS, analyse, report_folder, write_report
-from lib.test.evaluation import manifest
-from lib.test.evaluation.datasets import Sequence as TestSequence
-from lib.test.evaluation.datasets import get_dataset
-from lib.test.evaluation.environment import env_settings
-from lib.test.evaluation.results import tracker_folder
-from lib.test.evaluation.running import run_dataset
-from lib.test.tracker.tracker import Tracker
-from lib.test.utils.packing import SERVERS, Server, pack
-from lib.utils.errors import UserError
+from ..config import Config
+from ..models.build import build_for_test
+from ..models.checkpoint import load_weights
+from ..test.analysis.report import text_table
+from ..test.analysis.results import has_annotations
+from ..test.analysis.run import FORMATS, analyse, report_folder, write_report
+from ..test.evaluation import manifest
+from ..test.evaluation.datasets import Sequence as TestSequence
+from ..test.evaluation.datasets import get_dataset
+from ..test.evaluation.environment import env_settings
+from ..test.evaluation.results import tracker_folder
+from ..test.evaluation.running import run_dataset
+from ..test.tracker.tracker import Tracker
+from ..test.utils.packing import SERVERS, Server, pack
+from ..utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from lib.config import Config
-from lib.test.analysis.metrics import convention_for, evaluate_sequence
-from lib.test.analysis.results import has_annotations
-from lib.test.evaluation.datasets import get_dataset
-from lib.test.evaluation.environment import env_settings
-from lib.test.evaluation.single import Failure, attempt
-from lib.test.tracker.tracker import Tracker
-from lib.utils.errors import UserError
-from lib.utils.files import ROOT
+from ..config import Config
+from ..test.analysis.metrics import convention_for, evaluate_sequence
+from ..test.analysis.results import has_annotations
+from ..test.evaluation.datasets import get_dataset
+from ..test.evaluation.environment import env_settings
+from ..test.evaluation.single import Failure, attempt
+from ..test.tracker.tracker import Tracker
+from ..utils.errors import UserError
+from ..utils.files import ROOT
 
 logger = logging.getLogger(__name__)
 

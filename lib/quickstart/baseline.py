@@ -5,7 +5,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from lib.utils.errors import UserError
+from ..utils.errors import UserError
 
 
 class BaselineResult(NamedTuple):

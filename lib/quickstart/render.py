@@ -14,9 +14,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lib.quickstart.scene import Sequence
-from lib.utils.errors import UserError
-from lib.utils.files import write_text
+from ..utils.errors import UserError
+from ..utils.files import write_text
+from .scene import Sequence
 
 logger = logging.getLogger(__name__)
 

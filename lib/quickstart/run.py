@@ -10,23 +10,23 @@ from statistics import mean, stdev
 
 import numpy as np
 
-from lib.config import load_config
-from lib.deploy.profile import profile_config
-from lib.models.build import find_pretrained
-from lib.quickstart.baseline import MatchTemplateTracker
-from lib.quickstart.render import render_benchmark
-from lib.test.analysis.metrics import get_convention
-from lib.test.analysis.plots import save_plots
-from lib.test.analysis.results import BenchmarkReport, ResultFolder, evaluate_benchmark
-from lib.test.evaluation.datasets import Sequence as TestSequence
-from lib.test.evaluation.datasets import get_dataset
-from lib.test.evaluation.environment import env_settings
-from lib.test.evaluation.running import run_dataset
-from lib.test.tracker.tracker import Tracker
-from lib.train.run import RunPaths, run_training
-from lib.utils.errors import UserError
-from lib.utils.files import resolve, write_text
-from lib.vis.draw import VideoWriter, draw_boxes, image_strip, save_image
+from ..config import load_config
+from ..deploy.profile import profile_config
+from ..models.build import find_pretrained
+from ..test.analysis.metrics import get_convention
+from ..test.analysis.plots import save_plots
+from ..test.analysis.results import BenchmarkReport, ResultFolder, evaluate_benchmark
+from ..test.evaluation.datasets import Sequence as TestSequence
+from ..test.evaluation.datasets import get_dataset
+from ..test.evaluation.environment import env_settings
+from ..test.evaluation.running import run_dataset
+from ..test.tracker.tracker import Tracker
+from ..train.run import RunPaths, run_training
+from ..utils.errors import UserError
+from ..utils.files import resolve, write_text
+from ..vis.draw import VideoWriter, draw_boxes, image_strip, save_image
+from .baseline import MatchTemplateTracker
+from .render import render_benchmark
 
 logger = logging.getLogger(__name__)
 

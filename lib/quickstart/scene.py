@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from lib.quickstart import textures
-from lib.quickstart.textures import MARGIN, Sprite
+from . import textures
+from .textures import MARGIN, Sprite
 
 ROLES = ("background", "target", "distractors", "occluders", "motion", "light")
 """Parts of a sequence; each draws from a generator of its own."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from lib.train.state import check_fit, net_state
+from .state import check_fit, net_state
 
 
 class WeightAverage:

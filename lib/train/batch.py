@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from lib.config import Config
-from lib.utils.errors import UserError
+from ..config import Config
+from ..utils.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lib.utils.device import pick_device
-from lib.utils.errors import UserError
+from ..utils.device import pick_device
+from ..utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 

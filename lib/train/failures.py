@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Mapping
 from pathlib import Path
 
-from lib.utils.errors import UserError
+from ..utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from lib.train.distributed import World
+from .distributed import World
 
 BUCKET_BYTES = 25 * 2**20
 """Gradients are sent in parts of about this size, the last layers' first, while the backward pass goes on."""

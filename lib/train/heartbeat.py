@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping
 
 import torch.distributed as dist
 
-from lib.train.distributed import World
-from lib.train.failures import record_failure
-from lib.utils.errors import UserError
+from ..utils.errors import UserError
+from .distributed import World
+from .failures import record_failure
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from lib.train.actors import Prepared
+from .actors import Prepared
 
 Stats = Mapping[str, Tensor | float]
 

@@ -15,8 +15,8 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.elastic.rendezvous import RendezvousClosedError, RendezvousConnectionError, RendezvousError
 from torch.distributed.launcher.api import LaunchConfig, launch_agent
 
-from lib.train.failures import LAUNCHER
-from lib.utils.errors import UserError
+from ..utils.errors import UserError
+from .failures import LAUNCHER
 
 logger = logging.getLogger(__name__)
 

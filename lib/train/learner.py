@@ -5,14 +5,14 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from lib.config import Config
-from lib.train.actors import Actor, build_actor
-from lib.train.average import WeightAverage
-from lib.train.batch import BatchPlan, rate_factor
-from lib.train.distributed import World
-from lib.train.schedule import LearningRate, build_learning_rate, build_optimizer
-from lib.train.speed import apply_switches
-from lib.train.sync_norm import synchronise_norms
+from ..config import Config
+from .actors import Actor, build_actor
+from .average import WeightAverage
+from .batch import BatchPlan, rate_factor
+from .distributed import World
+from .schedule import LearningRate, build_learning_rate, build_optimizer
+from .speed import apply_switches
+from .sync_norm import synchronise_norms
 
 
 class Learner(NamedTuple):

@@ -12,20 +12,23 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lib.config import Config
-from lib.models.build import build_for_train, find_pretrained
-from lib.models.checkpoint import read_checkpoint, save_slim
-from lib.train.admin.logs import RunLog
-from lib.train.admin.pictures import prediction_picture
-from lib.train.batch import BatchPlan, describe_rule, plan_batch
-from lib.train.data import build_loader
-from lib.train.distributed import World, join_world
-from lib.train.failures import TrainingInterrupted
-from lib.train.heartbeat import heartbeat
-from lib.train.interfaces import Loader, TrackedSequences
-from lib.train.learner import build_learner
-from lib.train.speed import matmul_precision
-from lib.train.state import (
+from ..config import Config
+from ..models.build import build_for_train, find_pretrained
+from ..models.checkpoint import read_checkpoint, save_slim
+from ..utils.errors import UserError
+from ..utils.files import remove_unfinished, set_aside
+from ..utils.signals import StopRequest
+from .admin.logs import RunLog
+from .admin.pictures import prediction_picture
+from .batch import BatchPlan, describe_rule, plan_batch
+from .data import build_loader
+from .distributed import World, join_world
+from .failures import TrainingInterrupted
+from .heartbeat import heartbeat
+from .interfaces import Loader, TrackedSequences
+from .learner import build_learner
+from .speed import matmul_precision
+from .state import (
     TrainingState,
     frozen_checksum,
     list_states,
@@ -36,10 +39,7 @@ from lib.train.state import (
     save_state,
     write_tensors,
 )
-from lib.train.trainer import Position, Recipe, Trainer
-from lib.utils.errors import UserError
-from lib.utils.files import remove_unfinished, set_aside
-from lib.utils.signals import StopRequest
+from .trainer import Position, Recipe, Trainer
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from lib.config import Config
-from lib.utils.errors import UserError
+from ..config import Config
+from ..utils.errors import UserError
 
 
 def build_optimizer(cfg: Config, groups: Sequence[dict], factor: float = 1.0) -> torch.optim.Optimizer:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from lib.config import Config
-from lib.models.base import StagedTracker
-from lib.utils.errors import UserError
+from ..config import Config
+from ..models.base import StagedTracker
+from ..utils.errors import UserError
 
 COMPILED_KINDS = 64
 """How many versions of a layer torch.compile may make: teacher's and student's, with and without gradient, drop path

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lib.utils.errors import UserError
-from lib.utils.files import atomic_write
+from ..utils.errors import UserError
+from ..utils.files import atomic_write
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lib.train.distributed import World
+from .distributed import World
 
 
 class SyncBatchNorm(_BatchNorm):

@@ -12,19 +12,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lib.models.layers.drop_path import drawn_paths
-from lib.train.actors import Prepared
-from lib.train.admin.logs import Clock, RunLog, progress_text
-from lib.train.admin.stats import StatSums, format_duration, format_stats, means, merge
-from lib.train.average import WeightAverage
-from lib.train.batch import BatchPlan
-from lib.train.distributed import World
-from lib.train.gradients import GradientAverage
-from lib.train.interfaces import Actor, Loader, TrackedSequences
-from lib.train.schedule import LearningRate
-from lib.train.seeds import draw_generator, path_generator, seed_step
-from lib.utils.errors import UserError
-from lib.utils.signals import StopRequest
+from ..models.layers.drop_path import drawn_paths
+from ..utils.errors import UserError
+from ..utils.signals import StopRequest
+from .actors import Prepared
+from .admin.logs import Clock, RunLog, progress_text
+from .admin.stats import StatSums, format_duration, format_stats, means, merge
+from .average import WeightAverage
+from .batch import BatchPlan
+from .distributed import World
+from .gradients import GradientAverage
+from .interfaces import Actor, Loader, TrackedSequences
+from .schedule import LearningRate
+from .seeds import draw_generator, path_generator, seed_step
 
 logger = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.utils.errors import UserError
-from lib.utils.storage import DISK, Storage, joined
+from .errors import UserError
+from .storage import DISK, Storage, joined
 
 LABEL_FILES = {"absence.label": False, "cover.label": True, "full_occlusion.txt": False, "out_of_view.txt": False}
 """Name of a label file -> whether a number above 0 in it says that the target is seen."""

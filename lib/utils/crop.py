@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.utils.errors import UserError
+from .errors import UserError
 
 Box = Sequence[float] | np.ndarray
 """[x, y, w, h] of one box."""

@@ -2,7 +2,7 @@
 
 import torch
 
-from lib.utils.errors import UserError
+from .errors import UserError
 
 
 def pick_device(name: str = "auto") -> torch.device:

@@ -3,8 +3,8 @@
 OpenCV resizes bytes in whole numbers: a position's share is a multiple of 1 / 2048, the two pixels of a row are summed
 with these weights, and the two sums of a column lose low bits before and after their own weights. The same steps in
 32-bit whole numbers give the same bytes on every device (compared with OpenCV 5.0 on x86-64). Which pixels a crop reads
-and what they weigh is a short table, :func:`find_taps`, made on the CPU in NumPy; :func:`resize` does the rest on the
-device in eleven operations for a batch, and waits for nothing.
+and what they weigh is a short table, :func:`interpolation_weights`, made on the CPU in NumPy; :func:`resize` does the
+rest on the device in eleven operations for a batch, and waits for nothing.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.utils.crop import Square
+from .crop import Square
 
 _ONE = 2048
 """The weights of two neighbours together."""
@@ -29,7 +29,7 @@ _PADDING: tuple[Axis, Axis] = ((1, 1, 1, 0, 0), (1, 1, 1, 0, 0))
 """Of a square of nothing but padding: no position lies within, so all weights are 0."""
 
 
-class Taps(NamedTuple):
+class InterpolationWeights(NamedTuple):
     """The two rows and the two columns that each row and column of some crops is made of."""
 
     places: np.ndarray
@@ -61,15 +61,16 @@ def axes_of(square: Square, width: int, begin: int = 0, *, mirror: bool = False)
     return rows, (side, left, side - 1 - right, square.left, 1)
 
 
-def find_taps(axes: Sequence[tuple[Axis, Axis]], size: int, flip: Sequence[bool] | None = None) -> Taps:
+def interpolation_weights(axes: Sequence[tuple[Axis, Axis]], size: int, flip: Sequence[bool] | None = None
+                          ) -> InterpolationWeights:
     """The pixels of crops of `size` x `size` pixels.
 
     Args:
         axes: of each square, see :func:`axes_of`.
         flip: which crops to turn left-right after the resizing; None none.
     """
-    table = np.array(axes, np.int64)
-    side, first, last, origin, step = (table[:, :, number, None, None] for number in range(5))      # (B, 2, 1, 1)
+    numbers = np.array(axes, np.int64)
+    side, first, last, origin, step = (numbers[:, :, number, None, None] for number in range(5))      # (B, 2, 1, 1)
     scale = 1 / (size / side[:, 0, 0])                                                              # (B, 1)
     source = ((np.arange(size) + 0.5) * scale - 0.5).astype(np.float32)
     low = np.floor(source)
@@ -78,12 +79,12 @@ def find_taps(axes: Sequence[tuple[Axis, Axis]], size: int, flip: Sequence[bool]
     position = low.astype(np.int64)[:, None] + np.array([[0], [1]])
     position = np.minimum(np.maximum(position, 0), side[:, 0] - 1)[:, None]                         # (B, 1, 2, size)
     inside = np.minimum(np.maximum(position, first), last)                                          # (B, 2, 2, size)
-    taps = Taps(origin + step * inside, weights[:, None] * (inside == position))
+    table = InterpolationWeights(origin + step * inside, weights[:, None] * (inside == position))
     if flip is not None:
         turned = np.array(flip, bool)
-        for values in taps:
+        for values in table:
             values[turned, 1] = values[turned, 1, :, ::-1]
-    return taps
+    return table
 
 
 def resize(pixels: Tensor, places: Tensor, weights: Tensor, gray: Sequence[int] = ()) -> Tensor:
@@ -91,7 +92,7 @@ def resize(pixels: Tensor, places: Tensor, weights: Tensor, gray: Sequence[int] 
 
     Args:
         pixels: (N, 3) uint8 of any memory order, N at least 1.
-        places, weights: of `Taps`, on the same device.
+        places, weights: of `InterpolationWeights`, on the same device.
         gray: numbers of the crops to turn to grey (three equal channels) before they are resized.
 
     Returns:
@@ -107,11 +108,11 @@ def resize(pixels: Tensor, places: Tensor, weights: Tensor, gray: Sequence[int] 
 
 def _resize(pixels: Tensor, places: Tensor, weights: Tensor, gray: Sequence[int]) -> Tensor:
     numbers = places[:, 0, :, None, :, None] + places[:, 1, None, :, None, :]       # (B, 2, 2, size, size)
-    taps = pixels.index_select(0, numbers.flatten()).unflatten(0, numbers.shape)    # (B, 2, 2, size, size, 3)
+    corners = pixels.index_select(0, numbers.flatten()).unflatten(0, numbers.shape)    # (B, 2, 2, size, size, 3)
     for crop in gray:
-        taps[crop] = _luma(taps[crop])
-    taps = taps * weights[:, 1, None, :, None, :, None]
-    sums = torch.add(taps[:, :, 0], taps[:, :, 1]).bitwise_right_shift_(4)          # (B, 2, size, size, 3)
+        corners[crop] = _luma(corners[crop])
+    corners = corners * weights[:, 1, None, :, None, :, None]
+    sums = torch.add(corners[:, :, 0], corners[:, :, 1]).bitwise_right_shift_(4)          # (B, 2, size, size, 3)
     sums = sums.mul_(weights[:, 0, :, :, None, None]).bitwise_right_shift_(16)
     return torch.add(sums[:, 0], sums[:, 1]).add_(2).bitwise_right_shift_(2).to(torch.uint8)
 
@@ -164,7 +165,7 @@ def _regions(images: Sequence[np.ndarray], squares: Sequence[Square]) -> list[_R
 def cut_on_device(images: Sequence[np.ndarray], squares: Sequence[Square], size: int, device: torch.device) -> Tensor:
     """Crops of frames on the CPU, resized on a device; equal to those of :func:`lib.utils.crop.cut_square`.
 
-    Only the pixels inside the squares are copied, once, with the taps behind each other in one buffer. On CUDA it is
+    Only the pixels inside the squares are copied, once, with the weights behind each other in one buffer. On CUDA it is
     pinned and copied without waiting: the images may be changed as soon as this returns. PyTorch's allocator gives
     pinned memory to the next call only when the copy from it is done, so no buffer is written while it is read.
 
@@ -186,7 +187,7 @@ def cut_on_device(images: Sequence[np.ndarray], squares: Sequence[Square], size:
             moved = square._replace(left=square.left - region.left, top=square.top - region.top)
             axes[number] = axes_of(moved, region.shape[1], begin)
         begin += region.area
-    places, weights = find_taps(axes, size)
+    places, weights = interpolation_weights(axes, size)
     lengths = [places.nbytes, weights.nbytes, 3 * max(1, begin)]
     buffer = torch.empty(sum(lengths), dtype=torch.uint8, pin_memory=device.type == "cuda")
     values = buffer.numpy()

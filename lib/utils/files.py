@@ -9,11 +9,14 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from lib.utils.errors import UserError
+from .errors import UserError
 
 logger = logging.getLogger(__name__)
 
-ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = Path(__file__).resolve().parents[1]
+"""This package: `lib` in the repository, `compresstracker` where it is installed."""
+
+ROOT = PACKAGE.parent
 """The repository's root: what relative paths of yaml files and of ``local.py`` start from."""
 
 _PART = ".part"

@@ -9,9 +9,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lib.utils.errors import UserError
-from lib.utils.images import decode_rgb
-from lib.utils.storage import DISK, DirectoryStorage, Storage, joined
+from .errors import UserError
+from .images import decode_rgb
+from .storage import DISK, DirectoryStorage, Storage, joined
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mpg", ".mpeg", ".mkv", ".mov")

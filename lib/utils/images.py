@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lib.utils.errors import UserError
+from .errors import UserError
 
 
 def decode_rgb(data: bytes, name: str) -> np.ndarray:

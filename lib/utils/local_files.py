@@ -15,13 +15,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from lib.utils.errors import UserError
-from lib.utils.files import ROOT, resolve, write_text
+from .errors import UserError
+from .files import PACKAGE, ROOT, resolve, write_text
 
 logger = logging.getLogger(__name__)
 
-TRAIN_FILE = ROOT / "lib" / "train" / "admin" / "local.py"
-TEST_FILE = ROOT / "lib" / "test" / "evaluation" / "local.py"
+TRAIN_FILE = PACKAGE / "train" / "admin" / "local.py"
+TEST_FILE = PACKAGE / "test" / "evaluation" / "local.py"
 VARIABLE_PREFIX = "COMPRESSTRACKER_"
 
 # Field -> (which folder, path inside it). A field with neither is empty until the user sets it.

@@ -4,7 +4,7 @@ import logging
 import sys
 from collections.abc import Callable
 
-from lib.utils.errors import UserError
+from .errors import UserError
 
 logger = logging.getLogger(__name__)
 

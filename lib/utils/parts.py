@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from lib.utils.device import synchronize
+from .device import synchronize
 
 
 class PartTimes:

@@ -22,10 +22,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.utils.box_files import LABEL_FILES, parse_boxes, parse_names, read_names, read_visibility
-from lib.utils.errors import UserError
-from lib.utils.files import ROOT, resolve
-from lib.utils.frames import (
+from .box_files import LABEL_FILES, parse_boxes, parse_names, read_names, read_visibility
+from .errors import UserError
+from .files import ROOT, resolve
+from .frames import (
     IMAGE_FOLDERS,
     VIDEO_SUFFIXES,
     FrameSource,
@@ -34,7 +34,7 @@ from lib.utils.frames import (
     frames_in,
     natural_key,
 )
-from lib.utils.storage import DirectoryStorage, Storage, joined
+from .storage import DirectoryStorage, Storage, joined
 
 logger = logging.getLogger(__name__)
 

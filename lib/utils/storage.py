@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.utils.errors import UserError
+from .errors import UserError
 
 STAT_THREADS = 8
 STAT_CHUNK = 512

@@ -35,7 +35,7 @@ def map_in_threads(function: Callable[[T], R], items: Iterable[T], threads: int,
                 future.cancel()
 
 
-class Behind:
+class BackgroundCalls:
     """Makes calls in a thread of its own, one after the other in the order given, a little behind the caller.
 
     A context manager: the end of its block waits for all calls. A block that ends with an exception gives up those that
@@ -56,7 +56,7 @@ class Behind:
             self._given.popleft().result()
         self._given.append(self._pool.submit(function, *args))
 
-    def __enter__(self) -> "Behind":
+    def __enter__(self) -> "BackgroundCalls":
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:

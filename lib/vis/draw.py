@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 import cv2
 import numpy as np
 
-from lib.vis.images import color_map, copy_image, fit_image, save_image
-from lib.vis.video import VideoWriter
+from .images import color_map, copy_image, fit_image, save_image
+from .video import VideoWriter
 
 __all__ = ["PALETTE", "VideoWriter", "draw_boxes", "draw_score_map", "fit_image", "image_strip", "is_present",
            "save_image"]

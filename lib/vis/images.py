@@ -5,8 +5,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lib.utils.errors import UserError
-from lib.utils.files import atomic_write
+from ..utils.errors import UserError
+from ..utils.files import atomic_write
 
 
 def copy_image(image: np.ndarray) -> np.ndarray:

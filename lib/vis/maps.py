@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from lib.vis.draw import image_strip
-from lib.vis.images import color_map, copy_image, fit_image
+from .draw import image_strip
+from .images import color_map, copy_image, fit_image
 
 
 def blend_map(image: np.ndarray, values: np.ndarray, opacity: float = 0.6) -> np.ndarray:

@@ -9,9 +9,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lib.utils.errors import UserError
-from lib.utils.files import atomic_write
-from lib.vis.images import fit_image
+from ..utils.errors import UserError
+from ..utils.files import atomic_write
+from .images import fit_image
 
 logger = logging.getLogger(__name__)
 

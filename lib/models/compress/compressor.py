@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lib.models.base import Prediction, StagedTracker, Tokens
+from ..base import Prediction, StagedTracker, Tokens
 
 
 class Targets(NamedTuple):

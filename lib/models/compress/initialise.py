@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from lib.models.base import StagedTracker
+from ..base import StagedTracker
 
 
 def source_layers(kind: str, stages: Sequence[range]) -> list[int]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from lib.utils.errors import UserError
+from ...utils.errors import UserError
 
 
 def divide(teacher_depth: int, student_depth: int, sizes: Sequence[int] = ()) -> list[range]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from lib.models.base import Tokens
+from ..base import Tokens
 
 
 def template_attention(attention, x: Tensor, template_length: int, template_mask: Tensor | None) -> Tensor:

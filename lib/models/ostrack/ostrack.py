@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from lib.models.base import Prediction, StagedTracker, Tokens
-from lib.models.ostrack.vit import ViTBackbone
+from ..base import Prediction, StagedTracker, Tokens
+from .vit import ViTBackbone
 
 
 class OSTrack(StagedTracker):

@@ -10,9 +10,9 @@ from timm.layers import PatchEmbed, build_sincos2d_pos_embed, trunc_normal_
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from lib.models.base import Tokens
-from lib.models.layers.drop_path import DropPath
-from lib.models.layers.elimination import eliminate, restore, template_attention
+from ..base import Tokens
+from ..layers.drop_path import DropPath
+from ..layers.elimination import eliminate, restore, template_attention
 
 
 class EncoderLayer(Block):

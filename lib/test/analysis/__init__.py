@@ -1,7 +1,7 @@
 """Scores of tracking results: metrics, reading of result files, tables, plots and the HTML report."""
 
-from lib.test.analysis.conventions import CONVENTIONS, Convention, convention_for
-from lib.test.analysis.metrics import (
+from .conventions import CONVENTIONS, Convention, convention_for
+from .metrics import (
     Scores,
     SequenceScores,
     evaluate_sequence,

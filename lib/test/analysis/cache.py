@@ -22,12 +22,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.test.analysis.conventions import Convention
-from lib.test.analysis.metrics import SequenceScores
-from lib.test.analysis.sources import Result
-from lib.utils import numbers
-from lib.utils.errors import UserError
-from lib.utils.files import atomic_write
+from ...utils import numbers
+from ...utils.errors import UserError
+from ...utils.files import atomic_write
+from .conventions import Convention
+from .metrics import SequenceScores
+from .sources import Result
 
 logger = logging.getLogger(__name__)
 

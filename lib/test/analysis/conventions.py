@@ -10,7 +10,7 @@ docs/evaluation.md sets the conventions side by side. Sources, read for their ru
 
 from dataclasses import dataclass, replace
 
-from lib.utils.errors import UserError
+from ...utils.errors import UserError
 
 MISS = float("inf")
 HIT = 0.0

@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lib.test.evaluation.datasets import Sequence as TestSequence
-from lib.test.evaluation.readahead import ReadAhead
-from lib.test.tracker import Tracker
-from lib.test.tracker.attention import AttentionProbe
-from lib.utils.boxes import box_iou, xywh_to_xyxy
-from lib.utils.crop import square_crop
-from lib.utils.errors import UserError
-from lib.vis.draw import PALETTE, VideoWriter, draw_boxes, image_strip, save_image
-from lib.vis.maps import blend_map, with_panels
+from ...utils.boxes import box_iou, xywh_to_xyxy
+from ...utils.crop import square_crop
+from ...utils.errors import UserError
+from ...vis.draw import PALETTE, VideoWriter, draw_boxes, image_strip, save_image
+from ...vis.maps import blend_map, with_panels
+from ..evaluation.datasets import Sequence as TestSequence
+from ..evaluation.readahead import ReadAhead
+from ..tracker import Tracker
+from ..tracker.attention import AttentionProbe
 
 TRUTH = "ground truth"
 STRIP_FRAMES = 8

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lib.test.analysis.conventions import Convention
+from .conventions import Convention
 
 
 def overlap(pred: np.ndarray, gt: np.ndarray) -> np.ndarray:

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lib.test.analysis.conventions import CONVENTIONS, Convention, convention_for, get_convention
-from lib.test.analysis.frame_errors import annotated, frame_errors, invalid
-from lib.utils.errors import UserError
+from ...utils.errors import UserError
+from .conventions import CONVENTIONS, Convention, convention_for, get_convention
+from .frame_errors import annotated, frame_errors, invalid
 
 __all__ = ["CONVENTIONS", "NORMALIZED_THRESHOLDS", "PRECISION_THRESHOLDS", "SCORE_NAMES", "SUCCESS_THRESHOLDS",
            "Convention", "Scores", "SequenceScores", "convention_for", "count_above", "evaluate_sequence",

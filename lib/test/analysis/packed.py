@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.utils.errors import UserError
+from ...utils.errors import UserError
 
 
 @dataclass(frozen=True)

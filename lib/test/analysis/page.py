@@ -5,11 +5,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lib.test.analysis.curves import COLORS, PLOTS
-from lib.test.analysis.metrics import SCORE_NAMES
-from lib.test.analysis.report import report_data, text_table
-from lib.test.analysis.results import BenchmarkReport
-from lib.test.analysis.thumbnails import TRUTH, thumbnails
+from .curves import COLORS, PLOTS
+from .metrics import SCORE_NAMES
+from .report import report_data, text_table
+from .results import BenchmarkReport
+from .thumbnails import TRUTH, thumbnails
 
 _PARTS = Path(__file__).parent / "page_parts"
 _DIGITS = 4

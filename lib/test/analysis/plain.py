@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.test.analysis.conventions import Convention
-from lib.test.analysis.metrics import (
+from .conventions import Convention
+from .metrics import (
     NORMALIZED_THRESHOLDS,
     PRECISION_THRESHOLDS,
     SUCCESS_THRESHOLDS,

@@ -5,11 +5,11 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from lib.test.analysis import curves
-from lib.test.analysis.curves import COLORS, PLOTS, Plot
-from lib.test.analysis.report import by_score
-from lib.test.analysis.results import BenchmarkReport
-from lib.utils.files import atomic_write
+from ...utils.files import atomic_write
+from . import curves
+from .curves import COLORS, PLOTS, Plot
+from .report import by_score
+from .results import BenchmarkReport
 
 __all__ = ["COLORS", "PLOTS", "draw_plot", "save_plots"]
 

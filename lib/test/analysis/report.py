@@ -7,9 +7,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from lib.test.analysis.curves import PLOTS
-from lib.test.analysis.metrics import SCORE_NAMES, summarize
-from lib.test.analysis.results import BenchmarkReport, Note, TrackerReport
+from .curves import PLOTS
+from .metrics import SCORE_NAMES, summarize
+from .results import BenchmarkReport, Note, TrackerReport
 
 _NAMED = 5
 """How many missing sequences a message names."""

@@ -12,10 +12,12 @@ from typing import NamedTuple
 import numpy as np
 import simplejpeg
 
-from lib.test.analysis.cache import ScoreCache, benchmark_digest, results_key
-from lib.test.analysis.conventions import Convention, convention_for
-from lib.test.analysis.frame_errors import invalid
-from lib.test.analysis.metrics import (
+from ...utils.errors import UserError
+from ...utils.images import read_file
+from .cache import ScoreCache, benchmark_digest, results_key
+from .conventions import Convention, convention_for
+from .frame_errors import invalid
+from .metrics import (
     SCORE_NAMES,
     Scores,
     SequenceScores,
@@ -23,9 +25,7 @@ from lib.test.analysis.metrics import (
     mean_of_runs,
     summarize,
 )
-from lib.test.analysis.sources import Result, ResultFolder, ResultSource, align, find_trackers, parse_tracker
-from lib.utils.errors import UserError
-from lib.utils.images import read_file
+from .sources import Result, ResultFolder, ResultSource, align, find_trackers, parse_tracker
 
 __all__ = ["BenchmarkReport", "Note", "ResultFolder", "ResultSource", "TrackerReport", "align", "evaluate_benchmark",
            "find_trackers", "has_annotations", "image_size", "parse_tracker", "score_tracker"]

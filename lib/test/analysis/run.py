@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lib.test.analysis.cache import ScoreCache
-from lib.test.analysis.conventions import convention_for, get_convention
-from lib.test.analysis.packed import PackedResults, read_benchmark
-from lib.test.analysis.page import html_page
-from lib.test.analysis.plots import save_plots
-from lib.test.analysis.report import (
+from ...utils.errors import UserError
+from ...utils.files import resolve, write_text
+from ..evaluation.datasets import BENCHMARKS, get_dataset
+from .cache import ScoreCache
+from .conventions import convention_for, get_convention
+from .packed import PackedResults, read_benchmark
+from .page import html_page
+from .plots import save_plots
+from .report import (
     attributes_csv,
     csv_table,
     json_text,
@@ -21,11 +24,8 @@ from lib.test.analysis.report import (
     markdown_table,
     sequences_csv,
 )
-from lib.test.analysis.results import BenchmarkReport, evaluate_benchmark, has_annotations, load_aligned
-from lib.test.analysis.sources import ResultFolder, ResultSource, find_trackers, parse_tracker
-from lib.test.evaluation.datasets import BENCHMARKS, get_dataset
-from lib.utils.errors import UserError
-from lib.utils.files import resolve, write_text
+from .results import BenchmarkReport, evaluate_benchmark, has_annotations, load_aligned
+from .sources import ResultFolder, ResultSource, find_trackers, parse_tracker
 
 logger = logging.getLogger(__name__)
 
@@ -258,7 +258,7 @@ def write_report(report: BenchmarkReport, folder: Path, formats: Sequence[str], 
 
 def time_scoring(report: BenchmarkReport) -> str:
     """Time the scoring of a report's first tracker against a plain loop, on arrays in memory; a line for people."""
-    from lib.test.analysis.plain import compare  # PyTorch takes seconds to import
+    from .plain import compare  # PyTorch takes seconds to import
 
     source = next(iter(report.sources.values()))
     preds, gts, visible = zip(*load_aligned(source, report.benchmark, report.convention), strict=True)

@@ -11,9 +11,9 @@ from typing import Protocol
 
 import numpy as np
 
-from lib.test.analysis.textfiles import parse_boxes, parse_times, read_bytes
-from lib.test.evaluation.results import boxes_file, has_own_names, has_results, times_file, tracker_folder
-from lib.utils.errors import UserError
+from ...utils.errors import UserError
+from ..evaluation.results import boxes_file, has_own_names, has_results, times_file, tracker_folder
+from .textfiles import parse_boxes, parse_times, read_bytes
 
 _SAME_BOX = 1.0
 """Pixels by which a written first box may differ from the annotation (results are cut to integers)."""

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.utils.errors import UserError
-from lib.utils.numbers import parse_table
+from ...utils.errors import UserError
+from ...utils.numbers import parse_table
 
 _EXPECTED = "x, y, w, h: four numbers separated by comma, tab or space"
 _HEADERS = (("x", "left", "xmin"), ("y", "top", "ymin"), ("w", "width"), ("h", "height"))

@@ -7,12 +7,12 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from lib.test.analysis.curves import COLORS
-from lib.test.analysis.frame_errors import annotated, overlap
-from lib.test.analysis.report import by_score
-from lib.test.analysis.results import BenchmarkReport, load_aligned
-from lib.utils.errors import UserError
-from lib.vis.draw import draw_boxes, fit_image
+from ...utils.errors import UserError
+from ...vis.draw import draw_boxes, fit_image
+from .curves import COLORS
+from .frame_errors import annotated, overlap
+from .report import by_score
+from .results import BenchmarkReport, load_aligned
 
 logger = logging.getLogger(__name__)
 

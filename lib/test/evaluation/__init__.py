@@ -1,5 +1,5 @@
 """Data sets, and running a tracker over them."""
 
-from lib.test.evaluation.datasets import Sequence, get_dataset
+from .datasets import Sequence, get_dataset
 
 __all__ = ["Sequence", "get_dataset"]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.utils.box_files import absent_as_nan, read_boxes, read_text
-from lib.utils.errors import UserError
+from ...utils.box_files import absent_as_nan, read_boxes, read_text
+from ...utils.errors import UserError
 
 
 def read_regions(path: str | Path) -> np.ndarray:

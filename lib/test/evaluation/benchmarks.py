@@ -40,12 +40,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lib.test.evaluation.annotations import READERS
-from lib.test.evaluation.sequence import Sequence
-from lib.utils.box_files import read_names, read_visibility
-from lib.utils.errors import UserError
-from lib.utils.frames import FrameSource, NumberedFrames, natural_key, open_frames
-from lib.utils.sequences import match_frames
+from ...utils.box_files import read_names, read_visibility
+from ...utils.errors import UserError
+from ...utils.frames import FrameSource, NumberedFrames, natural_key, open_frames
+from ...utils.sequences import match_frames
+from .annotations import READERS
+from .sequence import Sequence
 
 SPECS = Path(__file__).parent / "data_specs"
 SHOWN = 5

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from lib.test.evaluation.benchmarks import ALIASES, BENCHMARKS, Benchmark, vot_benchmark
-from lib.test.evaluation.sequence import Sequence
-from lib.utils.errors import UserError
-from lib.utils.files import resolve
-from lib.utils.sequences import find_in_spec
+from ...utils.errors import UserError
+from ...utils.files import resolve
+from ...utils.sequences import find_in_spec
+from .benchmarks import ALIASES, BENCHMARKS, Benchmark, vot_benchmark
+from .sequence import Sequence
 
 __all__ = ["BENCHMARKS", "Benchmark", "Sequence", "get_dataset"]
 

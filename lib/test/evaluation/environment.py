@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from lib.utils.local_files import test_fields, test_settings
+from ...utils.local_files import test_fields, test_settings
 
 
 class EnvSettings(SimpleNamespace):

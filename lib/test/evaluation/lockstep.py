@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from lib.test.evaluation.datasets import Sequence as TestSequence
-from lib.test.evaluation.readahead import BYTES_AHEAD, ReadAhead
-from lib.test.evaluation.single import REPORT_EVERY, Failure, Tracked, draw_frame, failure_of
-from lib.utils.errors import UserError
+from ...utils.errors import UserError
+from .datasets import Sequence as TestSequence
+from .readahead import BYTES_AHEAD, ReadAhead
+from .single import REPORT_EVERY, Failure, Tracked, draw_frame, failure_of
 
 
 class _Lane:

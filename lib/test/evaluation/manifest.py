@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lib.config import KEYS, Config
-from lib.test.evaluation.results import has_results
-from lib.utils.errors import UserError
-from lib.utils.files import file_hash, set_aside, write_text
+from ...config import KEYS, Config
+from ...utils.errors import UserError
+from ...utils.files import file_hash, set_aside, write_text
+from .results import has_results
 
 logger = logging.getLogger(__name__)
 

@@ -20,9 +20,9 @@ from typing import Any
 
 import cv2
 
-from lib.test.evaluation.lockstep import track_in_lockstep
-from lib.test.evaluation.single import Failure, Tracked, attempt
-from lib.utils.errors import UserError
+from ...utils.errors import UserError
+from .lockstep import track_in_lockstep
+from .single import Failure, Tracked, attempt
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from lib.utils.frames import ImageFrames
+from ...utils.frames import ImageFrames
 
 FRAMES_AHEAD = 16
 """Frames that are read ahead, as far as they fit into `BYTES_AHEAD`."""

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from lib.test.evaluation.benchmarks import OWN_FOLDERS
-from lib.utils.files import write_text
+from ...utils.files import write_text
+from .benchmarks import OWN_FOLDERS
 
 
 def results_root(save_dir: str | Path | None, env: Any) -> Path:

@@ -11,15 +11,15 @@ from typing import Any
 
 import torch
 
-from lib.test.evaluation import manifest, pool
-from lib.test.evaluation.datasets import Sequence as TestSequence
-from lib.test.evaluation.lockstep import track_in_lockstep
-from lib.test.evaluation.progress import Progress
-from lib.test.evaluation.readahead import FRAMES_AHEAD
-from lib.test.evaluation.results import boxes_file, is_done, write_result
-from lib.test.evaluation.single import Failure, Tracked, attempt
-from lib.utils.device import pick_device
-from lib.utils.errors import UserError
+from ...utils.device import pick_device
+from ...utils.errors import UserError
+from . import manifest, pool
+from .datasets import Sequence as TestSequence
+from .lockstep import track_in_lockstep
+from .progress import Progress
+from .readahead import FRAMES_AHEAD
+from .results import boxes_file, is_done, write_result
+from .single import Failure, Tracked, attempt
 
 logger = logging.getLogger(__name__)
 

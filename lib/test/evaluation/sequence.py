@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lib.utils.errors import UserError
-from lib.utils.frames import FrameSource
+from ...utils.errors import UserError
+from ...utils.frames import FrameSource
 
 
 @dataclass(frozen=True)

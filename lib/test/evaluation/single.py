@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from lib.test.evaluation.datasets import Sequence as TestSequence
-from lib.test.evaluation.readahead import FRAMES_AHEAD, ReadAhead
-from lib.test.evaluation.results import dataset_folder
-from lib.utils.errors import UserError
+from ...utils.errors import UserError
+from .datasets import Sequence as TestSequence
+from .readahead import FRAMES_AHEAD, ReadAhead
+from .results import dataset_folder
 
 REPORT_EVERY = 0.5
 """Seconds between a sequence's reports of its frames."""
@@ -96,7 +96,7 @@ def track_sequence(tracker: Any, sequence: TestSequence, debug_dir: Path | None 
 def draw_frame(debug_dir: Path, sequence: TestSequence, number: int, image: np.ndarray, box: Sequence[float],
                score: float | None) -> None:
     """Leave one frame with the tracked box and, where there is one, the true box."""
-    from lib.vis.draw import draw_boxes, save_image
+    from ...vis.draw import draw_boxes, save_image
 
     shown = {"tracker": box}
     if number < len(sequence.ground_truth):

@@ -2,7 +2,7 @@
 VOT, UAV123, NFS, LaSOT and others::
 
     from got10k.experiments import ExperimentGOT10k
-    from lib.test.toolkits.got10k import GOT10kTracker
+    from .got10k import GOT10kTracker
 
     tracker = GOT10kTracker.from_config("compresstracker", "compresstracker_vitb_256_4")
     ExperimentGOT10k("data/got10k", subset="val").run(tracker)
@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from lib.test.tracker import Tracker
-from lib.utils.errors import UserError
+from ...utils.errors import UserError
+from ..tracker import Tracker
 
 try:
     from got10k.trackers import Tracker as ToolkitTracker

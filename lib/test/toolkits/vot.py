@@ -10,10 +10,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lib.test.tracker import Tracker
-from lib.utils.errors import UserError
-from lib.utils.files import ROOT
-from lib.utils.images import read_rgb
+from ...utils.errors import UserError
+from ...utils.files import ROOT
+from ...utils.images import read_rgb
+from ..tracker import Tracker
 
 logger = logging.getLogger(__name__)
 

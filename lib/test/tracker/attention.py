@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from lib.models.layers.elimination import template_attention
-from lib.models.ostrack import OSTrack
-from lib.utils.errors import UserError
+from ...models.layers.elimination import template_attention
+from ...models.ostrack import OSTrack
+from ...utils.errors import UserError
 
 
 class AttentionProbe:

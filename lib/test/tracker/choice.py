@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lib.config import Config, load_config
-from lib.deploy.backends import BACKENDS
-from lib.deploy.manifest import Manifest
-from lib.test.tracker.tracker import Tracker, find_checkpoint
-from lib.utils.errors import UserError
+from ...config import Config, load_config
+from ...deploy.backends import BACKENDS
+from ...deploy.manifest import Manifest
+from ...utils.errors import UserError
+from .tracker import Tracker, find_checkpoint
 
 logger = logging.getLogger(__name__)
 

@@ -14,25 +14,25 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.test.evaluation.environment import env_settings
-from lib.test.evaluation.results import results_root, times_file, tracker_folder, write_result
-from lib.test.tracker.display import Display
-from lib.test.tracker.live import LiveTracker, Result
-from lib.test.tracker.sources import Frame, Source
-from lib.test.tracker.tracker import check_box
-from lib.utils.errors import UserError
-from lib.utils.files import write_text
-from lib.utils.parts import PartTimes
-from lib.utils.signals import StopRequest
-from lib.utils.threads import Behind
-from lib.vis.draw import PALETTE, VideoWriter, draw_boxes, draw_score_map
+from ...utils.errors import UserError
+from ...utils.files import write_text
+from ...utils.parts import PartTimes
+from ...utils.signals import StopRequest
+from ...utils.threads import BackgroundCalls
+from ...vis.draw import PALETTE, VideoWriter, draw_boxes, draw_score_map
+from ..evaluation.environment import env_settings
+from ..evaluation.results import results_root, times_file, tracker_folder, write_result
+from .display import Display
+from .live import LiveTracker, Result
+from .sources import Frame, Source
+from .tracker import check_box
 
 logger = logging.getLogger(__name__)
 
 LOST_COLOR = (150, 150, 150)
 LINE_EVERY = 15.0
 """Seconds between two lines about the progress."""
-WRITTEN_BEHIND = 4
+WRITE_QUEUE = 4
 """Pictures that may wait for the video's encoder, which works in a thread of its own."""
 COLUMNS = ("frame", "time", "target", "x", "y", "w", "h", "score", "lost")
 """Of the table of boxes."""
@@ -149,13 +149,13 @@ def run_demo(
         boxes = [check_box(box, height, width) for box in boxes_xywh or [_drawn_box(first.image, display)]]
         video = VideoWriter(output / f"{source.name}.mp4", fps or source.fps, (width, height))
         start = time.perf_counter()
-        with stop, video, Behind(WRITTEN_BEHIND) as behind:
+        with stop, video, BackgroundCalls(WRITE_QUEUE) as background:
             if source.file is not None and source.file.resolve() == video.path.resolve():
                 raise UserError(f"the video would be written over the one that is read, {source.file}; choose another "
                                 "folder with --output")
             try:
                 images = islice(_timed(chain([first], frames), parts), max_frames)
-                _follow(tracker, images, boxes, result, partial(behind.do, video.write), stop,
+                _follow(tracker, images, boxes, result, partial(background.do, video.write), stop,
                         _Annotator(source.length, debug), window, parts)
             except UserError as error:
                 if not result.targets:

@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from lib.test.tracker.lost import LostFlag, LostRule
-from lib.test.tracker.pretrained import load_tracker
-from lib.test.tracker.redetect import Redetection
-from lib.test.tracker.tracker import Target, Tracker, check_image
-from lib.utils.errors import UserError
+from ...utils.errors import UserError
+from .lost import LostFlag, LostRule
+from .pretrained import load_tracker
+from .redetect import Redetection
+from .tracker import Target, Tracker, check_image
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lib.utils.errors import UserError
+from ...utils.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import torch
 
-from lib.config import SCRIPTS, Config, config_from_dict, list_configs, load_config
-from lib.models.checkpoint import read_checkpoint
-from lib.test.tracker.tracker import Tracker
-from lib.utils.errors import UserError
+from ...config import SCRIPTS, Config, config_from_dict, list_configs, load_config
+from ...models.checkpoint import read_checkpoint
+from ...utils.errors import UserError
+from .tracker import Tracker
 
 
 def load_tracker(path_or_config: str | Path, *, device: str | torch.device = "auto", config: str | None = None,

@@ -6,9 +6,9 @@ from itertools import product
 
 import numpy as np
 
-from lib.test.tracker.tracker import Target, Tracker, TrackResult
-from lib.utils.crop import crop_side
-from lib.utils.errors import UserError
+from ...utils.crop import crop_side
+from ...utils.errors import UserError
+from .tracker import Target, Tracker, TrackResult
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 import cv2
 import numpy as np
 
-from lib.test.evaluation.readahead import ReadAhead
-from lib.utils.errors import UserError
-from lib.utils.frames import IMAGE_FOLDERS, VideoFrames, open_frames
+from ...utils.errors import UserError
+from ...utils.frames import IMAGE_FOLDERS, VideoFrames, open_frames
+from ..evaluation.readahead import ReadAhead
 
 logger = logging.getLogger(__name__)
 

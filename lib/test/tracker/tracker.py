@@ -10,15 +10,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from lib.models.layers.elimination import template_mask
-from lib.models.ostrack.heads import decode
-from lib.utils.boxes import clip_box
-from lib.utils.crop import Normaliser, Square, box_from_crop, box_to_crop, cut_square, square_around
-from lib.utils.device import pick_device, synchronize
-from lib.utils.device_crop import cut_on_device
-from lib.utils.errors import UserError
-from lib.utils.parts import PartTimes
-from lib.utils.window import hann_window
+from ...models.layers.elimination import template_mask
+from ...models.ostrack.heads import decode
+from ...utils.boxes import clip_box
+from ...utils.crop import Normaliser, Square, box_from_crop, box_to_crop, cut_square, square_around
+from ...utils.device import pick_device, synchronize
+from ...utils.device_crop import cut_on_device
+from ...utils.errors import UserError
+from ...utils.parts import PartTimes
+from ...utils.window import hann_window
 
 BOX_MARGIN = 10
 """A box never leaves the frame by more than all but this many pixels, and no side gets shorter (OSTrack's rule)."""
@@ -159,14 +159,14 @@ class Tracker:
         Raises:
             UserError: the file is missing or does not fit, no such device, an unknown or impossible option.
         """
-        from lib.models.build import build_for_test
-        from lib.models.checkpoint import load_weights
+        from ...models.build import build_for_test
+        from ...models.checkpoint import load_weights
 
         device = pick_device(str(device))
         model = build_for_test(cfg)
         load_weights(model, path, role="test")
         if backend == "fast":
-            from lib.deploy.fast import FastOptions, build_fast
+            from ...deploy.fast import FastOptions, build_fast
 
             model = build_fast(model, FastOptions.parse(fast, device), device=device, mean=cfg.DATA.MEAN,
                                std=cfg.DATA.STD)
@@ -183,7 +183,7 @@ class Tracker:
         Raises:
             UserError: the folder is unusable, or the backend cannot run it here.
         """
-        from lib.deploy.backends import ExportedModel
+        from ...deploy.backends import ExportedModel
 
         device = pick_device(str(device))
         model = ExportedModel(folder, backend, device)
@@ -382,7 +382,7 @@ def find_checkpoint(
     Raises:
         UserError: unknown config, or no such file.
     """
-    from lib.config import load_config
+    from ...config import load_config
 
     cfg = load_config(script, config, overrides)
     path = Path(checkpoint).expanduser() if checkpoint is not None else checkpoint_path(cfg, epoch, save_dir)
@@ -395,7 +395,7 @@ def checkpoint_path(cfg: Any, epoch: int | None = None, save_dir: str | Path | N
     """Where training leaves the weights of a configuration, as in the official repositories:
     `<save_dir>/checkpoints/train/<script>/<config>/{OSTrack|CompressTracker}_ep<epoch>.pth.tar`."""
     if save_dir is None:
-        from lib.test.evaluation.environment import env_settings
+        from ..evaluation.environment import env_settings
 
         save_dir = env_settings().save_dir
     name = {"ostrack": "OSTrack"}.get(cfg.script, "CompressTracker")

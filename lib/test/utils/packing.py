@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from lib.test.evaluation.datasets import get_dataset
-from lib.test.evaluation.results import boxes_file, results_root, times_file, tracker_folder
-from lib.utils.errors import UserError
-from lib.utils.files import atomic_write
+from ...utils.errors import UserError
+from ...utils.files import atomic_write
+from ..evaluation.datasets import get_dataset
+from ..evaluation.results import boxes_file, results_root, times_file, tracker_folder
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def frame_counts(server: Server, env: Any) -> dict[str, int] | None:
 
 def script(server: Server, arguments: list[str] | None = None) -> None:
     """The command line of a packing script."""
-    from lib.test.evaluation.environment import env_settings
+    from ..evaluation.environment import env_settings
 
     parser = argparse.ArgumentParser(
         description=f"Pack the results of tracking/test.py --dataset {server.dataset} for the {server.title} server. "

@@ -2,11 +2,11 @@
 
 from torch import nn
 
-from lib.config import Config
-from lib.models.compress import Compressor
-from lib.train.actors.base import Actor, Prepared
-from lib.train.actors.compresstracker import CompressActor
-from lib.train.actors.ostrack import OSTrackActor
+from ...config import Config
+from ...models.compress import Compressor
+from .base import Actor, Prepared
+from .compresstracker import CompressActor
+from .ostrack import OSTrackActor
 
 
 def build_actor(cfg: Config, net: nn.Module) -> Actor:

@@ -7,12 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lib.config import Config
-from lib.models.base import Prediction, StagedTracker
-from lib.models.compress import Targets
-from lib.train.losses.heatmap import count_peaks
-from lib.train.losses.tracking import box_loss, location_loss
-from lib.utils.boxes import cxcywh_to_xywh, cxcywh_to_xyxy, xywh_to_xyxy
+from ...config import Config
+from ...models.base import Prediction, StagedTracker
+from ...models.compress import Targets
+from ...utils.boxes import cxcywh_to_xywh, cxcywh_to_xyxy, xywh_to_xyxy
+from ..losses.heatmap import count_peaks
+from ..losses.tracking import box_loss, location_loss
 
 
 class Prepared(NamedTuple):

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lib.models.base import Prediction, StagedTracker
-from lib.models.compress import draw_stages, replacement_probability
-from lib.train.actors.base import Actor, Prepared
-from lib.train.losses.compression import mimic_loss
-from lib.utils.boxes import cxcywh_to_xywh
+from ...models.base import Prediction, StagedTracker
+from ...models.compress import draw_stages, replacement_probability
+from ...utils.boxes import cxcywh_to_xywh
+from ..losses.compression import mimic_loss
+from .base import Actor, Prepared
 
 
 class CompressActor(Actor):

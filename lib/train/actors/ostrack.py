@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from lib.models.base import Prediction
-from lib.models.layers.elimination import keep_rate_at, template_mask
-from lib.models.ostrack import OSTrack
-from lib.train.actors.base import Actor, Prepared
+from ...models.base import Prediction
+from ...models.layers.elimination import keep_rate_at, template_mask
+from ...models.ostrack import OSTrack
+from .base import Actor, Prepared
 
 
 class OSTrackActor(Actor):

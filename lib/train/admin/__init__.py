@@ -1,5 +1,5 @@
 """Administration of a training run: paths and logs."""
 
-from lib.train.admin.environment import env_settings
+from .environment import env_settings
 
 __all__ = ["env_settings"]

@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from lib.utils.local_files import train_settings
+from ...utils.local_files import train_settings
 
 
 def env_settings() -> SimpleNamespace:

@@ -14,11 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from lib.train.admin.stats import format_duration, format_stats
-from lib.utils.errors import UserError
-from lib.utils.files import write_text
+from ...utils.errors import UserError
+from ...utils.files import write_text
+from .stats import format_duration, format_stats
 
 logger = logging.getLogger(__name__)
+
+PACKAGE = __name__.partition(".")[0]
+"""The logger above all of this package."""
 
 
 class RunLog:
@@ -52,7 +55,7 @@ class RunLog:
             self._file = logging.FileHandler(self._log_file, encoding="utf-8")
             self._file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
             self._file.addFilter(lambda record: record.levelno >= logging.WARNING or record.name == "run")
-            logging.getLogger("lib").addHandler(self._file)
+            logging.getLogger(PACKAGE).addHandler(self._file)
             self._writer = _open_tensorboard(self._tensorboard)
             if self._wandb_config is not None:
                 self._wandb = _open_wandb(self._name, self._tensorboard, self._wandb_config, self._wandb_id)
@@ -67,7 +70,7 @@ class RunLog:
         if self._wandb is not None:
             self._wandb.finish(exit_code=0 if error is None else 1)
         if self._file is not None:
-            logging.getLogger("lib").removeHandler(self._file)
+            logging.getLogger(PACKAGE).removeHandler(self._file)
             self._file.close()
         self._writer = self._wandb = self._file = None
 

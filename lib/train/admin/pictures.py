@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.vis.draw import draw_boxes, image_strip
+from ...vis.draw import draw_boxes, image_strip
 
 _COLUMNS = 4
 

@@ -1,5 +1,5 @@
 """Sampling, cropping and loading of training pairs."""
 
-from lib.train.data.loader import Loader, build_loader
+from .loader import Loader, build_loader
 
 __all__ = ["Loader", "build_loader"]

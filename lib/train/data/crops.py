@@ -27,12 +27,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lib.train.data.decode import Picture, open_picture
-from lib.train.data.pixels import VIEWS, CropPixels, cut, moved, turned, unreadable
-from lib.train.data.processing import Shot, View
-from lib.train.dataset import Annotation
-from lib.utils.crop import sample_square
-from lib.utils.errors import UserError
+from ...utils.crop import sample_square
+from ...utils.errors import UserError
+from ..dataset import Annotation
+from .decode import Picture, open_picture
+from .pixels import VIEWS, CropPixels, cut, moved, turned, unreadable
+from .processing import CropParams, View
 
 FORMAT = 1
 MANIFEST, INDEX, LENGTHS = "manifest.json", "index.npy", "lengths.npy"
@@ -157,33 +157,33 @@ class PackedPixels(CropPixels):
                                      dataset.encoded(record, view), dataset.describe(record)))
         return found
 
-    def make(self, frames: Sequence[PackedFrame], shots: Sequence[Shot]) -> tuple[np.ndarray, np.ndarray] | None:
+    def make(self, frames: Sequence[PackedFrame], params: Sequence[CropParams]) -> tuple[np.ndarray, np.ndarray] | None:
         """The crops; None where a square reaches beyond what is stored of its frame."""
-        for frame, shot in zip(frames, shots, strict=True):
-            left, top, right, bottom = shot.square.inside
+        for frame, crop in zip(frames, params, strict=True):
+            left, top, right, bottom = crop.square.inside
             place = frame.place
             if (left < place["left"] or top < place["top"] or right > place["left"] + place["width"]
                     or bottom > place["top"] + place["height"]):
                 return None
-        template, search = (turned(self._cut(frame, shot), shot.flip)
-                            for frame, shot in zip(frames, shots, strict=True))
+        template, search = (turned(self._cut(frame, crop), crop.flip)
+                            for frame, crop in zip(frames, params, strict=True))
         return template, search
 
-    def _cut(self, frame: PackedFrame, shot: Shot) -> np.ndarray:
+    def _cut(self, frame: PackedFrame, crop: CropParams) -> np.ndarray:
         left, top, width, height = (int(frame.place[name]) for name in ("left", "top", "width", "height"))
         with unreadable(frame.name):
             picture = self._picture(frame)
-        shot = moved(shot, left, top)
+        crop = moved(crop, left, top)
         if (picture.width, picture.height) == (width, height):
-            return cut(picture, shot)
+            return cut(picture, crop)
         scale_x, scale_y = picture.width / width, picture.height / height
-        first, upper, last, lower = shot.square.inside
+        first, upper, last, lower = crop.square.inside
         first, last = max(0, int(first * scale_x) - 1), min(picture.width, int(last * scale_x) + 2)
         upper, lower = max(0, int(upper * scale_y) - 1), min(picture.height, int(lower * scale_y) + 2)
         with unreadable(frame.name):
             pixels = picture.region(first, upper, last, lower)
         place = (first / scale_x, upper / scale_y, (last - first) / scale_x, (lower - upper) / scale_y)
-        return sample_square(pixels, place, shot.square, shot.size, mirror=shot.mirror, gray=shot.gray)
+        return sample_square(pixels, place, crop.square, crop.size, mirror=crop.mirror, gray=crop.gray)
 
     def _picture(self, frame: PackedFrame) -> Picture:
         return open_picture(frame.data, frame.name)

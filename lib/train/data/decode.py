@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
-from lib.utils.images import decode_rgb
+from ...utils.images import decode_rgb
 
 logger = logging.getLogger(__name__)
 

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from lib.train.data.decode import JpegPicture, Picture
-from lib.train.data.device import to_device
-from lib.train.data.pixels import VIEWS, FramePixels, Sample, inside_of, moved, unreadable
-from lib.train.data.processing import Shot
-from lib.utils.device_crop import Axis, axes_of, find_taps, resize
+from ...utils.device_crop import Axis, axes_of, interpolation_weights, resize
+from .decode import JpegPicture, Picture
+from .device import to_device
+from .pixels import VIEWS, FramePixels, Sample, inside_of, moved, unreadable
+from .processing import CropParams
 
 _JPEG, _RAW = 0, 1
 
@@ -42,41 +42,43 @@ class _Frame(NamedTuple):
 
 
 class DevicePixels(FramePixels):
-    """The payload is the sample's frames, one or two, its shots in them, and which shot is of which frame."""
+    """The payload is the sample's frames, one or two, its params in them, and which crop is of which frame."""
 
     uploads = False
 
-    def make(self, frames: Sequence[Picture], shots: Sequence[Shot]) -> tuple[list[_Frame], list[Shot], list[int]]:
+    def make(self, frames: Sequence[Picture], params: Sequence[CropParams]
+             ) -> tuple[list[_Frame], list[CropParams], list[int]]:
         if frames[0] is frames[1]:
-            frame, placed = _pack(frames[0], shots)
+            frame, placed = _pack(frames[0], params)
             return [frame], placed, [0, 0]
-        packed = [_pack(frame, [shot]) for frame, shot in zip(frames, shots, strict=True)]
+        packed = [_pack(frame, [crop]) for frame, crop in zip(frames, params, strict=True)]
         return [frame for frame, _ in packed], [placed[0] for _, placed in packed], [0, 1]
 
     def collate(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """`data`: all frames one behind the other, uint8; `frames` (F, 4) int64: kind, width, height, bytes; `keys`.
-        Of both views: `<view>_places` and `<view>_weights`, see `Taps`, and `<view>_gray`, the rows of grey crops."""
+        Of both views: `<view>_places` and `<view>_weights`, see `InterpolationWeights`, and `<view>_gray`, the rows of
+        grey crops."""
         frames: list[_Frame] = []
-        crops: dict[str, list[tuple[Shot, tuple[Axis, Axis]]]] = {view: [] for view in VIEWS}
+        crops: dict[str, list[tuple[CropParams, tuple[Axis, Axis]]]] = {view: [] for view in VIEWS}
         pixels = 0
         for sample in samples:
-            new, shots, of_frame = sample.payload
+            new, params, of_frame = sample.payload
             begins = []
             for frame in new:
                 begins.append(pixels)
                 pixels += frame.width * frame.height
-            for view, shot, number in zip(VIEWS, shots, of_frame, strict=True):
-                axes = axes_of(shot.square, new[number].width, begins[number], mirror=shot.mirror)
-                crops[view].append((shot, axes))
+            for view, crop, number in zip(VIEWS, params, of_frame, strict=True):
+                axes = axes_of(crop.square, new[number].width, begins[number], mirror=crop.mirror)
+                crops[view].append((crop, axes))
             frames += new
         table = np.array([(frame.kind, frame.width, frame.height, len(frame.data)) for frame in frames], np.int64)
         batch = {"data": torch.from_numpy(np.concatenate([frame.data for frame in frames])),
                  "frames": torch.from_numpy(table), "keys": [sample.key for sample in samples]}
         for view, size in zip(VIEWS, self.sizes, strict=True):
-            shots, axes = zip(*crops[view], strict=True)
-            taps = find_taps(axes, size, [shot.flip for shot in shots])
-            batch[f"{view}_places"], batch[f"{view}_weights"] = map(torch.from_numpy, taps)
-            batch[f"{view}_gray"] = [row for row, shot in enumerate(shots) if shot.gray]
+            params, axes = zip(*crops[view], strict=True)
+            weights = interpolation_weights(axes, size, [crop.flip for crop in params])
+            batch[f"{view}_places"], batch[f"{view}_weights"] = map(torch.from_numpy, weights)
+            batch[f"{view}_gray"] = [row for row, crop in enumerate(params) if crop.gray]
         return batch
 
     def crops(self, batch: dict[str, Any], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -91,15 +93,15 @@ class DevicePixels(FramePixels):
         return template, search
 
 
-def _pack(picture: Picture, shots: Sequence[Shot]) -> tuple[_Frame, list[Shot]]:
-    """A frame as it travels, and the shots in it."""
+def _pack(picture: Picture, params: Sequence[CropParams]) -> tuple[_Frame, list[CropParams]]:
+    """A frame as it travels, and the params in it."""
     if isinstance(picture, JpegPicture):
-        return _Frame(_JPEG, picture.width, picture.height, np.frombuffer(picture.data, np.uint8)), list(shots)
-    left, top, right, bottom = inside_of(shots)
+        return _Frame(_JPEG, picture.width, picture.height, np.frombuffer(picture.data, np.uint8)), list(params)
+    left, top, right, bottom = inside_of(params)
     with unreadable(picture.name):
         pixels = np.ascontiguousarray(picture.region(left, top, right, bottom))
     return (_Frame(_RAW, right - left, bottom - top, pixels.reshape(-1)),
-            [moved(shot, left, top) for shot in shots])
+            [moved(crop, left, top) for crop in params])
 
 
 def _decode(data: Tensor, table: Tensor, device: torch.device) -> Tensor:

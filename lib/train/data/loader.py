@@ -18,17 +18,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.train.admin.environment import env_settings
-from lib.train.data.crops import PackedPixels, open_packed
-from lib.train.data.device import Upload, to_device
-from lib.train.data.gpu import DevicePixels, Undecodable
-from lib.train.data.pixels import VIEWS, FramePixels, Key, Pixels, Sample, Unreadable, too_many
-from lib.train.data.processing import PairProcessing
-from lib.train.data.sampler import PairSampler
-from lib.train.data.workers import batches
-from lib.train.dataset import build_dataset
-from lib.utils.crop import Normaliser
-from lib.utils.errors import UserError
+from ...utils.crop import Normaliser
+from ...utils.errors import UserError
+from ..admin.environment import env_settings
+from ..dataset import build_dataset
+from .crops import PackedPixels, open_packed
+from .device import Upload, to_device
+from .gpu import DevicePixels, Undecodable
+from .pixels import VIEWS, FramePixels, Key, Pixels, Sample, Unreadable, too_many
+from .processing import PairProcessing
+from .sampler import PairSampler
+from .workers import batches
 
 logger = logging.getLogger(__name__)
 
@@ -73,14 +73,14 @@ class Pairs:
             try:
                 found = self.pixels.open(dataset, sequence, frames)
                 sizes = [(frame.width, frame.height) for frame in found]
-                shots = self.processing(sizes[0], boxes[0], sizes[1], boxes[1], rng)
-                payload = None if shots is None else self.pixels.make(found, shots)
+                params = self.processing(sizes[0], boxes[0], sizes[1], boxes[1], rng)
+                payload = None if params is None else self.pixels.make(found, params)
             except Unreadable as error:
                 rng.bit_generator.state = state  # the next draw is the same wherever the damage is noticed
                 failures.append(error)
                 continue
             if payload is not None:
-                return Sample(key, dataset.name, shots, payload, tuple(failures))
+                return Sample(key, dataset.name, params, payload, tuple(failures))
         raise UserError(
             f"{MAX_TRIES} draws in a row gave no training pair: {len(failures)} had an image that cannot be read, the "
             "others a crop without content (box outside the frame, or a jitter too large). "
@@ -98,9 +98,9 @@ class Pairs:
         template box, search box (xywh divided by the crop's side) and, in training, the gains of their brightness;
         dataset and failures, lists."""
         samples = [self[key] for key in keys]
-        numbers = np.stack([np.concatenate([shot.box_xywh for shot in sample.shots]) for sample in samples])
+        numbers = np.stack([np.concatenate([crop.box_xywh for crop in sample.params]) for sample in samples])
         if self.processing.augment:
-            gains = [[shot.light / 255.0 for shot in sample.shots] for sample in samples]
+            gains = [[crop.light / 255.0 for crop in sample.params] for sample in samples]
             numbers = np.concatenate([numbers, np.asarray(gains, np.float32)], axis=1)
         return {**self.pixels.collate(samples), "numbers": torch.from_numpy(numbers),
                 "dataset": [sample.dataset for sample in samples],

@@ -15,13 +15,13 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from lib.train.data.crops import FORMAT, INDEX, LENGTHS, MANIFEST, RECORD, cover, folder_of, part_name
-from lib.train.data.pixels import VIEWS, FramePixels, Unreadable, too_many, unreadable
-from lib.train.data.processing import View
-from lib.train.dataset import TrackingDataset
-from lib.utils.errors import UserError
-from lib.utils.files import atomic_write, write_text
-from lib.utils.progress import Progress
+from ...utils.errors import UserError
+from ...utils.files import atomic_write, write_text
+from ...utils.progress import Progress
+from ..dataset import TrackingDataset
+from .crops import FORMAT, INDEX, LENGTHS, MANIFEST, RECORD, cover, folder_of, part_name
+from .pixels import VIEWS, FramePixels, Unreadable, too_many, unreadable
+from .processing import View
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""From shots to crops: what a loader's workers deliver, and how it becomes the network's input on the device.
+"""From crop parameters to crops: what a loader's workers deliver, and how it becomes the network's input on the device.
 
 :class:`FramePixels` is the exact way: the part of each frame that is needed is decoded, cropped and resized in the
 worker; the crops travel as bytes and become numbers on the device. Its siblings take the crops from packed files
@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.train.data.decode import SHRINKS, DecodedPicture, Picture, open_picture
-from lib.train.data.device import to_device
-from lib.train.data.processing import Shot
-from lib.train.dataset import TrackingDataset
-from lib.utils.crop import resize_square, sample_square
-from lib.utils.errors import UserError
+from ...utils.crop import resize_square, sample_square
+from ...utils.errors import UserError
+from ..dataset import TrackingDataset
+from .decode import SHRINKS, DecodedPicture, Picture, open_picture
+from .device import to_device
+from .processing import CropParams
 
 VIEWS = ("template", "search")
 Key = tuple[int, int]
@@ -61,7 +61,7 @@ class Sample(NamedTuple):
 
     key: Key
     dataset: str
-    shots: tuple[Shot, Shot]
+    params: tuple[CropParams, CropParams]
     """Of template and search region."""
     payload: Any
     """Their pixels, as the loader's :class:`Pixels` makes them."""
@@ -86,7 +86,7 @@ class Pixels(ABC):
         """
 
     @abstractmethod
-    def make(self, frames: Sequence[Any], shots: Sequence[Shot]) -> Any | None:
+    def make(self, frames: Sequence[Any], params: Sequence[CropParams]) -> Any | None:
         """The payload of a sample. None where it cannot be made of these frames and another is to be drawn.
 
         Raises:
@@ -154,27 +154,27 @@ class FramePixels(CropPixels):
         with _ONE_READS_VIDEO:
             return DecodedPicture(dataset.frame(sequence, frame), name)
 
-    def make(self, frames: Sequence[Picture], shots: Sequence[Shot]) -> tuple[np.ndarray, np.ndarray]:
+    def make(self, frames: Sequence[Picture], params: Sequence[CropParams]) -> tuple[np.ndarray, np.ndarray]:
         if frames[0] is frames[1] and not self.scaled:
-            frames, shots = _decoded_once(frames[0], shots)
-        template, search = (turned(self._cut(picture, shot), shot.flip)
-                            for picture, shot in zip(frames, shots, strict=True))
+            frames, params = _decoded_once(frames[0], params)
+        template, search = (turned(self._cut(picture, crop), crop.flip)
+                            for picture, crop in zip(frames, params, strict=True))
         return template, search
 
-    def _cut(self, picture: Picture, shot: Shot) -> np.ndarray:
+    def _cut(self, picture: Picture, crop: CropParams) -> np.ndarray:
         for factor in SHRINKS if self.scaled else ():
-            if shot.square.side >= factor * shot.size:
+            if crop.square.side >= factor * crop.size:
                 small = picture.shrunk(factor)
                 if small is not None:
-                    return _cut_shrunk(small, factor, shot)
-        return cut(picture, shot)
+                    return _cut_shrunk(small, factor, crop)
+        return cut(picture, crop)
 
 
-def cut(picture: Picture, shot: Shot) -> np.ndarray:
-    """A shot's crop (size, size, 3) uint8 of a frame, before the last turn."""
+def cut(picture: Picture, crop: CropParams) -> np.ndarray:
+    """A crop's crop (size, size, 3) uint8 of a frame, before the last turn."""
     with unreadable(picture.name):
-        pixels = picture.region(*shot.square.inside)
-    return resize_square(pixels, shot.square, shot.size, mirror=shot.mirror, gray=shot.gray)
+        pixels = picture.region(*crop.square.inside)
+    return resize_square(pixels, crop.square, crop.size, mirror=crop.mirror, gray=crop.gray)
 
 
 def turned(crop: np.ndarray, flip: bool) -> np.ndarray:
@@ -182,31 +182,31 @@ def turned(crop: np.ndarray, flip: bool) -> np.ndarray:
     return cv2.flip(crop, 1) if flip else crop
 
 
-def inside_of(shots: Sequence[Shot]) -> tuple[int, int, int, int]:
-    """The smallest part of a frame (left, top, right, bottom) that holds what all `shots` need of it."""
-    left, top, right, bottom = zip(*(shot.square.inside for shot in shots), strict=True)
+def inside_of(params: Sequence[CropParams]) -> tuple[int, int, int, int]:
+    """The smallest part of a frame (left, top, right, bottom) that holds what all `params` need of it."""
+    left, top, right, bottom = zip(*(crop.square.inside for crop in params), strict=True)
     return min(left), min(top), max(right), max(bottom)
 
 
-def moved(shot: Shot, left: int, top: int) -> Shot:
-    """The same shot in the part of its frame that begins at column `left` and row `top`."""
-    square = shot.square
-    return shot._replace(square=square._replace(left=square.left - left, top=square.top - top))
+def moved(crop: CropParams, left: int, top: int) -> CropParams:
+    """The same crop in the part of its frame that begins at column `left` and row `top`."""
+    square = crop.square
+    return crop._replace(square=square._replace(left=square.left - left, top=square.top - top))
 
 
-def _decoded_once(picture: Picture, shots: Sequence[Shot]) -> tuple[list[Picture], list[Shot]]:
-    """The part of a frame that two shots need, and the shots in it."""
-    left, top, right, bottom = inside_of(shots)
+def _decoded_once(picture: Picture, params: Sequence[CropParams]) -> tuple[list[Picture], list[CropParams]]:
+    """The part of a frame that two params need, and the params in it."""
+    left, top, right, bottom = inside_of(params)
     with unreadable(picture.name):
         part = DecodedPicture(picture.region(left, top, right, bottom), picture.name)
-    return [part] * len(shots), [moved(shot, left, top) for shot in shots]
+    return [part] * len(params), [moved(crop, left, top) for crop in params]
 
 
-def _cut_shrunk(small: Picture, factor: int, shot: Shot) -> np.ndarray:
-    left, top, right, bottom = shot.square.inside
+def _cut_shrunk(small: Picture, factor: int, crop: CropParams) -> np.ndarray:
+    left, top, right, bottom = crop.square.inside
     first, upper = max(0, left // factor - 1), max(0, top // factor - 1)
     last, lower = min(small.width, right // factor + 2), min(small.height, bottom // factor + 2)
     place = (first * factor, upper * factor, (last - first) * factor, (lower - upper) * factor)
     with unreadable(small.name):
         pixels = small.region(first, upper, last, lower)
-    return sample_square(pixels, place, shot.square, shot.size, mirror=shot.mirror, gray=shot.gray)
+    return sample_square(pixels, place, crop.square, crop.size, mirror=crop.mirror, gray=crop.gray)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lib.utils.crop import Square, box_to_crop, crop_side, has_content, square_around
+from ...utils.crop import Square, box_to_crop, crop_side, has_content, square_around
 
 Size = tuple[int, int]
 """Width and height in pixels."""
@@ -38,7 +38,7 @@ class View(NamedTuple):
         return cls(section.SIZE, section.FACTOR, section.CENTER_JITTER, section.SCALE_JITTER)
 
 
-class Shot(NamedTuple):
+class CropParams(NamedTuple):
     """How one crop is made of a frame."""
 
     square: Square
@@ -89,7 +89,7 @@ class PairProcessing:
     def __call__(
         self, template_frame: Size, template_box: np.ndarray, search_frame: Size, search_box: np.ndarray,
         rng: np.random.Generator,
-    ) -> tuple[Shot, Shot] | None:
+    ) -> tuple[CropParams, CropParams] | None:
         """Template and search crop, or None when a jittered box is too small or a crop holds nothing but padding.
 
         Args:
@@ -99,14 +99,14 @@ class PairProcessing:
         """
         gray = rng.random() < self.gray_prob
         mirror = rng.random() < self.flip_prob
-        template = self._shot(template_frame, template_box, self.template, mirror, gray, rng)
+        template = self._draw(template_frame, template_box, self.template, mirror, gray, rng)
         if template is None:
             return None
-        search = self._shot(search_frame, search_box, self.search, mirror, gray, rng)
+        search = self._draw(search_frame, search_box, self.search, mirror, gray, rng)
         return None if search is None else (template, search)
 
-    def _shot(self, frame: Size, box: np.ndarray, view: View, mirror: bool, gray: bool, rng: np.random.Generator
-              ) -> Shot | None:
+    def _draw(self, frame: Size, box: np.ndarray, view: View, mirror: bool, gray: bool, rng: np.random.Generator
+              ) -> CropParams | None:
         width, height = frame
         box = np.asarray(box, np.float64)
         if mirror:
@@ -124,8 +124,8 @@ class PairProcessing:
             flip = bool(rng.random() < self.flip_prob)
             if flip:
                 position[0] = 1.0 - position[0] - position[2]
-        return Shot(square.mirrored(width) if mirror else square, view.size, bool(mirror), bool(gray), flip, light,
-                    position.astype(np.float32))
+        return CropParams(square.mirrored(width) if mirror else square, view.size, bool(mirror), bool(gray), flip,
+                          light, position.astype(np.float32))
 
 
 def jitter_box(box_xywh: np.ndarray, view: View, rng: np.random.Generator) -> np.ndarray:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lib.config import SAMPLER_MODES
-from lib.train.dataset import Annotation, TrackingDataset
-from lib.utils.errors import UserError
+from ...config import SAMPLER_MODES
+from ...utils.errors import UserError
+from ..dataset import Annotation, TrackingDataset
 
 MIN_FRAMES = 20
 MIN_VISIBLE = 5

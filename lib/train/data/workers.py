@@ -12,8 +12,8 @@ import cv2
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lib.utils.errors import UserError
-from lib.utils.threads import map_in_threads
+from ...utils.errors import UserError
+from ...utils.threads import map_in_threads
 
 AHEAD = 2
 """Batches that each worker makes ahead."""

@@ -3,22 +3,22 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from lib.config import COCO_PREFIX, FOLDER_PREFIX
-from lib.train.dataset import coco, folder, got10k, lasot, tnl2k, trackingnet, vasttrack, vid
-from lib.train.dataset.annotation import Annotation
-from lib.train.dataset.base import StoredDataset, TrackingDataset
-from lib.train.dataset.coco import Coco
-from lib.train.dataset.folder import Folder
-from lib.train.dataset.got10k import Got10k
-from lib.train.dataset.lasot import Lasot
-from lib.train.dataset.places import Place, open_storage
-from lib.train.dataset.tnl2k import Tnl2k
-from lib.train.dataset.trackingnet import TrackingNet
-from lib.train.dataset.vasttrack import VastTrack
-from lib.train.dataset.vid import ImagenetVid
-from lib.utils.errors import UserError
-from lib.utils.sequences import LAYOUT
-from lib.utils.storage import Storage
+from ...config import COCO_PREFIX, FOLDER_PREFIX
+from ...utils.errors import UserError
+from ...utils.sequences import LAYOUT
+from ...utils.storage import Storage
+from . import coco, folder, got10k, lasot, tnl2k, trackingnet, vasttrack, vid
+from .annotation import Annotation
+from .base import StoredDataset, TrackingDataset
+from .coco import Coco
+from .folder import Folder
+from .got10k import Got10k
+from .lasot import Lasot
+from .places import Place, open_storage
+from .tnl2k import Tnl2k
+from .trackingnet import TrackingNet
+from .vasttrack import VastTrack
+from .vid import ImagenetVid
 
 __all__ = ["Annotation", "Coco", "Folder", "Got10k", "ImagenetVid", "Lasot", "StoredDataset", "Tnl2k",
            "TrackingDataset", "TrackingNet", "VastTrack", "build_dataset", "open_dataset", "place_of"]

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.train.dataset.annotation import Annotation
-from lib.train.dataset.index import Index, load_or_build
-from lib.train.dataset.places import Place
-from lib.utils.box_files import parse_boxes, read_visibility
-from lib.utils.images import decode_rgb
-from lib.utils.progress import progress
-from lib.utils.storage import State, Storage
-from lib.utils.threads import map_in_threads
+from ...utils.box_files import parse_boxes, read_visibility
+from ...utils.images import decode_rgb
+from ...utils.progress import progress
+from ...utils.storage import State, Storage
+from ...utils.threads import map_in_threads
+from .annotation import Annotation
+from .index import Index, load_or_build
+from .places import Place
 
 logger = logging.getLogger(__name__)
 

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import simplejpeg
 
-from lib.train.dataset.base import StoredDataset
-from lib.train.dataset.folder import Folder
-from lib.utils.errors import UserError
-from lib.utils.frames import IMAGE_SUFFIXES, ImageFrames, VideoFrames, frames_in
-from lib.utils.images import decode_rgb
-from lib.utils.progress import progress
-from lib.utils.threads import map_in_threads
+from ...utils.errors import UserError
+from ...utils.frames import IMAGE_SUFFIXES, ImageFrames, VideoFrames, frames_in
+from ...utils.images import decode_rgb
+from ...utils.progress import progress
+from ...utils.threads import map_in_threads
+from .base import StoredDataset
+from .folder import Folder
 
 HEADER_BYTES = 65536
 """Bytes of a picture in which its size is looked for first."""

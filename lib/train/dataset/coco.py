@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from lib.config import COCO_PREFIX
-from lib.train.dataset.annotation import Annotation
-from lib.train.dataset.base import StoredDataset
-from lib.train.dataset.index import Index
-from lib.train.dataset.places import Place, archive_at
-from lib.utils.errors import UserError
-from lib.utils.files import resolve
-from lib.utils.frames import IMAGE_SUFFIXES
-from lib.utils.sequences import split_spec
-from lib.utils.storage import DirectoryStorage, State, Storage, joined
+from ...config import COCO_PREFIX
+from ...utils.errors import UserError
+from ...utils.files import resolve
+from ...utils.frames import IMAGE_SUFFIXES
+from ...utils.sequences import split_spec
+from ...utils.storage import DirectoryStorage, State, Storage, joined
+from .annotation import Annotation
+from .base import StoredDataset
+from .index import Index
+from .places import Place, archive_at
 
 ANNOTATIONS = "annotations/instances_train2017.json"
 IMAGES = ("train2017", "images/train2017")

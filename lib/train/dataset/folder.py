@@ -6,16 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.config import FOLDER_PREFIX
-from lib.train.dataset.annotation import Annotation
-from lib.train.dataset.base import BUILD_THREADS, StoredDataset
-from lib.train.dataset.index import Index
-from lib.train.dataset.places import Place, is_in_some_form
-from lib.train.dataset.storage import ArchiveStorage
-from lib.utils.errors import UserError
-from lib.utils.frames import IMAGE_SUFFIXES, ImageFrames, VideoFrames, frames_in, video_error
-from lib.utils.progress import progress
-from lib.utils.sequences import (
+from ...config import FOLDER_PREFIX
+from ...utils.errors import UserError
+from ...utils.frames import IMAGE_SUFFIXES, ImageFrames, VideoFrames, frames_in, video_error
+from ...utils.progress import progress
+from ...utils.sequences import (
     SequenceFiles,
     list_on_disk,
     listed_names,
@@ -24,8 +19,13 @@ from lib.utils.sequences import (
     sequence_parts,
     split_spec,
 )
-from lib.utils.storage import State, Storage, file_state, joined
-from lib.utils.threads import map_in_threads
+from ...utils.storage import State, Storage, file_state, joined
+from ...utils.threads import map_in_threads
+from .annotation import Annotation
+from .base import BUILD_THREADS, StoredDataset
+from .index import Index
+from .places import Place, is_in_some_form
+from .storage import ArchiveStorage
 
 PACKED = (*IMAGE_SUFFIXES, ".txt", ".label")
 """Endings of the files that an LMDB holds: pictures, boxes and labels, and lists of sequences."""

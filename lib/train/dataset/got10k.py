@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from lib.train.dataset.annotation import Annotation
-from lib.train.dataset.base import StoredDataset, read_ranges, read_spec
-from lib.train.dataset.places import Place
-from lib.utils.errors import UserError
-from lib.utils.storage import Storage
+from ...utils.errors import UserError
+from ...utils.storage import Storage
+from .annotation import Annotation
+from .base import StoredDataset, read_ranges, read_spec
+from .places import Place
 
 LAYOUT = ("list.txt and GOT-10k_Train_000001/{00000001.jpg, ..., groundtruth.txt, absence.label, cover.label}, "
           "GOT-10k_Train_000002/, ...")

@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from lib.train.dataset.annotation import Annotation
-from lib.train.dataset.columns import TextColumn
-from lib.utils.storage import State
+from ...utils.storage import State
+from .annotation import Annotation
+from .columns import TextColumn
 
 logger = logging.getLogger(__name__)
 

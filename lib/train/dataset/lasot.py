@@ -1,9 +1,9 @@
 """LaSOT (Fan et al., CVPR 2019) and its extension (Fan et al., IJCV 2021)."""
 
-from lib.train.dataset.annotation import Annotation
-from lib.train.dataset.base import StoredDataset, read_ranges, read_spec
-from lib.train.dataset.places import Place
-from lib.utils.storage import Storage
+from ...utils.storage import Storage
+from .annotation import Annotation
+from .base import StoredDataset, read_ranges, read_spec
+from .places import Place
 
 LAYOUT = "airplane/airplane-1/{img/00000001.jpg, ..., groundtruth.txt, full_occlusion.txt, out_of_view.txt}, ..."
 TRAIN_SPEC = "lasot_train.txt"

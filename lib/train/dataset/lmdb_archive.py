@@ -5,8 +5,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from lib.train.dataset.storage import Archive
-from lib.utils.errors import UserError
+from ...utils.errors import UserError
+from .storage import Archive
 
 DATA_FILE = "data.mdb"
 

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lib.train.dataset.base import StoredDataset
-from lib.train.dataset.lmdb_archive import DATA_FILE, LmdbArchive, encoded_key, import_lmdb, is_lmdb
-from lib.train.dataset.storage import LMDB_SUFFIX
-from lib.utils.errors import UserError
-from lib.utils.files import write_text
-from lib.utils.progress import progress
-from lib.utils.storage import Storage
-from lib.utils.threads import map_in_threads
+from ...utils.errors import UserError
+from ...utils.files import write_text
+from ...utils.progress import progress
+from ...utils.storage import Storage
+from ...utils.threads import map_in_threads
+from .base import StoredDataset
+from .lmdb_archive import DATA_FILE, LmdbArchive, encoded_key, import_lmdb, is_lmdb
+from .storage import LMDB_SUFFIX
 
 logger = logging.getLogger(__name__)
 

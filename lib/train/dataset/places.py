@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lib.train.dataset.lmdb_archive import LmdbArchive, is_lmdb
-from lib.train.dataset.storage import LMDB_SUFFIX, ZIP_SUFFIX, ArchiveStorage, Mount
-from lib.train.dataset.zip_archive import ZipArchive
-from lib.utils.errors import UserError
-from lib.utils.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from lib.utils.storage import DirectoryStorage, Storage
+from ...utils.errors import UserError
+from ...utils.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from ...utils.storage import DirectoryStorage, Storage
+from .lmdb_archive import LmdbArchive, is_lmdb
+from .storage import LMDB_SUFFIX, ZIP_SUFFIX, ArchiveStorage, Mount
+from .zip_archive import ZipArchive
 
 FORMS = ("directory", "lmdb", "zip")
 DEEPEST = 3

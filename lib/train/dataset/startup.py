@@ -12,11 +12,11 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from lib.train.data.sampler import PairSampler
-from lib.train.dataset import build_dataset
-from lib.train.dataset.trackingnet import CHUNKS
-from lib.utils.errors import UserError
-from lib.utils.files import ROOT
+from ...utils.errors import UserError
+from ...utils.files import ROOT
+from ..data.sampler import PairSampler
+from . import build_dataset
+from .trackingnet import CHUNKS
 
 FRAMES = 467
 """Frames of a sequence: TrackingNet's 14.1 million over its 30132 sequences."""

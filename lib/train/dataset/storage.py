@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from lib.utils.errors import UserError
-from lib.utils.storage import State, Storage, file_state, joined
+from ...utils.errors import UserError
+from ...utils.storage import State, Storage, file_state, joined
 
 LMDB_SUFFIX = "_lmdb"
 ZIP_SUFFIX = ".zip"

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from lib.train.dataset.annotation import Annotation
-from lib.train.dataset.base import StoredDataset, spec_lines
-from lib.utils.errors import UserError
-from lib.utils.frames import IMAGE_SUFFIXES, natural_key
+from ...utils.errors import UserError
+from ...utils.frames import IMAGE_SUFFIXES, natural_key
+from .annotation import Annotation
+from .base import StoredDataset, spec_lines
 
 LAYOUT = "<sequence>/{imgs/*.jpg or *.png, groundtruth.txt}, ..., or such folders one level deeper"
 TEST_SPEC = "tnl2k_test.txt"

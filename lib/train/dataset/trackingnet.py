@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from lib.train.dataset.annotation import Annotation
-from lib.train.dataset.base import StoredDataset
+from .annotation import Annotation
+from .base import StoredDataset
 
 CHUNKS = tuple(f"TRAIN_{number}" for number in range(12))
 LAYOUT = "TRAIN_0/{anno/<sequence>.txt, frames/<sequence>/0.jpg, ...}, ..., TRAIN_11/"

@@ -1,7 +1,7 @@
 """VastTrack (Peng et al., NeurIPS 2024)."""
 
-from lib.train.dataset.annotation import Annotation
-from lib.train.dataset.base import StoredDataset, read_ranges, spec_lines
+from .annotation import Annotation
+from .base import StoredDataset, read_ranges, spec_lines
 
 LAYOUT = "<class>/<class>-<number>/{imgs/00001.jpg, ..., Groundtruth.txt}, ..."
 TEST_SPEC = "vasttrack_test.txt"

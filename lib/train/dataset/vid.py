@@ -7,13 +7,13 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from lib.train.dataset.annotation import Annotation
-from lib.train.dataset.base import BUILD_THREADS, StoredDataset
-from lib.train.dataset.index import Index
-from lib.utils.errors import UserError
-from lib.utils.progress import progress
-from lib.utils.storage import State
-from lib.utils.threads import map_in_threads
+from ...utils.errors import UserError
+from ...utils.progress import progress
+from ...utils.storage import State
+from ...utils.threads import map_in_threads
+from .annotation import Annotation
+from .base import BUILD_THREADS, StoredDataset
+from .index import Index
 
 ANNOTATIONS = "Annotations/VID/train"
 FRAMES = "Data/VID/train"

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.train.dataset.columns import TextColumn
-from lib.train.dataset.storage import Archive
-from lib.utils.errors import UserError
+from ...utils.errors import UserError
+from .columns import TextColumn
+from .storage import Archive
 
 MEMBER = np.dtype([("offset", np.int64), ("packed", np.int64), ("size", np.int64), ("deflated", np.bool_)])
 """A file in an archive: where its header starts, its bytes in the archive and unpacked."""

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lib.models.base import Prediction
-from lib.train.losses.heatmap import gaussian_heatmap
-from lib.utils.boxes import cxcywh_to_xyxy, generalized_box_iou
+from ...models.base import Prediction
+from ...utils.boxes import cxcywh_to_xyxy, generalized_box_iou
+from .heatmap import gaussian_heatmap
 
 
 class BoxLoss(NamedTuple):

@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from lib.config import Config
-from lib.models.build import build_compressor, build_ostrack
-from lib.train.actors import build_actor
+from ...config import Config
+from ...models.build import build_compressor, build_ostrack
+from ..actors import build_actor
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from lib.utils.errors import UserError
-from lib.utils.files import atomic_write, write_text
+from ...utils.errors import UserError
+from ...utils.files import atomic_write, write_text
 
 logger = logging.getLogger(__name__)
 

@@ -1,8 +1,8 @@
-"""How many training pairs per second one core makes, by each loader, beside the plain way of the OSTrack family.
+"""How many training pairs per second one core makes, by each loader, beside the plain variant of the OSTrack family.
 
-Each way runs alone in this process with one thread; all make the same pairs in turn, round after round, so that a slow
-phase of the machine hits all of them. The plain way is written anew here to be compared with: both frames decoded
-whole by OpenCV, colours reordered, grey and mirroring on the whole frame, crop with its mask, augmentation and
+Each variant runs alone in this process with one thread; all make the same pairs in turn, round after round, so that a
+slow phase of the machine hits all of them. The plain variant is written anew here to be compared with: both frames
+decoded whole by OpenCV, colours reordered, grey and mirroring on the whole frame, crop with its mask, augmentation and
 normalisation in float on the CPU (lib/train/data/{image_loader,transforms,processing_utils}.py of the OSTrack
 repository).
 """
@@ -19,22 +19,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.config import FOLDER_PREFIX, Config
-from lib.train.data.crops import PackedPixels, open_packed
-from lib.train.data.decode import Picture, find_turbojpeg
-from lib.train.data.device import to_device
-from lib.train.data.gpu import DevicePixels
-from lib.train.data.loader import Loader, Pairs
-from lib.train.data.packing import Packing, Recipe
-from lib.train.data.pixels import VIEWS, FramePixels, Key, Pixels, Sample
-from lib.train.data.processing import PairProcessing, Shot
-from lib.train.data.sampler import PairSampler
-from lib.train.dataset import TrackingDataset, build_dataset
-from lib.train.profiling.frames import render_frames
-from lib.utils.crop import Normaliser
-from lib.utils.device import pick_device, synchronize
-from lib.utils.errors import UserError
-from lib.utils.parts import PartTimes
+from ...config import FOLDER_PREFIX, Config
+from ...utils.crop import Normaliser
+from ...utils.device import pick_device, synchronize
+from ...utils.errors import UserError
+from ...utils.parts import PartTimes
+from ..data.crops import PackedPixels, open_packed
+from ..data.decode import Picture, find_turbojpeg
+from ..data.device import to_device
+from ..data.gpu import DevicePixels
+from ..data.loader import Loader, Pairs
+from ..data.packing import Packing, Recipe
+from ..data.pixels import VIEWS, FramePixels, Key, Pixels, Sample
+from ..data.processing import CropParams, PairProcessing
+from ..data.sampler import PairSampler
+from ..dataset import TrackingDataset, build_dataset
+from .frames import render_frames
 
 logger = logging.getLogger(__name__)
 
@@ -64,16 +64,16 @@ class PlainPixels(Pixels):
                 found.append(_Whole(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)))
         return found
 
-    def make(self, frames: Sequence["_Whole"], shots: Sequence[Shot]) -> list[Tensor]:
+    def make(self, frames: Sequence["_Whole"], params: Sequence[CropParams]) -> list[Tensor]:
         with self._watch.measure("crop"):
-            return [self._crop(frame.image, shot) for frame, shot in zip(frames, shots, strict=True)]
+            return [self._crop(frame.image, crop) for frame, crop in zip(frames, params, strict=True)]
 
-    def _crop(self, image: np.ndarray, shot: Shot) -> Tensor:
-        square = shot.square
-        if shot.gray:
+    def _crop(self, image: np.ndarray, crop: CropParams) -> Tensor:
+        square = crop.square
+        if crop.gray:
             gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
             image = np.stack([gray, gray, gray], axis=2)
-        if shot.mirror:
+        if crop.mirror:
             image = np.fliplr(image).copy()
             square = square.mirrored(image.shape[1])
         left, top, right, bottom = square.padding
@@ -81,11 +81,11 @@ class PlainPixels(Pixels):
         padded = cv2.copyMakeBorder(image[upper:lower, first:last], top, bottom, left, right, cv2.BORDER_CONSTANT)
         mask = np.ones((square.side, square.side))
         mask[top : square.side - bottom, left : square.side - right] = 0
-        crop = cv2.resize(padded, (shot.size, shot.size))
-        mask = cv2.resize(mask, (shot.size, shot.size)).astype(bool)  # not used here, but part of that way's work
-        values = torch.from_numpy(crop.transpose(2, 0, 1)).float()
-        values = values / 255 if shot.light is None else values.mul(shot.light / 255.0).clamp(0.0, 1.0)
-        if shot.flip:
+        resized = cv2.resize(padded, (crop.size, crop.size))
+        mask = cv2.resize(mask, (crop.size, crop.size)).astype(bool)  # not used here, but part of its work
+        values = torch.from_numpy(resized.transpose(2, 0, 1)).float()
+        values = values / 255 if crop.light is None else values.mul(crop.light / 255.0).clamp(0.0, 1.0)
+        if crop.flip:
             values = values.flip(2)
             mask = mask[:, ::-1]
         return values.sub(self._mean).div(self._std)
@@ -147,14 +147,14 @@ def _timed(kind: type[Pixels], watch: PartTimes) -> type[Pixels]:
         def _picture(self, *place: Any) -> Picture:
             return _TimedPicture(super()._picture(*place), watch)
 
-        def make(self, frames: Sequence[Any], shots: Sequence[Shot]) -> Any:
+        def make(self, frames: Sequence[Any], params: Sequence[CropParams]) -> Any:
             with watch.measure("crop"):
-                return super().make(frames, shots)
+                return super().make(frames, params)
 
     return Timed
 
 
-class Way:
+class LoaderVariant:
     """One loader on one core."""
 
     def __init__(self, pairs: Pairs, cfg: Config, watch: PartTimes):
@@ -225,7 +225,7 @@ def profile_loader(cfg: Config, *, frames: str | None = None, count: int = 100, 
         frames: a folder of sequences (as ``FOLDER:`` in the yaml); None renders some.
         count, width, height, kilobytes: of the rendered frames.
         pairs: per round.
-        rounds: of every way, in turn.
+        rounds: of every variant, in turn.
         work_dir: where rendered frames and packed crops go and stay; None uses a folder that is removed.
         device: cpu, cuda, cuda:N or auto: where the device's part is done.
         workers: of the kind TRAIN.WORKER_KIND for the whole loaders; 0 leaves these out.
@@ -263,20 +263,20 @@ def _measure(cfg: Config, name: str, work: Path, pairs: int, rounds: int, device
     packing = Packing(recipe, dataset, work)
     packing.run(0, 0.0)
     packed = open_packed(name, work, (processing.template, processing.search))
-    ways = _ways(cfg, dataset, packed, processing)
-    for way in ways.values():
-        way.round(min(pairs, BATCH))  # not counted: caches fill
-        way.rates.clear()
-        way.watch.seconds.clear()
+    variants = _variants(cfg, dataset, packed, processing)
+    for variant in variants.values():
+        variant.round(min(pairs, BATCH))  # not counted: caches fill
+        variant.rates.clear()
+        variant.watch.seconds.clear()
     for number in range(rounds):
-        for way in list(ways.values())[:: 1 if number % 2 else -1]:
-            way.round(pairs)
+        for variant in list(variants.values())[:: 1 if number % 2 else -1]:
+            variant.round(pairs)
     keys = [(0, index) for index in range(BATCH)]
-    entries = {key: _describe(way, ways[PLAIN], pairs) for key, way in ways.items()}
-    for key, way in ways.items():
-        entries[key]["device_milliseconds"] = way.device_milliseconds(keys, device, rounds)
+    entries = {key: _describe(variant, variants[PLAIN], pairs) for key, variant in variants.items()}
+    for key, variant in variants.items():
+        entries[key]["device_milliseconds"] = variant.device_milliseconds(keys, device, rounds)
         if workers and key != PLAIN:
-            entries[key]["workers_pairs_per_second"] = way.workers_rate(workers, cfg.TRAIN.WORKER_KIND, device)
+            entries[key]["workers_pairs_per_second"] = variant.workers_rate(workers, cfg.TRAIN.WORKER_KIND, device)
     files = [len(dataset.encoded(sequence, 0) or b"") for sequence in range(len(dataset))]
     size = dataset.frame(0, 0).shape
     return {
@@ -286,42 +286,44 @@ def _measure(cfg: Config, name: str, work: Path, pairs: int, rounds: int, device
         "partial_decode": getattr(find_turbojpeg(), "path", None),
         "crops": {"kilobytes_per_frame": round(sum(f.stat().st_size for f in packing.folder.glob("*.bin")) / 1000
                                                / packing.frames, 1)},
-        "ways": entries,
+        "variants": entries,
     }
 
 
-def _ways(cfg: Config, dataset: TrackingDataset, packed: Any, processing: PairProcessing) -> dict[str, Way]:
+def _variants(cfg: Config, dataset: TrackingDataset, packed: Any, processing: PairProcessing
+              ) -> dict[str, LoaderVariant]:
     sizes = (processing.template.size, processing.search.size)
     data = cfg.DATA
 
-    def way(source: Any, make_pixels: Any) -> Way:
+    def variant(source: Any, make_pixels: Any) -> LoaderVariant:
         watch = PartTimes()
         sampler = PairSampler([_TimedDataset(source, watch)], None, data.SAMPLER_MODE, data.MAX_SAMPLE_INTERVAL)
-        return Way(Pairs(sampler, processing, make_pixels(watch), seed=0, split="train"), cfg, watch)
+        return LoaderVariant(Pairs(sampler, processing, make_pixels(watch), seed=0, split="train"), cfg, watch)
 
     return {
-        PLAIN: way(dataset, lambda watch: PlainPixels(data.MEAN, data.STD, watch)),
-        "frames": way(dataset, lambda watch: _timed(FramePixels, watch)(*sizes)),
-        "frames, whole decode": way(dataset, lambda watch: _timed(FramePixels, watch)(*sizes, decoder="simplejpeg")),
-        "frames, scaled decode": way(dataset, lambda watch: _timed(FramePixels, watch)(*sizes, scaled=True)),
-        "crops": way(packed, lambda watch: _timed(PackedPixels, watch)(*sizes)),
-        "gpu (the CPU's part)": way(dataset, lambda watch: DevicePixels(*sizes)),
+        PLAIN: variant(dataset, lambda watch: PlainPixels(data.MEAN, data.STD, watch)),
+        "frames": variant(dataset, lambda watch: _timed(FramePixels, watch)(*sizes)),
+        "frames, whole decode": variant(dataset,
+                                        lambda watch: _timed(FramePixels, watch)(*sizes, decoder="simplejpeg")),
+        "frames, scaled decode": variant(dataset, lambda watch: _timed(FramePixels, watch)(*sizes, scaled=True)),
+        "crops": variant(packed, lambda watch: _timed(PackedPixels, watch)(*sizes)),
+        "gpu (the CPU's part)": variant(dataset, lambda watch: DevicePixels(*sizes)),
     }
 
 
-def _describe(way: Way, plain: Way, pairs: int) -> dict[str, Any]:
-    ratios = np.array(way.rates) / np.array(plain.rates)
-    return {"pairs_per_second": float(np.median(way.rates)), "over_plain": float(np.median(ratios)),
+def _describe(variant: LoaderVariant, plain: LoaderVariant, pairs: int) -> dict[str, Any]:
+    ratios = np.array(variant.rates) / np.array(plain.rates)
+    return {"pairs_per_second": float(np.median(variant.rates)), "over_plain": float(np.median(ratios)),
             "over_plain_range": [float(ratios.min()), float(ratios.max())],
-            "milliseconds": way.milliseconds(pairs), **_difference(way, plain)}
+            "milliseconds": variant.milliseconds(pairs), **_difference(variant, plain)}
 
 
-def _difference(way: Way, plain: Way) -> dict[str, Any]:
-    """Grey levels between the crops of a way and those of the plain way, over the pairs that are the same."""
+def _difference(variant: LoaderVariant, plain: LoaderVariant) -> dict[str, Any]:
+    """Grey levels between the crops of a variant and those of the plain variant, over the pairs that are the same."""
     keys = [(0, index) for index in range(BATCH * 2)]
-    (ours, boxes), (theirs, their_boxes) = way.crops(keys), plain.crops(keys)
+    (ours, boxes), (theirs, their_boxes) = variant.crops(keys), plain.crops(keys)
     same = (boxes - their_boxes).abs().amax(1) < 1e-6
-    std = way.std
+    std = variant.std
     levels = [(a - b)[same].abs() * std * 255 for a, b in zip(ours, theirs, strict=True)]
     return {"same_pairs": float(same.float().mean()), "max_difference": max(float(level.max()) for level in levels),
             "mean_difference": {view: float(level.mean()) for view, level in zip(VIEWS, levels, strict=True)}}
@@ -334,17 +336,17 @@ def report_text(report: dict[str, Any]) -> str:
     lines = [
         f"{frames['data']}: {frames['width']} x {frames['height']} pixels, {frames['kilobytes']:.0f} kB per frame",
         f"one core, {report['pairs']} pairs a round, median of {report['rounds']} rounds in turn; difference in grey "
-        "levels from the plain way",
+        "levels from the plain variant",
         f"partial decode by {partial}; packed crops {report['crops']['kilobytes_per_frame']:.0f} kB per frame", "",
         f"{'':24}{'pairs/s':>8}{'ratio':>7}" + "".join(f"{part:>8}" for part in (*PARTS, "device"))
         + f"{'max':>7}{'mean':>7}" + (f"{'workers':>9}" if report["workers"] else ""),
     ]
-    for name, way in report["ways"].items():
-        mean = np.mean(list(way["mean_difference"].values()))
-        rate = way.get("workers_pairs_per_second")
-        lines.append(f"{name:24}{way['pairs_per_second']:8.1f}{way['over_plain']:7.2f}"
-                     + "".join(f"{way['milliseconds'][part]:8.2f}" for part in PARTS)
-                     + f"{way['device_milliseconds']:8.2f}{way['max_difference']:7.1f}{mean:7.2f}"
+    for name, variant in report["variants"].items():
+        mean = np.mean(list(variant["mean_difference"].values()))
+        rate = variant.get("workers_pairs_per_second")
+        lines.append(f"{name:24}{variant['pairs_per_second']:8.1f}{variant['over_plain']:7.2f}"
+                     + "".join(f"{variant['milliseconds'][part]:8.2f}" for part in PARTS)
+                     + f"{variant['device_milliseconds']:8.2f}{variant['max_difference']:7.1f}{mean:7.2f}"
                      + (f"{rate:9.0f}" if rate else ""))
     lines += ["", f"read, decode, crop, rest: milliseconds per pair in the worker; device: on {report['device']}"]
     if report["workers"]:

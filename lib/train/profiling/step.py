@@ -19,35 +19,35 @@ import numpy as np
 import torch
 from torch import nn
 
-from lib.config import FOLDER_PREFIX, Config
-from lib.deploy.profile import describe_environment
-from lib.deploy.rates import matrix_rate, memory_rate
-from lib.models.build import build_compressor, build_ostrack
-from lib.models.compress.initialise import initialise_student
-from lib.models.compress.replacement import replacement_probability
-from lib.models.layers.plain_attention import write_out_attention
-from lib.train.admin.environment import env_settings
-from lib.train.admin.logs import RunLog
-from lib.train.admin.stats import StatSums
-from lib.train.batch import plan_batch
-from lib.train.data import build_loader
-from lib.train.data.packing import Packing, Recipe
-from lib.train.data.processing import PairProcessing
-from lib.train.dataset import build_dataset
-from lib.train.distributed import World
-from lib.train.learner import build_learner
-from lib.train.profiling.floor import optimizer_bytes, step_work
-from lib.train.profiling.frames import render_frames
-from lib.train.profiling.loader import PlainPixels
-from lib.train.run import build_recipe, describe_memory
-from lib.train.speed import matmul_precision
-from lib.train.trainer import Trainer
-from lib.utils.device import pick_device
-from lib.utils.errors import UserError
-from lib.utils.files import resolve
-from lib.utils.local_files import VARIABLE_PREFIX
-from lib.utils.parts import PartMarks, PartTimes
-from lib.utils.signals import StopRequest
+from ...config import FOLDER_PREFIX, Config
+from ...deploy.profile import describe_environment
+from ...deploy.rates import matrix_rate, memory_rate
+from ...models.build import build_compressor, build_ostrack
+from ...models.compress.initialise import initialise_student
+from ...models.compress.replacement import replacement_probability
+from ...models.layers.plain_attention import write_out_attention
+from ...utils.device import pick_device
+from ...utils.errors import UserError
+from ...utils.files import resolve
+from ...utils.local_files import VARIABLE_PREFIX
+from ...utils.parts import PartMarks, PartTimes
+from ...utils.signals import StopRequest
+from ..admin.environment import env_settings
+from ..admin.logs import RunLog
+from ..admin.stats import StatSums
+from ..batch import plan_batch
+from ..data import build_loader
+from ..data.packing import Packing, Recipe
+from ..data.processing import PairProcessing
+from ..dataset import build_dataset
+from ..distributed import World
+from ..learner import build_learner
+from ..run import build_recipe, describe_memory
+from ..speed import matmul_precision
+from ..trainer import Trainer
+from .floor import optimizer_bytes, step_work
+from .frames import render_frames
+from .loader import PlainPixels
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class FixedBatch:
         return batch
 
 
-class Contestant:
+class TrainingVariant:
     """One way to train, ready to take steps."""
 
     def __init__(self, cfg: Config, data: str, device: torch.device, plain: bool):
@@ -213,31 +213,31 @@ def profile_training(cfg: Config, *, data: str = RANDOM, plain: bool = True, dev
             ways = {"configured": (cfg, False)}
             if plain:
                 ways["plain"] = cfg.with_overrides(_PLAIN), True
-            contestants = _compete(ways, data, target, rounds, steps, warmup)
+            variants = _compete(ways, data, target, rounds, steps, warmup)
         rates = {str(dtype).removeprefix("torch."): matrix_rate(target, dtype)
                  for dtype in (torch.float32, torch.bfloat16)}
-        floor = _floor(cfg, contestants["configured"], rates, memory_rate(target))
+        floor = _floor(cfg, variants["configured"], rates, memory_rate(target))
         return {"script": cfg.script, "config": cfg.name, "data": data, "rounds": rounds, "steps": steps,
-                "environment": describe_environment(target), "batch": str(contestants["configured"].batch),
+                "environment": describe_environment(target), "batch": str(variants["configured"].batch),
                 "loader": "none" if data == RANDOM else cfg.DATA.LOADER, "rates": rates, "floor": floor,
-                "ways": {name: _describe(contestant, contestants.get("plain"), floor, rates)
-                         for name, contestant in contestants.items()}}
+                "variants": {name: _describe(variant, variants.get("plain"), floor, rates)
+                         for name, variant in variants.items()}}
 
 
 def _compete(ways: Mapping[str, tuple[Config, bool]], data: str, device: torch.device, rounds: int, steps: int,
-             warmup: int) -> dict[str, "Contestant"]:
+             warmup: int) -> dict[str, "TrainingVariant"]:
     """Let all ways take their steps, in turn."""
-    contestants: dict[str, Contestant] = {}
+    variants: dict[str, TrainingVariant] = {}
     try:
         for name, (config, plain) in ways.items():
-            contestants[name] = Contestant(config, data, device, plain)
+            variants[name] = TrainingVariant(config, data, device, plain)
         for number in range(rounds):
-            for name in list(contestants)[:: -1 if number % 2 else 1]:
-                contestants[name].round(steps, warmup)
+            for name in list(variants)[:: -1 if number % 2 else 1]:
+                variants[name].round(steps, warmup)
     except torch.OutOfMemoryError as error:
         cfg = ways["configured"][0]
         raise UserError(describe_memory(cfg, plan_batch(cfg), device)) from error
-    return contestants
+    return variants
 
 
 @contextlib.contextmanager
@@ -259,7 +259,7 @@ def _stored(cfg: Config, data: str, work: Path) -> Iterator[Config]:
         yield cfg
 
 
-def _floor(cfg: Config, contestant: Contestant, rates: dict[str, float], memory: float) -> dict[str, float]:
+def _floor(cfg: Config, variant: TrainingVariant, rates: dict[str, float], memory: float) -> dict[str, float]:
     """What a step cannot be faster than: its operations at the measured rate of matrices, its update's bytes at that of
     the memory."""
     probability = 1.0
@@ -269,27 +269,27 @@ def _floor(cfg: Config, contestant: Contestant, rates: dict[str, float], memory:
             replacement_probability(epoch, cfg.TRAIN.EPOCH, compress.SCHEDULE, compress.P_INIT, compress.ALPHA1,
                                     compress.ALPHA2) for epoch in range(1, cfg.TRAIN.EPOCH + 1)]))
     operations = step_work(cfg).at(probability)
-    size, total = optimizer_bytes(contestant.net), contestant.batch.total
+    size, total = optimizer_bytes(variant.net), variant.batch.total
     return {"student_share": probability, "operations_per_pair": operations, "update_bytes": float(size),
             "memory_rate": memory, "matrix_seconds": operations * total / max(rates.values()),
             "update_seconds": size / memory}
 
 
-def _describe(contestant: Contestant, plain: Contestant | None, floor: dict[str, float],
+def _describe(variant: TrainingVariant, plain: TrainingVariant | None, floor: dict[str, float],
               rates: dict[str, float]) -> dict[str, Any]:
-    cfg, total = contestant.cfg, contestant.batch.total
-    seconds = float(np.median(contestant.seconds))
+    cfg, total = variant.cfg, variant.batch.total
+    seconds = float(np.median(variant.seconds))
     speed = total / seconds
     epochs_pairs = cfg.TRAIN.EPOCH * cfg.DATA.TRAIN.SAMPLE_PER_EPOCH
     achieved = speed * floor["operations_per_pair"]
     report: dict[str, Any] = {
         "precision": cfg.TRAIN.AMP_DTYPE if cfg.TRAIN.AMP else "float32", "pairs_per_second": speed,
         "step_ms": {"median": 1e3 * seconds,
-                    **{part: 1e3 * float(np.median([parts[part] for parts in contestant.parts])) for part in PARTS}},
-        "operations_per_second": achieved, "utilisation": achieved / max(rates.values()), "loss": contestant.loss,
+                    **{part: 1e3 * float(np.median([parts[part] for parts in variant.parts])) for part in PARTS}},
+        "operations_per_second": achieved, "utilisation": achieved / max(rates.values()), "loss": variant.loss,
         "hours": epochs_pairs / speed / 3600, "over_plain": None}
     if plain is not None:
-        ratios = np.array(plain.seconds) / np.array(contestant.seconds) * total / plain.batch.total
+        ratios = np.array(plain.seconds) / np.array(variant.seconds) * total / plain.batch.total
         report["over_plain"] = {"median": float(np.median(ratios)), "low": float(ratios.min()),
                                 "high": float(ratios.max())}
     return report
@@ -316,7 +316,7 @@ def report_text(report: dict[str, Any]) -> str:
         f"{facts['libraries']['torch']}; {report['rounds']} rounds of {report['steps']} steps, median",
         "", f"{'':12}{'pairs/s':>9}{'ratio':>7}{'step ms':>10}" + "".join(f"{part:>10}" for part in PARTS)
         + f"{'TFLOP/s':>9}{'MFU':>7}{'hours':>8}"]
-    for name, way in report["ways"].items():
+    for name, way in report["variants"].items():
         ratio = f"{way['over_plain']['median']:.2f}" if way["over_plain"] else "-"
         lines.append(f"{name:12}{way['pairs_per_second']:9.1f}{ratio:>7}{way['step_ms']['median']:10.1f}"
                      + "".join(f"{way['step_ms'][part]:10.1f}" for part in PARTS)
