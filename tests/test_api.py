@@ -19,7 +19,7 @@ import lib
 from lib import LostRule, Redetection, Result, Tracker, UserError
 from lib.config import config_from_dict, load_config
 from lib.deploy.export import ExportOptions, export_model
-from lib.models.build import build_for_test
+from lib.families.build import build_for_test
 from lib.models.checkpoint import save_slim
 from lib.test.tracker import Tracker as RunTimeTracker
 from lib.test.tracker.pretrained import find_config

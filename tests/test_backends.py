@@ -19,7 +19,7 @@ from lib.deploy.backends import BACKENDS, ExportedModel
 from lib.deploy.export import ExportOptions, export_model
 from lib.deploy.fast import FastOptions, build_fast
 from lib.deploy.manifest import Manifest
-from lib.models.build import build_for_test
+from lib.families.build import build_for_test
 from lib.models.checkpoint import save_slim
 from lib.test.tracker import Tracker
 from lib.utils.errors import UserError

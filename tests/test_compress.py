@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_models import copies, mae_file, same, scramble, tiny, tiny_batch
 
-from lib.models.build import build_compressor, build_for_train, build_teacher
+from lib.families.build import build_compressor, build_for_train, build_teacher
 from lib.models.checkpoint import save_slim
 from lib.models.compress import Compressor
 from lib.train.actors import build_actor

@@ -9,12 +9,13 @@ import sys
 import pytest
 import yaml
 
-from lib.config import KEYS, Config, backbone_shape, list_configs, load_config
+from lib.config import Config, list_configs, load_config, schema_of
 from lib.config.document import configuration_markdown
 from lib.config.schema import KINDS
 from lib.config.values import checked
 from lib.utils.errors import UserError
 
+KEYS = schema_of("ostrack")
 ALL = [(script, name) for script in ("ostrack", "compresstracker") for name in list_configs(script)]
 CE = "vitb_256_mae_ce_32x4_ep300"
 STUDENT = "compresstracker_vitb_256_4"
@@ -103,7 +104,7 @@ def test_every_key_is_complete_and_accepts_its_default(name):
     assert key.kind in KINDS
     assert len(key.doc) > 8 and key.doc.endswith(".") and "\n" not in key.doc
     default = list(key.default) if isinstance(key.default, tuple) else key.default
-    value = checked(name, default, "here")
+    value = checked(KEYS, name, default, "here")
     assert value == key.default and type(value) is type(key.default)
 
 
@@ -143,7 +144,7 @@ def test_an_experiment_loads_and_states_only_what_differs(script, name, caplog):
     assert set(resolved) == set(KEYS)
     if name.startswith("quickstart"):
         return  # these spell out their whole small model
-    same = [key for key in stated if checked(key, stated[key], name) == KEYS[key].default]
+    same = [key for key in stated if checked(schema_of(cfg.family.name), key, stated[key], name) == KEYS[key].default]
     assert not same, f"these lines restate a default: {same}"
 
 
@@ -159,7 +160,7 @@ def test_students_follow_the_paper(layers):
     assert (compress.PRED_FORM, compress.FEAT_FORM) == ("full", "tokens")
     assert (compress.DRAWS, compress.TEACHER_MODE, compress.FORCED_STUDENT) == ("batch", "eval", False)
     assert compress.TRAINABLE == ("embed", "layers", "norm", "head")
-    assert (cfg.MODEL.BACKBONE.DISTILL_LAYER, backbone_shape(cfg).depth) == (layers, 12)
+    assert (cfg.MODEL.BACKBONE.DISTILL_LAYER, cfg.shape.depth) == (layers, 12)
     assert cfg.DATA.TRAIN.DATASETS_NAME == ("LASOT", "GOT10K_vottrain", "COCO17", "TRACKINGNET")
     assert compress.STAGES == ((1, 2) * 4 if layers == 8 else ())
 
@@ -335,8 +336,8 @@ def test_possible_combinations_pass():
                                              ("base", (768, 12, 12, 4)), ("large", (1024, 24, 16, 4))])
 def test_the_backbone_shape_comes_from_its_type(load, kind, shape):
     text = f"MODEL:\n  BACKBONE:\n    TYPE: vit_{kind}_patch16_224\n"
-    assert backbone_shape(load(text)) == shape
-    assert backbone_shape(load(text + "    DEPTH: 3\n    EMBED_DIM: 96\n    NUM_HEADS: 2\n    MLP_RATIO: 2\n")) == (
+    assert load(text).shape == shape
+    assert load(text + "    DEPTH: 3\n    EMBED_DIM: 96\n    NUM_HEADS: 2\n    MLP_RATIO: 2\n").shape == (
         96, 3, 2, 2)
 
 

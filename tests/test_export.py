@@ -17,7 +17,7 @@ from lib.deploy.backends import ExportedModel
 from lib.deploy.crops import crop_pairs, model_inputs
 from lib.deploy.export import PRECISIONS, ExportOptions, compare, export_model
 from lib.deploy.manifest import Manifest
-from lib.models.build import build_for_test
+from lib.families.build import build_for_test
 from lib.models.checkpoint import save_slim
 from lib.test.tracker import Tracker
 from lib.utils.errors import UserError

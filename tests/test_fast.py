@@ -13,11 +13,11 @@ from lib.deploy.counting import exact_macs
 from lib.deploy.cuda_graph import GraphReplay
 from lib.deploy.fast import HEAD_SWITCHES, FastOptions, build_fast, can_pack
 from lib.deploy.heads import PeakHead
+from lib.families.build import build_for_test
 from lib.models.base import Prediction
-from lib.models.build import build_for_test
 from lib.models.checkpoint import load_weights
+from lib.models.heads import decode
 from lib.models.layers.elimination import template_mask
-from lib.models.ostrack.heads import decode
 from lib.test.tracker import Tracker
 from lib.utils.crop import normalize
 from lib.utils.errors import UserError

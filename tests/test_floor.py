@@ -6,7 +6,7 @@ from tiny_models import tiny
 from torch import nn
 
 from lib.deploy.counting import exact_macs
-from lib.models.build import build_ostrack, build_student, build_teacher
+from lib.families.build import build_student, build_teacher, build_tracker
 from lib.train.profiling.floor import StepWork, optimizer_bytes, step_work
 
 
@@ -25,7 +25,7 @@ def patch_operations(cfg) -> int:
 
 def test_plain_tracker_is_three_forward_passes_without_the_images_gradient():
     cfg = tiny("ostrack")
-    expected = 3 * forward_operations(build_ostrack(cfg), cfg) - patch_operations(cfg)
+    expected = 3 * forward_operations(build_tracker(cfg), cfg) - patch_operations(cfg)
     work = step_work(cfg)
     assert work.student == work.teacher == pytest.approx(expected)
 

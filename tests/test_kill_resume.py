@@ -11,7 +11,7 @@ from square_runs import TWO, alive, best, checkpoints, children, end, run_log, s
 
 import lib.train.run as run
 import lib.train.state as state
-from lib.train.actors import OSTrackActor
+from lib.train.actors import TrackerActor
 from lib.train.state import list_states
 from lib.train.trainer import Trainer
 
@@ -70,8 +70,8 @@ KILLS = {
     "in the first step": lambda: in_call(Trainer, "train_step", 1),
     "within an epoch": lambda: in_call(Trainer, "train_step", 10),
     "while a state is written": lambda: kill_when_saving(3),
-    "in a validation": lambda: in_call(OSTrackActor, "validate", 5),
-    "in the last validation": lambda: in_call(OSTrackActor, "validate", 9),
+    "in a validation": lambda: in_call(TrackerActor, "validate", 5),
+    "in the last validation": lambda: in_call(TrackerActor, "validate", 9),
     "between the best checkpoint and its state": lambda: kill_when_best(2),
 }
 

@@ -8,8 +8,8 @@ import torch
 import trees
 from tiny_models import scramble, tiny
 
+from lib.families.build import build_for_test
 from lib.models.base import Prediction
-from lib.models.build import build_for_test
 from lib.test.tracker import Tracker
 from lib.test.tracker.live import LiveTracker
 from lib.test.tracker.lost import LostFlag, LostRule

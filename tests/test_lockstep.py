@@ -10,7 +10,7 @@ from fake_trackers import Frames, Stepper
 from tiny_models import scramble, tiny
 
 from lib.deploy.fast import FastOptions, build_fast
-from lib.models.build import build_for_test
+from lib.families.build import build_for_test
 from lib.test.evaluation.datasets import Sequence
 from lib.test.evaluation.results import is_done
 from lib.test.evaluation.running import run_dataset

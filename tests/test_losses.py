@@ -6,10 +6,10 @@ import pytest
 import torch
 from tiny_models import scramble, tiny, tiny_batch
 
+from lib.families.build import build_compressor, build_tracker
 from lib.models.base import Prediction
-from lib.models.build import build_compressor, build_ostrack
 from lib.models.compress import draw_stages, replacement_probability
-from lib.train.actors import CompressActor, OSTrackActor, build_actor
+from lib.train.actors import CompressActor, TrackerActor, build_actor
 from lib.train.losses.compression import mimic_loss
 from lib.train.losses.heatmap import gaussian_heatmap
 from lib.train.losses.tracking import box_loss, focal_loss, location_loss
@@ -202,9 +202,9 @@ def test_the_wrapped_network_is_the_one_that_is_called(cfg):
 
 def test_ostrack_actor():
     cfg = tiny(TRAIN__LR=0.01, TRAIN__BACKBONE_MULTIPLIER=0.1, MODEL__BACKBONE__DEPTH=2, TRAIN__DROP_PATH_RATE=0.0)
-    model = scramble(build_ostrack(cfg))
+    model = scramble(build_tracker(cfg))
     actor, batch = build_actor(cfg, model), tiny_batch(cfg)
-    assert isinstance(actor, OSTrackActor) and actor.model_for_saving() is model
+    assert isinstance(actor, TrackerActor) and actor.model_for_saving() is model
     head, backbone = actor.parameter_groups()
     assert (head["lr"], backbone["lr"]) == pytest.approx((0.01, 0.001))
     learning = [id(p) for group in (head, backbone) for p in group["params"]]
@@ -223,7 +223,7 @@ def test_ostrack_actor():
 def test_ostrack_actor_lowers_the_keep_rate_over_the_epochs():
     cfg = tiny("ce", MODEL__BACKBONE__DEPTH=3, MODEL__BACKBONE__CE_LOC="[1]", MODEL__BACKBONE__CE_KEEP_RATIO="[0.5]",
                MODEL__BACKBONE__CE_TEMPLATE_RANGE="GT_BOX", TRAIN__CE_START_EPOCH=2, TRAIN__CE_WARM_EPOCH=4)
-    model = build_ostrack(cfg)
+    model = build_tracker(cfg)
     actor, kept = build_actor(cfg, model), []
     model.layers[-1].register_forward_hook(lambda _, __, tokens: kept.append(tokens.x.shape[1] - 4))
     for epoch in range(1, 8):
@@ -234,7 +234,7 @@ def test_ostrack_actor_lowers_the_keep_rate_over_the_epochs():
 
 def test_the_crops_box_is_cut_at_the_crops_border():
     cfg = tiny(MODEL__BACKBONE__DEPTH=1)
-    actor = build_actor(cfg, build_ostrack(cfg))
+    actor = build_actor(cfg, build_tracker(cfg))
     prediction = Prediction(torch.tensor([[[0.9, 0.5, 0.2, 0.2]]]), torch.full((1, 1, 4, 4), 0.5))
     _, stats = actor.tracking_loss(prediction, torch.tensor([[0.8, 0.4, 0.6, 0.2]]))     # to 1.4: only 1.0 is seen
     assert stats["IoU"].item() == pytest.approx(1) and stats["Loss/l1"].item() == pytest.approx(0, abs=1e-6)
@@ -276,7 +276,7 @@ def test_the_parts_of_a_batch_divide_by_the_peaks_of_the_whole(cfg):
 
 def test_what_is_prepared_changes_nothing_for_a_whole_batch(cfg):
     plain = tiny(TRAIN__DROP_PATH_RATE=0.0)
-    for actor in (compress_actor(cfg), build_actor(plain, scramble(build_ostrack(plain)))):
+    for actor in (compress_actor(cfg), build_actor(plain, scramble(build_tracker(plain)))):
         batch = tiny_batch(cfg)
         known = actor.prepare(batch, epoch=1)
         generators = [torch.Generator().manual_seed(0) for _ in range(2)]
@@ -294,4 +294,4 @@ def test_idle_parameters_are_those_of_stages_that_no_pass_ran():
                 actor.idle_parameters(1, [torch.Generator().manual_seed(seed) for seed in seeds])}
         for layer, ran in zip(layers, map(any, zip(*patterns, strict=True)), strict=True):
             assert all((id(parameter) in idle) != ran for parameter in layer.parameters())
-    assert not build_actor(tiny(), build_ostrack(tiny())).idle_parameters(1, [torch.Generator()])
+    assert not build_actor(tiny(), build_tracker(tiny())).idle_parameters(1, [torch.Generator()])

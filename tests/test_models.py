@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from tiny_models import copies, mae_file, same, scramble, tiny, tiny_batch
 
+from lib.families.build import build_for_test, build_for_train, build_tracker, find_pretrained
+from lib.families.ostrack.weights import load_mae
 from lib.models.base import Tokens
-from lib.models.build import build_for_test, build_for_train, build_ostrack, find_pretrained
-from lib.models.checkpoint import load_mae, save_slim
+from lib.models.checkpoint import save_slim
+from lib.models.heads import build_head, decode
 from lib.models.layers.elimination import eliminate, restore, template_attention, template_mask
-from lib.models.ostrack.heads import build_head, decode
 from lib.utils.errors import UserError
 
 
@@ -30,7 +31,7 @@ def test_vit_sizes(name, width, depth, heads, millions):
     cfg = tiny(MODEL__BACKBONE__TYPE=f"vit_{name}_patch16_224", MODEL__BACKBONE__EMBED_DIM=0,
                MODEL__BACKBONE__DEPTH=0, MODEL__BACKBONE__NUM_HEADS=0)
     with torch.device("meta"):
-        model = build_ostrack(cfg)
+        model = build_tracker(cfg)
     assert (model.embed_dim, model.depth, model.layers[0].attn.num_heads) == (width, depth, heads)
     assert model.layers[-1].mlp.fc1.weight.shape == (4 * width, width)
     weights = [*model.layers.parameters(), *model.backbone.norm.parameters()]
@@ -42,7 +43,7 @@ def test_vit_sizes(name, width, depth, heads, millions):
 def test_any_patch_size(patch):
     cfg = tiny(MODEL__BACKBONE__STRIDE=patch, MODEL__BACKBONE__IMG_SIZE=4 * patch, MODEL__BACKBONE__DEPTH=2,
                DATA__TEMPLATE__SIZE=3 * patch, DATA__SEARCH__SIZE=5 * patch)
-    model = build_ostrack(cfg).eval()
+    model = build_tracker(cfg).eval()
     assert (model.feat_size, model.template_feat_size) == (5, 3)
     tokens = model.embed(*crops(cfg))
     assert (tokens.x.shape, tokens.template_length) == ((2, 9 + 25, 32), 9)
@@ -51,18 +52,18 @@ def test_any_patch_size(patch):
 
 def test_the_smallest_width_without_sine_positions():
     cfg = tiny(MODEL__BACKBONE__EMBED_DIM=6, MODEL__BACKBONE__DEPTH=1)
-    assert build_ostrack(cfg)(*crops(cfg)).boxes.isfinite().all()
+    assert build_tracker(cfg)(*crops(cfg)).boxes.isfinite().all()
 
 
 def test_drop_path_rises_over_the_layers():
-    model = build_ostrack(tiny(TRAIN__DROP_PATH_RATE=0.3, MODEL__BACKBONE__DEPTH=4))
+    model = build_tracker(tiny(TRAIN__DROP_PATH_RATE=0.3, MODEL__BACKBONE__DEPTH=4))
     rates = [getattr(layer.drop_path1, "drop_prob", 0.0) for layer in model.layers]
     assert rates == pytest.approx([0, 0.1, 0.2, 0.3])
 
 
 def test_eval_mode_is_deterministic_and_train_mode_drops_paths():
     cfg = tiny(TRAIN__DROP_PATH_RATE=0.5, MODEL__BACKBONE__DEPTH=2)
-    model = build_ostrack(cfg).eval()
+    model = build_tracker(cfg).eval()
     assert torch.equal(model(*crops(cfg)).score_map, model(*crops(cfg)).score_map)
     model.train()
     torch.manual_seed(0)
@@ -76,7 +77,7 @@ def test_fused_and_plain_attention_agree():
     try:
         for fused in (True, False):
             timm.layers.set_fused_attn(fused)
-            models.append(build_ostrack(cfg).eval())
+            models.append(build_tracker(cfg).eval())
     finally:
         timm.layers.set_fused_attn(True)
     fused, plain = models
@@ -91,7 +92,7 @@ def test_fused_and_plain_attention_agree():
 @pytest.mark.parametrize("kind", ["CENTER", "CORNER", "MLP"])
 def test_heads(kind):
     cfg = tiny(MODEL__HEAD__TYPE=kind, MODEL__NUM_CHANNELS=16, MODEL__BACKBONE__DEPTH=2)
-    model = build_ostrack(cfg)
+    model = build_tracker(cfg)
     out = model(*crops(cfg, 3))
     assert out.boxes.shape == (3, 1, 4)
     maps = [out.score_map, out.size_map, out.offset_map]
@@ -141,7 +142,7 @@ def test_corner_head_takes_the_expected_cell():
 
 def test_positions_are_resized_from_the_raw_ones():
     cfg = tiny(MODEL__BACKBONE__IMG_SIZE=128, DATA__SEARCH__SIZE=128)   # raw 8x8, search 8x8, template 2x2
-    backbone = build_ostrack(cfg).backbone
+    backbone = build_tracker(cfg).backbone
     steps = torch.arange(8.0)
     ramp = (steps.view(8, 1) * 10 + steps).reshape(1, 64, 1).expand(1, 64, 32)
     with torch.no_grad():
@@ -165,7 +166,7 @@ def ce_config(**overrides):
 
 def test_elimination_keeps_the_configured_share():
     cfg = ce_config()
-    model = scramble(build_ostrack(cfg)).eval()
+    model = scramble(build_tracker(cfg)).eval()
     tokens, lengths = model.embed(*crops(cfg)), []
     for layer in model.layers:
         tokens = layer(tokens)
@@ -200,8 +201,8 @@ def test_eliminated_tokens_return_as_zeros_in_their_place():
 
 def test_keep_rate_overrides_the_layers_own():
     cfg = ce_config()
-    model = scramble(build_ostrack(cfg)).eval()
-    plain = build_ostrack(cfg, eliminate=False).eval()
+    model = scramble(build_tracker(cfg)).eval()
+    plain = build_tracker(cfg, eliminate=False).eval()
     plain.load_state_dict(model.state_dict())
     everything, reference = model(*crops(cfg), keep_rate=1.0), plain(*crops(cfg))
     assert torch.equal(everything.score_map, reference.score_map)
@@ -213,7 +214,7 @@ def test_keep_rate_overrides_the_layers_own():
 
 
 def test_votes_are_the_attention_of_the_masked_template_tokens():
-    layer = scramble(build_ostrack(tiny(MODEL__BACKBONE__DEPTH=1))).layers[0]
+    layer = scramble(build_tracker(tiny(MODEL__BACKBONE__DEPTH=1))).layers[0]
     x = torch.randn(2, 10, 32, generator=torch.Generator().manual_seed(3))
     mask = torch.tensor([[True, False, False, True], [False, True, False, False]])
     weight, bias = layer.attn.qkv.weight, layer.attn.qkv.bias
@@ -267,7 +268,7 @@ def test_template_mask_at_the_centre(grid, point, rectangle):
 def test_each_template_range_runs(mode):
     cfg = ce_config(MODEL__BACKBONE__CE_TEMPLATE_RANGE=mode)
     mask = template_mask(mode, 2, tiny_batch(cfg)["template_box"], 16)
-    assert build_ostrack(cfg)(*crops(cfg), mask).boxes.isfinite().all()
+    assert build_tracker(cfg)(*crops(cfg), mask).boxes.isfinite().all()
 
 
 # ---------------------------------------------------------------- MAE weights
@@ -283,7 +284,7 @@ def test_mae_initialisation(tmp_path):
 
 def test_mae_with_another_patch_size_and_grid(tmp_path):
     path, weights = mae_file(tmp_path)
-    model = build_ostrack(tiny(MODEL__BACKBONE__DEPTH=4, MODEL__BACKBONE__STRIDE=8, MODEL__BACKBONE__IMG_SIZE=48))
+    model = build_tracker(tiny(MODEL__BACKBONE__DEPTH=4, MODEL__BACKBONE__STRIDE=8, MODEL__BACKBONE__IMG_SIZE=48))
     load_mae(model, path)
     kernel = F.interpolate(weights["patch_embed.proj.weight"], size=(8, 8), mode="bicubic")
     torch.testing.assert_close(model.backbone.patch_embed.proj.weight.data, kernel)
@@ -298,25 +299,25 @@ def test_mae_with_another_patch_size_and_grid(tmp_path):
 
 def test_mae_into_a_shallower_and_a_deeper_model(tmp_path):
     path, weights = mae_file(tmp_path)
-    model = build_ostrack(tiny(MODEL__BACKBONE__DEPTH=2))
+    model = build_tracker(tiny(MODEL__BACKBONE__DEPTH=2))
     load_mae(model, path)
     assert torch.equal(model.layers[1].attn.qkv.weight, weights["blocks.1.attn.qkv.weight"])
     with pytest.raises(UserError, match=r"mae\.pth lacks .*6 layers.*blocks\.4\..*at least this depth"):
-        load_mae(build_ostrack(tiny(MODEL__BACKBONE__DEPTH=6)), path)
+        load_mae(build_tracker(tiny(MODEL__BACKBONE__DEPTH=6)), path)
 
 
 def test_mae_that_does_not_fit(tmp_path):
     path, weights = mae_file(tmp_path)
     with pytest.raises(UserError, match=r"mae\.pth is a ViT of width 32, .* has 48; choose another"):
-        load_mae(build_ostrack(tiny(MODEL__BACKBONE__EMBED_DIM=48)), path)
+        load_mae(build_tracker(tiny(MODEL__BACKBONE__EMBED_DIM=48)), path)
     with pytest.raises(UserError, match=r"mae\.pth does not fit .*mlp\.fc1.* Use the configuration"):
-        load_mae(build_ostrack(tiny(MODEL__BACKBONE__MLP_RATIO=2.0, MODEL__BACKBONE__DEPTH=4)), path)
+        load_mae(build_tracker(tiny(MODEL__BACKBONE__MLP_RATIO=2.0, MODEL__BACKBONE__DEPTH=4)), path)
     torch.save({"model": weights | {"pos_embed": torch.zeros(1, 15, 32)}}, path)
     with pytest.raises(UserError, match=r"mae\.pth has a pos_embed of shape \(1, 15, 32\); expected"):
-        load_mae(build_ostrack(tiny(MODEL__BACKBONE__DEPTH=4)), path)
+        load_mae(build_tracker(tiny(MODEL__BACKBONE__DEPTH=4)), path)
     torch.save({"model": {"head.weight": torch.zeros(2)}}, path)
     with pytest.raises(UserError, match=r"mae\.pth holds no ViT"):
-        load_mae(build_ostrack(tiny()), path)
+        load_mae(build_tracker(tiny()), path)
 
 
 def test_an_ostrack_checkpoint_in_the_place_of_mae_weights(tmp_path):

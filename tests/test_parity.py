@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lib.config import load_config
-from lib.models.build import build_compressor, build_ostrack, build_student
+from lib.families.build import build_compressor, build_student, build_tracker
 from lib.models.checkpoint import slim_state_dict
 from lib.models.layers.elimination import keep_rate_at, template_mask
 from lib.train.actors import build_actor
@@ -60,7 +60,7 @@ def assert_prediction(prediction, expected, prefix="") -> None:
 
 @pytest.fixture(scope="module")
 def teacher():
-    model = build_ostrack(load_config("ostrack", "vitb_256_mae_32x4_ep300"))
+    model = build_tracker(load_config("ostrack", "vitb_256_mae_32x4_ep300"))
     fill(model)
     return model.eval()
 
@@ -77,7 +77,7 @@ def test_teacher(teacher, images):
 
 def test_teacher_with_candidate_elimination(images):
     expected = golden("ostrack_256_ce")
-    model = build_ostrack(load_config("ostrack", "vitb_256_mae_ce_32x4_ep300")).eval()
+    model = build_tracker(load_config("ostrack", "vitb_256_mae_ce_32x4_ep300")).eval()
     fill(model)
     mask = template_mask("CTR_POINT", model.template_feat_size, torch.zeros(2, 4))
     np.testing.assert_array_equal(mask.numpy(), expected["ce_template_mask"])

@@ -9,7 +9,7 @@ from square_runs import checkpoints
 from tiny_models import scramble
 
 from lib.config import load_config
-from lib.models.build import build_ostrack
+from lib.families.build import build_tracker
 from lib.models.checkpoint import save_slim
 from lib.pipeline.evaluation import Evaluation
 from lib.test.utils.packing import SERVERS
@@ -34,7 +34,7 @@ def got10k(square_data, tmp_path, monkeypatch):
 def trained(square_config, tmp_path):
     """The tiny configuration, with a checkpoint as if it had been trained."""
     cfg = load_config("ostrack", str(square_config))
-    save_slim(RunPaths(tmp_path / "out", cfg.script, cfg.name).slim(2), build_ostrack(cfg), cfg, {"epoch": 2})
+    save_slim(RunPaths(tmp_path / "out", cfg.script, cfg.name).slim(2), build_tracker(cfg), cfg, {"epoch": 2})
     return cfg
 
 
@@ -79,7 +79,7 @@ def test_results_of_an_earlier_training_are_moved_away_and_tracked_again(trained
     old, time = boxes.read_text(), boxes.stat().st_mtime_ns
     assert evaluation.run(trained, paths.slim(2), tmp_path / "out", device="cpu") == 0
     assert boxes.stat().st_mtime_ns == time
-    save_slim(paths.slim(2), scramble(build_ostrack(trained)), trained, {"epoch": 2})
+    save_slim(paths.slim(2), scramble(build_tracker(trained)), trained, {"epoch": 2})
     assert evaluation.run(trained, paths.slim(2), tmp_path / "out", device="cpu") == 0
     assert (results / "previous_1" / boxes.parent.name / "one.txt").read_text() == old
     assert boxes.stat().st_mtime_ns > time

@@ -24,7 +24,7 @@ from lib.deploy.profile import PUBLISHED, EndToEnd, ProfileOptions, compare_with
 from lib.deploy.rates import matrix_rate, memory_rate
 from lib.deploy.report import COLUMNS, report_markdown, report_text
 from lib.deploy.timing import Timings, time_alternately
-from lib.models.build import build_ostrack, build_student, build_teacher
+from lib.families.build import build_student, build_teacher, build_tracker
 from lib.models.checkpoint import save_slim
 from lib.test.tracker import Tracker
 from lib.utils.errors import UserError
@@ -112,7 +112,7 @@ def test_comparison_tells_a_difference():
 def test_candidate_elimination_lowers_only_the_exact_count():
     cfg = load_config("ostrack", "vitb_256_mae_ce_32x4_ep300", SMALL)
     with torch.device("meta"):
-        models = [build_ostrack(cfg, eliminate=on) for on in (False, True)]
+        models = [build_tracker(cfg, eliminate=on) for on in (False, True)]
     plain, with_elimination = (count(model, *SHAPES) for model in models)
     assert with_elimination.thop_macs == plain.thop_macs
     assert with_elimination.macs < 0.9 * plain.macs

@@ -11,7 +11,7 @@ from tiny_models import tiny
 
 from lib.config import load_config
 from lib.deploy import rates
-from lib.models.build import build_ostrack
+from lib.families.build import build_tracker
 from lib.models.layers.plain_attention import write_out_attention
 from lib.train.profiling import step
 from lib.train.profiling.step import PARTS, profile_training, report_text
@@ -75,7 +75,7 @@ def test_a_folder_of_ones_own_without_the_plain_way(tmp_path):
 
 
 def test_attention_written_out_is_the_same_attention():
-    model, crops = build_ostrack(small("ostrack")).eval(), (torch.randn(1, 3, 32, 32), torch.randn(1, 3, 64, 64))
+    model, crops = build_tracker(small("ostrack")).eval(), (torch.randn(1, 3, 32, 32), torch.randn(1, 3, 64, 64))
     fused = model(*crops).boxes
     write_out_attention(model)
     assert not any(layer.attn.fused_attn for layer in model.layers)

@@ -4,9 +4,7 @@ from fractions import Fraction
 
 import pytest
 import torch
-from tiny_models import tiny
 
-from lib.models.build import teacher_depth
 from lib.models.compress import divide, draw_stages, replacement_probability
 from lib.models.compress.initialise import source_layers
 from lib.utils.errors import UserError
@@ -42,11 +40,6 @@ def test_sources_of_the_student_layers():
     assert source_layers("skip", divide(12, 2)) == [5, 11]
     assert source_layers("skip", divide(12, 4, (2, 2, 6, 2))) == [1, 3, 9, 11]
     assert source_layers("first", divide(12, 4)) == [0, 1, 2, 3]
-
-
-def test_teacher_depth_is_the_configured_one():
-    assert teacher_depth(tiny("compresstracker")) == 12
-    assert teacher_depth(tiny("compresstracker", MODEL__BACKBONE__DEPTH=7)) == 7
 
 
 # ---------------------------------------------------------------- schedules

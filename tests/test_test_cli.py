@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lib.config import load_config
-from lib.models.build import build_student
+from lib.families.build import build_student
 from lib.models.checkpoint import save_slim
 from lib.test.evaluation.results import tracker_folder
 from lib.utils.errors import UserError

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lib.config import load_config
-from lib.models.build import build_student
+from lib.families.build import build_student
 from lib.models.checkpoint import slim_state_dict
 from lib.test.tracker import Tracker
 from lib.utils.crop import square_crop

@@ -10,7 +10,7 @@ import torch
 from square_runs import best, run_log, same, slim
 
 from lib.config import load_config
-from lib.models.build import build_ostrack
+from lib.families.build import build_tracker
 from lib.pipeline.tracking import TrackingValidation, spread
 from lib.test.analysis.metrics import evaluate_sequence
 from lib.test.evaluation.single import track_sequence
@@ -43,7 +43,7 @@ def test_spread_takes_the_ends_and_even_distances():
 
 def test_scores_are_those_of_tracking_and_analysis(cfg):
     settings, torch_state = cfg(), torch.get_rng_state()
-    model = build_ostrack(settings)
+    model = build_tracker(settings)
     torch.set_rng_state(torch_state)
     validation = TrackingValidation(settings)
     assert len(validation) == 2
@@ -65,7 +65,7 @@ def test_ao_is_pooled_where_the_convention_pools(cfg, square_data, tmp_path, mon
         (folder / name / "img").rmdir()
     monkeypatch.setenv("COMPRESSTRACKER_GOT10K_PATH", str(folder.parent))
     settings = cfg(0, "DATA.VAL.TRACK=got10k_val")
-    scores = TrackingValidation(settings).score(0, build_ostrack(settings), CPU, never)
+    scores = TrackingValidation(settings).score(0, build_tracker(settings), CPU, never)
     assert scores["AUC"][1] == 1 and scores["AO"][1] == 23  # without the first frame
 
 

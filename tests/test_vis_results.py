@@ -12,7 +12,7 @@ import trees
 from fake_trackers import Frames, Mover
 from tiny_models import scramble, tiny
 
-from lib.models.build import build_for_test
+from lib.families.build import build_for_test
 from lib.test.analysis.drawing import MOST_CELLS, Rerun, choose_frames, draw_results, overlap, parse_frames
 from lib.test.evaluation import get_dataset
 from lib.test.evaluation.datasets import Sequence
@@ -184,7 +184,7 @@ def test_attention_after_elimination():
 def test_attention_of_what_has_none(model):
     with pytest.raises(UserError, match="there is no layer 12: the model has 12 layers, 0 to 11"):
         AttentionProbe(model, 12)
-    with pytest.raises(UserError, match="need an OSTrack, not function"):
+    with pytest.raises(UserError, match="need a one-stream tracker, not function"):
         AttentionProbe(lambda template, search: None, 0)
 
 

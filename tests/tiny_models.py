@@ -7,7 +7,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from lib.config import load_config
-from lib.models.build import build_for_test
+from lib.families.build import build_for_test
 
 BASES = {"ostrack": "vitb_256_mae_32x4_ep300", "ce": "vitb_256_mae_ce_32x4_ep300",
          "compresstracker": "compresstracker_vitb_256_4"}

@@ -9,7 +9,7 @@ from torch import nn
 
 import lib.train.run as run
 from lib.config import load_config
-from lib.models.build import build_compressor, build_ostrack
+from lib.families.build import build_compressor, build_tracker
 from lib.train.actors import Prepared
 from lib.train.admin.stats import StatSums
 from lib.train.data.device import to_device
@@ -178,7 +178,7 @@ def noise_config(kind="compresstracker", **overrides):
 def build_scrambled(cfg):
     """What `cfg` trains, with weights that differ everywhere."""
     if cfg.script == "ostrack":
-        return scramble(build_ostrack(cfg), 2)
+        return scramble(build_tracker(cfg), 2)
     net = build_compressor(cfg, load=False)
     scramble(net.teacher, 1)
     scramble(net.student, 2)

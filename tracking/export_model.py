@@ -9,7 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lib.deploy.export import PRECISIONS, ExportOptions, export_model  # noqa: E402
-from lib.models.build import build_for_test  # noqa: E402
+from lib.families.build import build_for_test  # noqa: E402
 from lib.models.checkpoint import load_weights  # noqa: E402
 from lib.test.evaluation.environment import env_settings  # noqa: E402
 from lib.test.tracker import find_checkpoint  # noqa: E402

@@ -1,65 +1,39 @@
 """Combinations of keys that cannot work."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ..utils.errors import UserError
-from .schema import BACKBONES, show
+from .schema import show
 
 if TYPE_CHECKING:
     from .config import Config
 
 
-class BackboneShape(NamedTuple):
-    """Width of the tokens, layers (of the teacher for script compresstracker), heads and the MLP's relative width."""
-
-    embed_dim: int
-    depth: int
-    num_heads: int
-    mlp_ratio: float
-
-
-def backbone_shape(cfg: "Config") -> BackboneShape:
-    """The ViT's shape: from MODEL.BACKBONE.TYPE, where EMBED_DIM, DEPTH, NUM_HEADS or MLP_RATIO do not set it."""
-    backbone = cfg.MODEL.BACKBONE
-    width, depth, heads = BACKBONES[backbone.TYPE.split("_")[1]]
-    return BackboneShape(backbone.EMBED_DIM or width, backbone.DEPTH or depth, backbone.NUM_HEADS or heads,
-                         backbone.MLP_RATIO or 4.0)
-
-
 def check_combinations(cfg: "Config") -> None:
     """Raise a `UserError` that lists every impossible combination of `cfg` with its keys and values."""
-    problems = [*_backbone(cfg), *_elimination(cfg), *_sizes(cfg), *_data(cfg), *_training(cfg)]
-    if cfg.script == "compresstracker":
+    problems = [*_layers(cfg), *cfg.family.check(cfg), *_elimination(cfg), *_sizes(cfg), *_data(cfg), *_training(cfg)]
+    if cfg.compresses:
         problems += _compression(cfg)
     if problems:
         raise UserError("\n".join(f"{cfg.origin()}: {problem}" for problem in problems))
 
 
-def _backbone(cfg):
-    backbone, shape = cfg.MODEL.BACKBONE, backbone_shape(cfg)
+def _layers(cfg):
+    shape = cfg.shape
     if shape.embed_dim % shape.num_heads:
         yield (f"the backbone's width {shape.embed_dim} is not a multiple of its {shape.num_heads} attention heads; "
                "set MODEL.BACKBONE.EMBED_DIM and MODEL.BACKBONE.NUM_HEADS so that it is")
-    if backbone.IMG_SIZE % backbone.STRIDE:
-        yield (f"MODEL.BACKBONE.IMG_SIZE is {backbone.IMG_SIZE}; expected a multiple of MODEL.BACKBONE.STRIDE "
-               f"({backbone.STRIDE})")
-    if backbone.TYPE.endswith("_compress") and cfg.script == "ostrack":
-        yield (f"MODEL.BACKBONE.TYPE is {backbone.TYPE}, a compressed model; use it with script compresstracker, or "
-               f"take {backbone.TYPE.removesuffix('_compress')} here")
 
 
 def _elimination(cfg):
-    backbone, depth = cfg.MODEL.BACKBONE, backbone_shape(cfg).depth
+    backbone, depth = cfg.MODEL.BACKBONE, cfg.shape.depth
     where = backbone.CE_LOC
     if len(where) != len(backbone.CE_KEEP_RATIO):
         yield (f"MODEL.BACKBONE.CE_LOC has {len(where)} entries and MODEL.BACKBONE.CE_KEEP_RATIO "
                f"{len(backbone.CE_KEEP_RATIO)}; expected one ratio for each layer")
     if list(where) != sorted(set(where)) or any(layer >= depth for layer in where):
         yield (f"MODEL.BACKBONE.CE_LOC is {show(where)}; expected rising numbers of layers from 0 to {depth - 1}")
-    if where and not backbone.TYPE.endswith("_ce"):
-        yield (f"MODEL.BACKBONE.CE_LOC is {show(where)}, but MODEL.BACKBONE.TYPE {backbone.TYPE} eliminates no "
-               "candidates; choose a TYPE that ends in _ce, or set CE_LOC and CE_KEEP_RATIO to []")
-    if where and cfg.script == "compresstracker":
+    if where and cfg.compresses:
         yield ("MODEL.BACKBONE.CE_LOC is set; replacement training needs the same tokens in every layer, so set CE_LOC "
                "and CE_KEEP_RATIO to [] (weights of a teacher with elimination can be used without it)")
 
@@ -107,7 +81,7 @@ def _training(cfg):
 
 
 def _compression(cfg):
-    compress, depth = cfg.COMPRESS, backbone_shape(cfg).depth
+    compress, depth = cfg.COMPRESS, cfg.shape.depth
     student = cfg.MODEL.BACKBONE.DISTILL_LAYER
     if student > depth:
         yield f"MODEL.BACKBONE.DISTILL_LAYER is {student}; the teacher has only {depth} layers"

@@ -8,16 +8,22 @@ from typing import Any
 
 import yaml
 
+from ..families import FAMILIES, Family, get_family
+from ..families.base import Shape
 from ..utils.errors import UserError
 from ..utils.files import ROOT, write_text
 from .checks import check_combinations
-from .schema import KEYS, SECTIONS
+from .schema import Schema, schema_of
 from .values import checked, unknown_key
 
 logger = logging.getLogger(__name__)
 
 EXPERIMENTS = ROOT / "experiments"
-SCRIPTS = ("ostrack", "compresstracker")
+FAMILY = "MODEL.FAMILY"
+COMPRESSION = "compresstracker"
+"""The script that compresses a tracker of any family."""
+
+SCRIPTS = (*FAMILIES, COMPRESSION)
 
 
 class Section:
@@ -57,7 +63,7 @@ class Config(Section):
     """A checked configuration: the sections of the schema as attributes, e.g. ``cfg.TRAIN.BATCH_SIZE``.
 
     Attributes:
-        script: "ostrack" or "compresstracker".
+        script: one of `SCRIPTS`.
         name: the yaml file's name without ".yaml"; names the run's folders.
         source: the yaml file.
         overrides: dotted names of the keys that were set after the file.
@@ -66,7 +72,8 @@ class Config(Section):
     def __init__(self, script: str, name: str, source: Path, values: Mapping[str, Any],
                  overrides: Sequence[str] = ()):
         """Check `values` (dotted name -> checked value, all keys) as a whole; `UserError` when they do not fit."""
-        super().__init__({section: _tree(values, section) for section in sorted(SECTIONS) if "." not in section})
+        sections = sorted({name.partition(".")[0] for name in values})
+        super().__init__({section: _tree(values, section) for section in sections})
         vars(self).update(_head=(script, name, source, tuple(overrides)), _values=dict(values))
         check_combinations(self)
 
@@ -90,6 +97,26 @@ class Config(Section):
         """Dotted names of the keys that were set after the file."""
         return self._head[3]
 
+    @property
+    def compresses(self) -> bool:
+        """Whether a teacher is compressed; else a tracker is trained."""
+        return self.script == COMPRESSION
+
+    @property
+    def family(self) -> Family:
+        """The tracker's family."""
+        return get_family(self.MODEL.FAMILY)
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of the (teacher's) layers."""
+        return self.family.shape(self)
+
+    @property
+    def title(self) -> str:
+        """What the trained model is called, in the names of its checkpoints too."""
+        return "CompressTracker" if self.compresses else self.family.title
+
     def origin(self) -> str:
         """Where the values come from, for messages."""
         return _shown(self.source) + (f" with {', '.join(self.overrides)} overridden" if self.overrides else "")
@@ -108,11 +135,9 @@ class Config(Section):
         Raises:
             UserError: an unknown key, a wrong value or an impossible combination.
         """
-        values = dict(self._values)
+        schema, values = schema_of(self.MODEL.FAMILY), dict(self._values)
         for name, value in overrides.items():
-            if name not in KEYS:
-                raise unknown_key(name, "override")
-            values[name] = checked(name, value, "override")
+            values[name] = _override(schema, name, value)
         return Config(self.script, self.name, self.source, values, [*dict.fromkeys([*self.overrides, *overrides])])
 
     def save(self, path: str | Path) -> None:
@@ -125,7 +150,7 @@ def load_config(script: str, name: str, overrides: Sequence[str] = ()) -> Config
     """Read an experiment.
 
     Args:
-        script: "ostrack" or "compresstracker".
+        script: one of `SCRIPTS`.
         name: experiments/<script>/<name>.yaml, or the path of a file that ends in .yaml or .yml (relative to the
             working directory, else to the repository root).
         overrides: "KEY=VALUE" texts such as "TRAIN.BATCH_SIZE=16"; the value is read as yaml.
@@ -136,9 +161,9 @@ def load_config(script: str, name: str, overrides: Sequence[str] = ()) -> Config
     if script not in SCRIPTS:
         raise UserError(f"unknown script {script!r}; choose one of {', '.join(SCRIPTS)}")
     source = _find(script, name)
-    values = _complete(_read(source), source)
     changes = dict(_parse_override(text) for text in overrides)
-    values.update({key: checked(key, value, "override") for key, value in changes.items()})
+    schema, values = _complete(script, _read(source), source, changes.get(FAMILY))
+    values.update({key: _override(schema, key, value) for key, value in changes.items() if key != FAMILY})
     return Config(script, source.stem, source, values, list(changes))
 
 
@@ -156,7 +181,7 @@ def config_from_dict(script: str, name: str, tree: Mapping[str, Any], source: st
         raise UserError(f"{source} holds a configuration of the unknown script {script!r}; expected one of "
                         f"{', '.join(SCRIPTS)}")
     source = Path(source)
-    return Config(script, name, source, _complete(tree, source))
+    return Config(script, name, source, _complete(script, tree, source)[1])
 
 
 def list_configs(script: str) -> list[str]:
@@ -211,15 +236,32 @@ def _read(source: Path) -> Any:
         raise UserError(f"cannot read {_shown(source)}: {error.strerror or error}") from error
 
 
-def _complete(tree: Any, source: Path) -> dict[str, Any]:
-    """Dotted name -> checked value of all keys: those of `tree`, which stands in `source`, over the defaults."""
-    values = {key: spec.default for key, spec in KEYS.items()}
-    for key, value in _flatten(tree, _shown(source)):
-        values[key] = checked(key, value, _shown(source))
-    return values
+def _complete(script: str, tree: Any, source: Path, family: Any = None) -> tuple[Schema, dict[str, Any]]:
+    """The schema, and dotted name -> checked value of all keys: those of `tree`, which stands in `source`, over the
+    defaults; `family` comes before the one that `tree` names."""
+    own = script if script in FAMILIES else FAMILIES[0]
+    model = tree.get("MODEL") if isinstance(tree, dict) else None
+    stated = family or (model.get("FAMILY") if isinstance(model, dict) else None) or own
+    name = checked(schema_of(own), FAMILY, stated, "override" if family else _shown(source))
+    if script in FAMILIES and name != script:
+        raise UserError(f"{_shown(source)}: {FAMILY} is {name}, but script {script} trains {script}; use script {name} "
+                        f"or {COMPRESSION}")
+    schema = schema_of(name)
+    values = {key: spec.default for key, spec in schema.items()}
+    for key, value in _flatten(schema, tree, _shown(source)):
+        values[key] = checked(schema, key, value, _shown(source))
+    values[FAMILY] = name
+    return schema, values
 
 
-def _flatten(tree: Any, origin: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _override(schema: Schema, name: str, value: Any) -> Any:
+    """The checked value of a key that is set after the file."""
+    if name not in schema:
+        raise unknown_key(schema, name, "override")
+    return checked(schema, name, value, "override")
+
+
+def _flatten(schema: Schema, tree: Any, origin: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted name, value) of each key in a yaml tree. An empty section sets nothing."""
     if tree is None:
         return
@@ -228,12 +270,12 @@ def _flatten(tree: Any, origin: str, prefix: str = "") -> Iterator[tuple[str, An
         raise UserError(f"{origin}: {place} holds {tree!r}; expected keys with values")
     for part, value in tree.items():
         name = f"{prefix}{part}"
-        if name in SECTIONS:
-            yield from _flatten(value, origin, name + ".")
-        elif name in KEYS:
+        if name in schema.sections:
+            yield from _flatten(schema, value, origin, name + ".")
+        elif name in schema:
             yield name, value
         else:
-            raise unknown_key(name, origin)
+            raise unknown_key(schema, name, origin)
 
 
 def _parse_override(text: str) -> tuple[str, Any]:
@@ -242,8 +284,6 @@ def _parse_override(text: str) -> tuple[str, Any]:
     name = name.strip()
     if not equals or not name:
         raise UserError(f"override {text!r}: expected KEY=VALUE, for example TRAIN.BATCH_SIZE=16")
-    if name not in KEYS:
-        raise unknown_key(name, f"override {text!r}")
     try:
         return name, yaml.safe_load(value)
     except yaml.YAMLError as error:

@@ -1,10 +1,13 @@
 """The schema as a page of documentation."""
 
-from .schema import KEYS, show
+from collections.abc import Mapping
+
+from ..families import FAMILIES, get_family
+from .schema import KEYS, Key, show
 
 _INTRODUCTION = """# Configuration keys
 
-<!-- written by docs/make_configuration.py from lib/config/schema.py; do not edit -->
+<!-- written by docs/make_configuration.py from lib/config/schema.py and the families; do not edit -->
 
 A run is `experiments/<script>/<config>.yaml` over the defaults below; a file states only what differs. Any key can be
 set on the command line, `--set TRAIN.TOTAL_BATCH=64 --set "COMPRESS.STAGES=[2, 2, 6, 2]"`. An unknown key, a wrong
@@ -20,11 +23,17 @@ def configuration_markdown() -> str:
     """The page as Markdown: one table for each top section, in the schema's order."""
     parts = [_INTRODUCTION]
     for section, title in _TITLES.items():
-        rows = [f"| `{name}` | `{show(key.default)}` | {_cell(key.allowed())} | {_cell(key.doc)} |"
-                for name, key in KEYS.items() if name.startswith(section + ".")]
-        parts.append("\n".join([f"## {title}", "", "| key | default | allowed | meaning |", "|---|---|---|---|", *rows,
-                                ""]))
+        parts.append(_table(title, {name: key for name, key in KEYS.items() if name.startswith(section + ".")}))
+    for family in map(get_family, FAMILIES):
+        if family.keys:
+            parts.append(_table(f"{family.title} only", family.keys))
     return "\n".join(parts)
+
+
+def _table(title: str, keys: Mapping[str, Key]) -> str:
+    rows = [f"| `{name}` | `{show(key.default)}` | {_cell(key.allowed())} | {_cell(key.doc)} |"
+            for name, key in keys.items()]
+    return "\n".join([f"## {title}", "", "| key | default | allowed | meaning |", "|---|---|---|---|", *rows, ""])
 
 
 def _cell(text: str) -> str:

@@ -1,20 +1,19 @@
-"""Every key of a configuration: its type, default, range and one line of documentation.
+"""Every key that all families have: its type, default, range and one line of documentation. A family adds its own
+(`lib.families.Family.keys`).
 
 The names and defaults of the official OSTrack and CompressTracker repositories are kept, so that their yaml files load
 unchanged. Keys that select things that are not built here are kept too and accept only the official default.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
+
+from ..families import FAMILIES, get_family
 
 ADAMW_ONLY = "other optimisers are not built"
 NOT_BUILT = "the official code's other values are not built here"
-
-BACKBONES = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)}
-"""ViT size -> (embedding width, layers, attention heads), as in timm."""
-
-BACKBONE_TYPES = tuple(f"vit_{size}_patch16_224{suffix}" for size in BACKBONES for suffix in ("", "_ce", "_compress"))
 
 DATASETS = ("LASOT", "GOT10K_vottrain", "GOT10K_votval", "GOT10K_train_full", "GOT10K_official_val", "COCO17",
             "TRACKINGNET", "VID", "VASTTRACK", "TNL2K", "LASOT_EXT")
@@ -106,37 +105,25 @@ def _names(default: tuple[str, ...], doc: str, length: tuple[int, None] | None =
 
 KEYS: dict[str, Key] = {
     # ---- the model
-    "MODEL.PRETRAIN_FILE": Key("mae_pretrain_vit_base.pth", "str", "script ostrack: MAE weights to start from, '' for "
-                               "a random start; script compresstracker: the teacher's checkpoint. Tried from the "
-                               "repository root, then in pretrained_models/."),
-    "MODEL.NUM_CHANNELS": Key(256, "int", "Width of the CORNER head (the official code reads it here).", low=8),
-    "MODEL.EXTRA_MERGER": Key(False, "bool", "Official key without effect.", fixed=NOT_BUILT),
-    "MODEL.RETURN_INTER": Key(False, "bool", "Official key: output of inner layers.", fixed=NOT_BUILT),
-    "MODEL.RETURN_STAGES": Key((), "ints", "Official key: layers whose output is returned.", fixed=NOT_BUILT),
-    "MODEL.BACKBONE.TYPE": Key("vit_base_patch16_224", "str", "ViT size; _ce eliminates candidates, _compress names "
-                               "the compressed form (script compresstracker).", choices=BACKBONE_TYPES),
+    "MODEL.FAMILY": Key(FAMILIES[0], "str", "Tracker family; a family's own script needs not name it.",
+                        choices=FAMILIES),
+    "MODEL.PRETRAIN_FILE": Key("mae_pretrain_vit_base.pth", "str", "Weights to start from, '' for a random start; "
+                               "script compresstracker: the teacher's checkpoint. Tried from the repository root, then "
+                               "in pretrained_models/."),
     "MODEL.BACKBONE.PRETRAIN_FILE": Key("mae_pretrain_vit_base.pth", "str", "MAE weights for COMPRESS.INIT mae; tried "
                                         "as MODEL.PRETRAIN_FILE is."),
     "MODEL.BACKBONE.STRIDE": Key(16, "int", "Patch size in pixels; image sizes are multiples of it.", low=1, high=64),
-    "MODEL.BACKBONE.EMBED_DIM": Key(0, "int", "Width of the tokens; 0 takes it from TYPE.", low=0),
-    "MODEL.BACKBONE.DEPTH": Key(0, "int", "Layers of the model, for compresstracker of the teacher; 0 takes it from "
-                                "TYPE.", low=0),
-    "MODEL.BACKBONE.NUM_HEADS": Key(0, "int", "Attention heads; 0 takes it from TYPE.", low=0),
+    "MODEL.BACKBONE.EMBED_DIM": Key(0, "int", "Width of the tokens; 0 is the family's (of its TYPE).", low=0),
+    "MODEL.BACKBONE.DEPTH": Key(0, "int", "Layers of the model, for compresstracker of the teacher; 0 is the "
+                                "family's.", low=0),
+    "MODEL.BACKBONE.NUM_HEADS": Key(0, "int", "Attention heads; 0 is the family's.", low=0),
     "MODEL.BACKBONE.MLP_RATIO": Key(0.0, "float", "Hidden width of a layer's MLP over EMBED_DIM; 0 is 4.", low=0),
-    "MODEL.BACKBONE.IMG_SIZE": Key(224, "int", "Image size that the raw position embedding's grid belongs to.", low=1),
     "MODEL.BACKBONE.DISTILL_LAYER": Key(4, "int", "Layers of the student (script compresstracker).", low=1),
     "MODEL.BACKBONE.CE_LOC": Key((), "ints", "Layers (counted from 0) in which candidates are eliminated.", low=0),
     "MODEL.BACKBONE.CE_KEEP_RATIO": Key((), "floats", "Share of the search tokens kept at each of CE_LOC.", above=0,
                                         high=1),
     "MODEL.BACKBONE.CE_TEMPLATE_RANGE": Key("ALL", "str", "Template tokens whose attention decides the elimination.",
                                             choices=("ALL", "CTR_POINT", "CTR_REC", "GT_BOX")),
-    "MODEL.BACKBONE.MID_PE": Key(False, "bool", "Official key: positions added in inner layers.", fixed=NOT_BUILT),
-    "MODEL.BACKBONE.SEP_SEG": Key(False, "bool", "Official key: segment embeddings.", fixed=NOT_BUILT),
-    "MODEL.BACKBONE.CAT_MODE": Key("direct", "str", "Official key: order of the tokens.", fixed=NOT_BUILT),
-    "MODEL.BACKBONE.MERGE_LAYER": Key(0, "int", "Official key: layers before the images meet.", fixed=NOT_BUILT),
-    "MODEL.BACKBONE.ADD_CLS_TOKEN": Key(False, "bool", "Official key: class token in the sequence.", fixed=NOT_BUILT),
-    "MODEL.BACKBONE.CLS_TOKEN_USE_MODE": Key("ignore", "str", "Official key: use of the class token.",
-                                             fixed=NOT_BUILT),
     "MODEL.HEAD.TYPE": Key("CENTER", "str", "Prediction head.", choices=("CENTER", "CORNER", "MLP")),
     "MODEL.HEAD.NUM_CHANNELS": Key(256, "int", "Width of the CENTER head's first convolutions.", low=8),
     # ---- compression (script compresstracker)
@@ -286,5 +273,21 @@ KEYS: dict[str, Key] = {
     "TEST.WINDOW": Key(True, "bool", "Multiply the score map with a Hann window."),
 }
 
-SECTIONS = frozenset(name[:dot] for name in KEYS for dot, letter in enumerate(name) if letter == ".")
-"""The dotted names of all sections."""
+
+class Schema(dict[str, Key]):
+    """The keys of one family by dotted name: those of all families, and its own.
+
+    Attributes:
+        sections: the dotted names of all sections.
+    """
+
+    def __init__(self, keys: Mapping[str, Key]):
+        super().__init__(keys)
+        self.sections = frozenset(name[:dot] for name in keys for dot, letter in enumerate(name) if letter == ".")
+
+
+@cache
+def schema_of(family: str) -> Schema:
+    """The schema of a family's configurations."""
+    name = "MODEL.FAMILY"
+    return Schema({**KEYS, **get_family(family).keys, name: replace(KEYS[name], default=family)})

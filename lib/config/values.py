@@ -7,24 +7,25 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..utils.errors import UserError
-from .schema import KEYS, SECTIONS, Key, show
+from .schema import Key, Schema, show
 
 _SCALARS = {"ints": "int", "floats": "float", "strs": "str"}
 
 
-def checked(name: str, value: Any, origin: str) -> Any:
+def checked(schema: Schema, name: str, value: Any, origin: str) -> Any:
     """`value` in the type of key `name` (lists as tuples).
 
     A whole number passes for a number, and so does a text such as 1e-4 that yaml does not read as a number.
 
     Args:
-        name: dotted name of a key of the schema.
+        schema: of the configuration's family.
+        name: dotted name of a key of it.
         origin: where the value stands (a file, or the command line), for the message.
 
     Raises:
         UserError: wrong type or out of range; names origin, key, what was found and what is allowed.
     """
-    key = KEYS[name]
+    key = schema[name]
     try:
         value = _converted(key, value)
     except ValueError:
@@ -34,32 +35,32 @@ def checked(name: str, value: Any, origin: str) -> Any:
     return value
 
 
-def unknown_key(name: str, origin: str) -> UserError:
+def unknown_key(schema: Schema, name: str, origin: str) -> UserError:
     """The error for a name that is no key of the schema, with the nearest known ones."""
-    if name in SECTIONS:
-        keys = ", ".join(key for key in KEYS if key.startswith(name + "."))
+    if name in schema.sections:
+        keys = ", ".join(key for key in schema if key.startswith(name + "."))
         return UserError(f"{origin}: {name} is a section, not a key; set one of {keys}")
     parent, _, leaf = name.rpartition(".")
-    siblings = _children(parent)
+    siblings = _children(schema, parent)
     near = difflib.get_close_matches(leaf, siblings, n=1, cutoff=0.6)
-    same_leaf = [key for key in KEYS if key.rpartition(".")[2] == leaf]
+    same_leaf = [key for key in schema if key.rpartition(".")[2] == leaf]
     prefix = parent + "." if parent else ""
     if near:
         hint = f"did you mean {prefix}{near[0]}?"
     elif same_leaf:
         hint = f"did you mean {' or '.join(same_leaf)}?"
-    elif parent and parent not in SECTIONS:
-        guess = difflib.get_close_matches(name, KEYS, n=1, cutoff=0.6)
-        hint = f"did you mean {guess[0]}?" if guess else f"the sections are {', '.join(_children(''))}"
+    elif parent and parent not in schema.sections:
+        guess = difflib.get_close_matches(name, schema, n=1, cutoff=0.6)
+        hint = f"did you mean {guess[0]}?" if guess else f"the sections are {', '.join(_children(schema, ''))}"
     else:
         hint = f"allowed {'in ' + parent if parent else 'at the top'}: {', '.join(siblings)}"
     return UserError(f"{origin}: unknown key {name}; {hint}")
 
 
-def _children(parent: str) -> list[str]:
+def _children(schema: Schema, parent: str) -> list[str]:
     """Names directly inside a section ('' is the top), in the schema's order."""
     start = len(parent) + 1 if parent else 0
-    inside = [name for name in KEYS if not parent or name.startswith(parent + ".")]
+    inside = [name for name in schema if not parent or name.startswith(parent + ".")]
     return list(dict.fromkeys(name[start:].split(".")[0] for name in inside))
 
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from ..config import Config
 from ..models.base import Prediction
-from ..models.ostrack import OSTrack
-from ..models.ostrack.heads import decode
+from ..models.heads import decode
+from ..models.one_stream import OneStreamTracker
 from ..utils.errors import UserError
 from ..utils.files import atomic_folder, file_hash
 from .backends import ExportedModel, missing
@@ -107,7 +107,8 @@ class _Graph(nn.Module):
                      if output is not None)
 
 
-def export_model(model: OSTrack, cfg: Config, checkpoint: Path, target: Path, options: ExportOptions) -> Manifest:
+def export_model(model: OneStreamTracker, cfg: Config, checkpoint: Path, target: Path, options: ExportOptions
+                 ) -> Manifest:
     """Write the folder `target` with the graphs of a model and their manifest; it appears whole or not at all.
 
     Args:
@@ -142,7 +143,8 @@ def export_model(model: OSTrack, cfg: Config, checkpoint: Path, target: Path, op
     return manifest
 
 
-def compare(model: OSTrack, exported: ExportedModel, pairs: Sequence[CropPair], cfg: Config) -> dict[str, float]:
+def compare(model: OneStreamTracker, exported: ExportedModel, pairs: Sequence[CropPair], cfg: Config
+            ) -> dict[str, float]:
     """Largest absolute difference of each field of the predictions on crops. The boxes are compared at the cell that
     the export chose, since two cells whose scores are nearly equal may change places by rounding."""
     size = exported.manifest.batch
@@ -174,7 +176,8 @@ def _batches(pairs: Sequence[CropPair], size: int) -> Iterator[CropPair]:
         yield CropPair(*(torch.cat(tensors) for tensors in zip(*chunk, strict=True)))
 
 
-def _write_parts(model: OSTrack, cfg: Config, folder: Path, options: ExportOptions, pair: CropPair) -> dict[str, Part]:
+def _write_parts(model: OneStreamTracker, cfg: Config, folder: Path, options: ExportOptions, pair: CropPair
+                 ) -> dict[str, Part]:
     """Write every graph into `folder`."""
     fast = build_fast(model, FastOptions(cache_template=not options.joint, take_pixels=options.take_pixels,
                                          peak_only=not options.maps, dtype=_graph_dtype(options)),

@@ -1,4 +1,4 @@
-"""A trained OSTrack rearranged for speed: the same boxes and score map from less work.
+"""A trained one-stream tracker rearranged for speed: the same boxes and score map from less work.
 
 `build_fast(model, options)` copies a model into a `FastTracker`. Every rearrangement is one field of `FastOptions`;
 what each brings is in docs/performance.md. In float32 they are the plain model's within 1e-4; lower precision
@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..models.base import Prediction, Tokens
+from ..models.heads import CenterHead
 from ..models.layers.elimination import eliminate, restore, template_votes
-from ..models.ostrack import CenterHead, OSTrack
-from ..models.ostrack.vit import EncoderLayer
+from ..models.layers.encoder import EncoderLayer
+from ..models.one_stream import OneStreamTracker
 from ..utils.errors import UserError
 from .cuda_graph import GraphReplay
 from .heads import MergedCenterHead, PeakHead, fold_batchnorm
@@ -128,12 +129,12 @@ def can_pack(dtype: str = "float32") -> bool:
     return dtype == "float32"
 
 
-def build_fast(model: OSTrack, options: FastOptions | None = None, *, device: torch.device | str = "cpu",
+def build_fast(model: OneStreamTracker, options: FastOptions | None = None, *, device: torch.device | str = "cpu",
                mean: Sequence[float] | None = None, std: Sequence[float] | None = None) -> "FastTracker":
     """A fast copy of a trained model, in eval mode on `device`; the model itself is not changed.
 
     Args:
-        model: a trained OSTrack of any depth, with any head.
+        model: a trained one-stream tracker of any depth, with any head.
         options: None takes `FastOptions.best(device)`.
         mean, std: per channel, of images scaled to 0..1; needed for `take_pixels`.
 
@@ -159,7 +160,7 @@ def build_fast(model: OSTrack, options: FastOptions | None = None, *, device: to
 
 
 class FastTracker(nn.Module):
-    """An OSTrack with the work of a frame reduced to what the frame needs. Made by `build_fast`.
+    """A one-stream tracker with the work of a frame reduced to what the frame needs. Made by `build_fast`.
 
     Use: `state = fast.prepare(template)` once, then `fast(state, search)` in every frame.
 
@@ -168,7 +169,7 @@ class FastTracker(nn.Module):
         takes_window: the box is read within, at the best cell of the score map times a window.
     """
 
-    def __init__(self, model: OSTrack, options: FastOptions, mean: Sequence[float] | None,
+    def __init__(self, model: OneStreamTracker, options: FastOptions, mean: Sequence[float] | None,
                  std: Sequence[float] | None):
         super().__init__()
         self.options, self.takes_pixels = options, options.take_pixels

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..models.base import Prediction
-from ..models.ostrack import CenterHead
-from ..models.ostrack.heads import bounded, box_at, weighted
+from ..models.heads import CenterHead, bounded, box_at, weighted
 
 LAYERS = range(1, 6)
 """Numbers in the names of a CENTER head's convolutions: conv1_ctr to conv5_ctr."""

@@ -15,7 +15,7 @@ from ..config import Config
 from ..models.base import Prediction
 from ..models.layers.elimination import template_mask
 from ..models.layers.plain_attention import write_out_attention
-from ..models.ostrack import OSTrack
+from ..models.one_stream import OneStreamTracker
 from ..utils.errors import UserError
 from .backends import ExportedModel
 from .counting import Counts, exact_macs
@@ -40,7 +40,7 @@ class Subject(NamedTuple):
     """
 
     name: str
-    model: OSTrack
+    model: OneStreamTracker
     cfg: Config
     counts: Counts
 

@@ -160,9 +160,9 @@ def profile_config(
 
 def _subjects(cfg: Config, against: Sequence[Config]) -> tuple[list[Subject], str | None]:
     """The models, `cfg`'s first, and the name of the one that the others are compared with."""
-    from ..models.build import build_for_test, build_student, build_teacher
+    from ..families.build import build_for_test, build_student, build_teacher
 
-    if cfg.script == "compresstracker":
+    if cfg.compresses:
         found = {"student": (build_student(cfg), cfg), "teacher": (build_teacher(cfg), cfg)}
         reference = "teacher"
     else:

@@ -11,20 +11,17 @@ Layouts read (state-dict names):
 A `module.` prefix (from DistributedDataParallel) is ignored. Slim files are written in the official layout.
 """
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import Config
 from ..utils.errors import UserError
 from ..utils.files import atomic_write
 from .base import StagedTracker
-from .ostrack import OSTrack
 from .safe_load import Placeholder, safe_load
 
 STUDENT_LAYERS = "backbone.distill_blocks."
@@ -66,7 +63,7 @@ def _first_line(error: Exception) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
-def _state_dict(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+def state_dict(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     """The state dict of a checkpoint, without `module.` prefixes."""
     for key in WEIGHTS:
         if isinstance(content.get(key), Mapping):
@@ -98,12 +95,12 @@ def load_weights(model: StagedTracker, path: str | Path, role: str = "test") -> 
     """
     path = Path(path)
     content = read_checkpoint(path)
-    state = _select(_state_dict(content, path), role)
+    state = _select(state_dict(content, path), role)
     _check_depth(state, model, path)
     for optional in ("backbone.cls_token", "backbone.pos_embed"):   # never used by the tracker
         if optional not in state or state[optional].shape != model.state_dict()[optional].shape:
             state[optional] = model.state_dict()[optional]
-    result = _copy(model, state, path)
+    result = copy_weights(model, state, path)
     if result.missing_keys or result.unexpected_keys:
         problem = [f"lacks {name}" for name in result.missing_keys[:3]]
         problem += [f"has the unknown entry {name}" for name in result.unexpected_keys[:3]]
@@ -112,7 +109,7 @@ def load_weights(model: StagedTracker, path: str | Path, role: str = "test") -> 
     return {key: value for key, value in content.items() if key not in WEIGHTS and not isinstance(value, Tensor)}
 
 
-def _copy(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> Any:
+def copy_weights(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> Any:
     """Copy the entries into the module; names that the two do not share are returned, wrong shapes are an error."""
     try:
         return module.load_state_dict(state, strict=False)
@@ -145,50 +142,6 @@ def _check_depth(state: Mapping[str, Tensor], model: StagedTracker, path: Path) 
                         f"{model.depth}; use the configuration that belongs to the file")
 
 
-def load_mae(model: OSTrack, path: str | Path) -> None:
-    """Start a backbone from MAE or timm ViT weights, in place.
-
-    The first layers are used where the model is shallower than the file; the patch embedding is resized bicubically
-    where the patch size differs; the positions are resized to the template's and the search's grids. An OSTrack
-    checkpoint is accepted too and gives its whole model (as official configurations do).
-
-    Raises:
-        UserError: the file cannot be read or is of another width.
-    """
-    path = Path(path)
-    state = _state_dict(read_checkpoint(path), path)
-    if any(name.startswith("backbone.") for name in state):
-        load_weights(model, path)
-        return
-    backbone = model.backbone
-    own = backbone.state_dict()
-    weight = state.get("patch_embed.proj.weight")
-    if weight is None:
-        raise UserError(f"{path} holds no ViT (no patch_embed.proj.weight); expected MAE or timm ViT weights")
-    if weight.shape[0] != model.embed_dim:
-        raise UserError(f"{path} is a ViT of width {weight.shape[0]}, the configured backbone has {model.embed_dim}; "
-                        "choose another MODEL.BACKBONE.TYPE or file")
-    size = (backbone.patch_size, backbone.patch_size)
-    if weight.shape[-2:] != size:
-        state["patch_embed.proj.weight"] = F.interpolate(weight, size=size, mode="bicubic", align_corners=False)
-    raw = state.get("pos_embed")
-    if raw is not None and raw.shape != own["pos_embed"].shape:
-        side = math.isqrt(max(raw.shape[1] - 1, 0)) if raw.dim() == 3 else 0
-        if not 1 < 1 + side**2 == raw.shape[1]:
-            raise UserError(f"{path} has a pos_embed of shape {tuple(raw.shape)}; expected a class token and a square "
-                            "grid, (1, 1 + side * side, width), as MAE and timm's ViTs have")
-        grid = raw[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
-        grid = F.interpolate(grid, size=(backbone.raw_grid, backbone.raw_grid), mode="bicubic", align_corners=False)
-        state["pos_embed"] = torch.cat([raw[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)
-    used = {name: value for name, value in state.items() if name in own}
-    missing = [name for name in own if name not in used and not name.startswith(("pos_embed_", "norm."))]
-    if missing:
-        raise UserError(f"{path} lacks {len(missing)} entries of a ViT with {model.depth} layers (first {missing[0]}); "
-                        "expected MAE or timm ViT weights of at least this depth")
-    _copy(backbone, used, path)
-    backbone.reset_positions()
-
-
 # ---------------------------------------------------------------- writing
 
 def slim_state_dict(model: StagedTracker, student: bool) -> dict[str, Tensor]:
@@ -209,8 +162,7 @@ def save_slim(path: str | Path, model: StagedTracker, cfg: Config, extra: Mappin
     Raises:
         UserError: the disk is full or the folder cannot be written; an older file is untouched.
     """
-    student = cfg.script == "compresstracker"
-    content = {"net": slim_state_dict(model, student), "net_type": "CompressTracker" if student else "OSTrack",
+    content = {"net": slim_state_dict(model, cfg.compresses), "net_type": cfg.title,
                "config": {"script": cfg.script, "name": cfg.name, "values": cfg.to_dict()}, **(extra or {})}
     with atomic_write(path) as temporary:
         try:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..config import Config
-from ..models.build import build_for_test
+from ..families.build import build_for_test
 from ..models.checkpoint import load_weights
 from ..test.analysis.report import text_table
 from ..test.analysis.results import has_annotations

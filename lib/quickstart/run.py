@@ -12,7 +12,7 @@ import numpy as np
 
 from ..config import load_config
 from ..deploy.profile import profile_config
-from ..models.build import find_pretrained
+from ..families.build import find_pretrained
 from ..test.analysis.metrics import get_convention
 from ..test.analysis.plots import save_plots
 from ..test.analysis.results import BenchmarkReport, ResultFolder, evaluate_benchmark

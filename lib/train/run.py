@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..config import Config
-from ..models.build import build_for_train, find_pretrained
+from ..families.build import build_for_train, find_pretrained
 from ..models.checkpoint import read_checkpoint, save_slim
 from ..utils.errors import UserError
 from ..utils.files import remove_unfinished, set_aside
@@ -177,7 +177,7 @@ def check_inputs(cfg: Config, processes: Iterable[int] = (1,)) -> None:
     be.
     """
     batch = [plan_batch(cfg, number) for number in processes][-1]
-    if cfg.MODEL.PRETRAIN_FILE or cfg.script == "compresstracker":
+    if cfg.MODEL.PRETRAIN_FILE or cfg.compresses:
         find_pretrained(cfg.MODEL.PRETRAIN_FILE, "MODEL.PRETRAIN_FILE")
     for split in ("train", "val") if cfg.DATA.VAL.DATASETS_NAME else ("train",):
         _draw_one(build_loader(cfg, split, seed=cfg.TRAIN.SEED, batch_size=batch.size, num_workers=0))

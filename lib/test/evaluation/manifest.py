@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...config import KEYS, Config
+from ...config import Config, schema_of
 from ...utils.errors import UserError
 from ...utils.files import file_hash, set_aside, write_text
 from .results import has_results
@@ -135,8 +135,9 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
     if found.get("rules") != wanted["rules"]:
         changes.append(f"tracking rules {found.get('rules')} instead of {wanted['rules']}, an earlier or later version "
                        "of this code")
+    schema = schema_of(wanted["settings"]["MODEL.FAMILY"])
     for name in sorted({*found["settings"], *wanted["settings"]}):
-        default = _plain(KEYS[name].default) if name in KEYS else None
+        default = _plain(schema[name].default) if name in schema else None
         before, now = (part["settings"].get(name, default) for part in (found, wanted))
         if before != now:
             changes.append(f"{name} {before} instead of {now}")

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ...models.layers.elimination import template_attention
-from ...models.ostrack import OSTrack
+from ...models.one_stream import OneStreamTracker
 from ...utils.errors import UserError
 
 
@@ -26,12 +26,12 @@ class AttentionProbe:
             eliminated. None before the first pass.
 
     Raises:
-        UserError: the model is no OSTrack, or has no such layer.
+        UserError: the model is no one-stream tracker, or has no such layer.
     """
 
     def __init__(self, model: Any, layer: int):
-        if not isinstance(model, OSTrack):
-            raise UserError(f"attention maps need an OSTrack, not {type(model).__name__}")
+        if not isinstance(model, OneStreamTracker):
+            raise UserError(f"attention maps need a one-stream tracker, not {type(model).__name__}")
         if not -model.depth <= layer < model.depth:
             raise UserError(f"there is no layer {layer}: the model has {model.depth} layers, 0 to {model.depth - 1}")
         self.layer = layer % model.depth

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from ...models.heads import decode
 from ...models.layers.elimination import template_mask
-from ...models.ostrack.heads import decode
 from ...utils.boxes import clip_box
 from ...utils.crop import Normaliser, Square, box_from_crop, box_to_crop, cut_square, square_around
 from ...utils.device import pick_device, synchronize
@@ -159,7 +159,7 @@ class Tracker:
         Raises:
             UserError: the file is missing or does not fit, no such device, an unknown or impossible option.
         """
-        from ...models.build import build_for_test
+        from ...families.build import build_for_test
         from ...models.checkpoint import load_weights
 
         device = pick_device(str(device))

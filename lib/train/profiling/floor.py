@@ -9,7 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ...config import Config
-from ...models.build import build_compressor, build_ostrack
+from ...families.build import build_compressor, build_tracker
 from ..actors import build_actor
 
 
@@ -35,9 +35,9 @@ class StepWork:
 
 def step_work(cfg: Config) -> StepWork:
     """Count a configuration's step on shapes alone (`meta` device); nothing is computed and no weights are read."""
-    compress = cfg.script == "compresstracker"
+    compress = cfg.compresses
     cfg = cfg.with_overrides({"COMPRESS.TEACHER_DTYPE": "same"})  # the number format changes no count
-    net = (build_compressor(cfg, load=False) if compress else build_ostrack(cfg)).to("meta").train()
+    net = (build_compressor(cfg, load=False) if compress else build_tracker(cfg)).to("meta").train()
     actor = build_actor(cfg, net)
     boxes = torch.empty(1, 4, device="meta")
     batch = {"template": torch.empty(1, 3, *2 * [cfg.DATA.TEMPLATE.SIZE], device="meta"),

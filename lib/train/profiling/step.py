@@ -22,7 +22,7 @@ from torch import nn
 from ...config import FOLDER_PREFIX, Config
 from ...deploy.profile import describe_environment
 from ...deploy.rates import matrix_rate, memory_rate
-from ...models.build import build_compressor, build_ostrack
+from ...families.build import build_compressor, build_tracker
 from ...models.compress.initialise import initialise_student
 from ...models.compress.replacement import replacement_probability
 from ...models.layers.plain_attention import write_out_attention
@@ -160,8 +160,8 @@ def _nothing(*_: Any) -> Any:
 
 def _network(cfg: Config) -> nn.Module:
     """What the configuration trains, with random weights; a student starts from its teacher as in training."""
-    if cfg.script != "compresstracker":
-        return build_ostrack(cfg)
+    if not cfg.compresses:
+        return build_tracker(cfg)
     net = build_compressor(cfg, load=False)
     initialise_student(net.student, net.teacher, net.stages, layers=cfg.COMPRESS.INIT, head=cfg.COMPRESS.HEAD_INIT)
     if cfg.COMPRESS.SHARE_PREFIX:
@@ -263,7 +263,7 @@ def _floor(cfg: Config, variant: TrainingVariant, rates: dict[str, float], memor
     """What a step cannot be faster than: its operations at the measured rate of matrices, its update's bytes at that of
     the memory."""
     probability = 1.0
-    if cfg.script == "compresstracker" and cfg.TRAIN.SUP_REPLACE:
+    if cfg.compresses and cfg.TRAIN.SUP_REPLACE:
         compress = cfg.COMPRESS
         probability = float(np.mean([
             replacement_probability(epoch, cfg.TRAIN.EPOCH, compress.SCHEDULE, compress.P_INIT, compress.ALPHA1,

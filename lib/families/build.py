@@ -1,4 +1,4 @@
-"""Models from a configuration."""
+"""Models from a configuration, of any family."""
 
 import logging
 from collections.abc import Sequence
@@ -6,26 +6,19 @@ from pathlib import Path
 
 import torch
 
-from ..config import Config, backbone_shape
+from ..config import Config
+from ..models.base import StagedTracker
+from ..models.checkpoint import load_weights
+from ..models.compress import Compressor, divide
+from ..models.compress.initialise import initialise_student
 from ..utils.errors import UserError
 from ..utils.files import ROOT, resolve
-from .base import StagedTracker
-from .checkpoint import load_mae, load_weights
-from .compress import Compressor, divide
-from .compress.initialise import initialise_student
-from .ostrack import OSTrack, ViTBackbone
-from .ostrack.heads import build_head
 
 logger = logging.getLogger(__name__)
 
 
-def teacher_depth(cfg: Config) -> int:
-    """Number of layers N_t of the full model."""
-    return backbone_shape(cfg).depth
-
-
-def build_ostrack(cfg: Config, drop_rates: Sequence[float] | None = None, eliminate: bool = True) -> OSTrack:
-    """An OSTrack with random weights.
+def build_tracker(cfg: Config, drop_rates: Sequence[float] | None = None, eliminate: bool = True) -> StagedTracker:
+    """A tracker of the configuration's family with random weights.
 
     Args:
         cfg: any run's configuration.
@@ -33,16 +26,9 @@ def build_ostrack(cfg: Config, drop_rates: Sequence[float] | None = None, elimin
             0 to TRAIN.DROP_PATH_RATE.
         eliminate: build candidate elimination where the configuration asks for it.
     """
-    dim, depth, heads, ratio = backbone_shape(cfg)
-    backbone, data = cfg.MODEL.BACKBONE, cfg.DATA
-    keep = dict(zip(backbone.CE_LOC, backbone.CE_KEEP_RATIO, strict=True)) if eliminate else {}
     if drop_rates is None:
-        drop_rates = _drop_rates(cfg.TRAIN.DROP_PATH_RATE, depth)
-    vit = ViTBackbone(embed_dim=dim, num_heads=heads, mlp_ratio=ratio, drop_rates=drop_rates,
-                      patch_size=backbone.STRIDE, image_size=backbone.IMG_SIZE, template_size=data.TEMPLATE.SIZE,
-                      search_size=data.SEARCH.SIZE, keep_rates=keep)
-    channels = cfg.MODEL.NUM_CHANNELS if cfg.MODEL.HEAD.TYPE == "CORNER" else cfg.MODEL.HEAD.NUM_CHANNELS
-    return OSTrack(vit, build_head(cfg.MODEL.HEAD.TYPE, dim, channels))
+        drop_rates = _drop_rates(cfg.TRAIN.DROP_PATH_RATE, cfg.shape.depth)
+    return cfg.family.build(cfg, drop_rates, eliminate)
 
 
 def _drop_rates(last: float, depth: int) -> list[float]:
@@ -52,7 +38,7 @@ def _drop_rates(last: float, depth: int) -> list[float]:
 
 def build_teacher(cfg: Config) -> StagedTracker:
     """The full-depth model without candidate elimination (the compression's teacher), random weights."""
-    return build_ostrack(cfg, eliminate=False)
+    return build_tracker(cfg, eliminate=False)
 
 
 def build_student(cfg: Config) -> StagedTracker:
@@ -60,29 +46,29 @@ def build_student(cfg: Config) -> StagedTracker:
 
     A student layer's drop-path rate is that of its stage's first teacher layer (as in the released code).
     """
-    stages = divide(teacher_depth(cfg), cfg.MODEL.BACKBONE.DISTILL_LAYER, cfg.COMPRESS.STAGES)
-    rates = _drop_rates(cfg.TRAIN.DROP_PATH_RATE, teacher_depth(cfg))
-    return build_ostrack(cfg, [rates[stage[0]] for stage in stages], eliminate=False)
+    stages = divide(cfg.shape.depth, cfg.MODEL.BACKBONE.DISTILL_LAYER, cfg.COMPRESS.STAGES)
+    rates = _drop_rates(cfg.TRAIN.DROP_PATH_RATE, cfg.shape.depth)
+    return build_tracker(cfg, [rates[stage[0]] for stage in stages], eliminate=False)
 
 
 def build_for_test(cfg: Config) -> StagedTracker:
-    """What the configuration's checkpoint holds: the student of `compresstracker`, the model of `ostrack`."""
-    return build_student(cfg) if cfg.script == "compresstracker" else build_ostrack(cfg)
+    """What the configuration's checkpoint holds: the student where it compresses, else the tracker."""
+    return build_student(cfg) if cfg.compresses else build_tracker(cfg)
 
 
-def build_for_train(cfg: Config) -> OSTrack | Compressor:
+def build_for_train(cfg: Config) -> StagedTracker | Compressor:
     """What the configuration trains, with its initial weights loaded.
 
     Raises:
         UserError: a weights file is missing or does not fit.
     """
-    if cfg.script == "compresstracker":
+    if cfg.compresses:
         return build_compressor(cfg)
-    model = build_ostrack(cfg)
+    model = build_tracker(cfg)
     if cfg.MODEL.PRETRAIN_FILE:
         path = find_pretrained(cfg.MODEL.PRETRAIN_FILE, "MODEL.PRETRAIN_FILE")
-        load_mae(model, path)
-        logger.info("backbone starts from %s", path)
+        cfg.family.load_start(model, path)
+        logger.info("training starts from %s", path)
     return model
 
 
@@ -107,7 +93,8 @@ def build_compressor(cfg: Config, load: bool = True) -> Compressor:
         load_weights(teacher, path, role="teacher")
         logger.info("teacher: %d layers from %s", teacher.depth, path)
         if compress.INIT == "mae":
-            load_mae(student, find_pretrained(cfg.MODEL.BACKBONE.PRETRAIN_FILE, "MODEL.BACKBONE.PRETRAIN_FILE"))
+            start = find_pretrained(cfg.MODEL.BACKBONE.PRETRAIN_FILE, "MODEL.BACKBONE.PRETRAIN_FILE")
+            cfg.family.load_start(student, start)
         initialise_student(student, teacher, stages, layers=compress.INIT, head=compress.HEAD_INIT)
     net = Compressor(teacher, student, stages, teacher_mode=compress.TEACHER_MODE, trainable=trainable,
                      teacher_dtype=_teacher_dtype(cfg))

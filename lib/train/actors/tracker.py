@@ -1,16 +1,15 @@
 """Actor of a plain tracker (the teacher)."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ...models.base import Prediction
+from ...models.base import Prediction, StagedTracker
 from ...models.layers.elimination import keep_rate_at, template_mask
-from ...models.ostrack import OSTrack
 from .base import Actor, Prepared
 
 
-class OSTrackActor(Actor):
-    """Trains an `OSTrack` on the ground truth."""
+class TrackerActor(Actor):
+    """Trains a tracker on the ground truth."""
 
     def __call__(self, batch: dict, epoch: int, draws: torch.Generator,
                  prepared: Prepared | None = None) -> tuple[Tensor, dict[str, Tensor]]:
@@ -27,12 +26,16 @@ class OSTrackActor(Actor):
         rate = keep_rate_at(epoch, train.CE_START_EPOCH, train.CE_WARM_EPOCH, backbone.CE_KEEP_RATIO[0])
         return self.net(batch["template"], batch["search"], mask, rate)
 
-    def model_for_saving(self) -> OSTrack:
+    def model_for_saving(self) -> StagedTracker:
         return self.module
 
     def parameter_groups(self) -> list[dict]:
         """The head learns with TRAIN.LR, the backbone with TRAIN.LR * TRAIN.BACKBONE_MULTIPLIER (OSTrack)."""
         train = self.cfg.TRAIN
-        head = [p for p in self.module.box_head.parameters() if p.requires_grad]
-        backbone = [p for p in self.module.backbone.parameters() if p.requires_grad]
-        return [{"params": head, "lr": train.LR}, {"params": backbone, "lr": train.LR * train.BACKBONE_MULTIPLIER}]
+        head = set(self.module.parts()["head"])
+        groups: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
+        for parameter in self.module.parameters():
+            if parameter.requires_grad:
+                groups[parameter not in head].append(parameter)
+        return [{"params": groups[0], "lr": train.LR},
+                {"params": groups[1], "lr": train.LR * train.BACKBONE_MULTIPLIER}]

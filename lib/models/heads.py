@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from ...utils.boxes import xyxy_to_cxcywh
-from ..base import Prediction
+from ..utils.boxes import xyxy_to_cxcywh
+from .base import Prediction
 
 
 def _stack(branch: str, in_channels: int, channels: int, outputs: int) -> dict[str, nn.Module]:

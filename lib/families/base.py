@@ -1,0 +1,60 @@
+"""What a tracker family tells the rest of the code about itself."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+if TYPE_CHECKING:
+    from ..config import Config
+    from ..config.schema import Key
+    from ..models.base import StagedTracker
+
+
+class Shape(NamedTuple):
+    """Width of the tokens, layers (of the teacher, where a configuration compresses), heads and the MLP's relative
+    width."""
+
+    embed_dim: int
+    depth: int
+    num_heads: int
+    mlp_ratio: float
+
+
+class Family(ABC):
+    """A tracker family. One object each, without state.
+
+    Attributes:
+        name: of its folder; also the script that trains it and the value of MODEL.FAMILY.
+        title: in names of checkpoints and in messages.
+        keys: configuration keys of its own, and keys of the schema for which it has another default or other choices.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    keys: ClassVar[Mapping[str, "Key"]] = {}
+
+    @abstractmethod
+    def shape(self, cfg: "Config") -> Shape:
+        """The shape of the (teacher's) layers."""
+
+    def check(self, cfg: "Config") -> Iterator[str]:
+        """A message for each impossible combination of keys, on top of those that are impossible for every family."""
+        yield from ()
+
+    @abstractmethod
+    def build(self, cfg: "Config", drop_rates: Sequence[float], eliminate: bool) -> "StagedTracker":
+        """A tracker with random weights.
+
+        Args:
+            drop_rates: drop-path rate of each layer; their number is the depth.
+            eliminate: with candidate elimination, where the configuration asks for it.
+        """
+
+    @abstractmethod
+    def load_start(self, model: "StagedTracker", path: Path) -> None:
+        """Load the weights that training starts from (MODEL.PRETRAIN_FILE, COMPRESS.INIT mae), in place.
+
+        Raises:
+            UserError: the file cannot be read or does not fit.
+        """

@@ -1,0 +1,34 @@
+"""The pre-norm transformer layer of ViT trackers, on timm's block, which runs fused attention where there is any."""
+
+from dataclasses import replace
+from functools import partial
+
+import torch
+from timm.models.vision_transformer import Block
+from torch import nn
+
+from ..base import Tokens
+from .drop_path import DropPath
+from .elimination import eliminate, template_attention
+
+
+class EncoderLayer(Block):
+    """One layer over `Tokens`; with `keep_rate` < 1 it also eliminates candidates."""
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, drop_path: float, keep_rate: float = 1.0,
+                 eps: float = 1e-6):
+        super().__init__(dim, num_heads, mlp_ratio, qkv_bias=True, norm_layer=partial(nn.LayerNorm, eps=eps))
+        if drop_path > 0:
+            self.drop_path1, self.drop_path2 = DropPath(drop_path), DropPath(drop_path)
+        self.keep_rate = keep_rate
+
+    def forward(self, tokens: Tokens) -> Tokens:
+        normed = self.norm1(tokens.x)
+        tokens = replace(tokens, x=tokens.x + self.drop_path1(self.attn(normed)))
+        if self.keep_rate < 1:
+            rate = self.keep_rate if tokens.keep_rate is None else tokens.keep_rate
+            if rate < 1:
+                with torch.no_grad():
+                    votes = template_attention(self.attn, normed, tokens.template_length, tokens.template_mask)
+                tokens = eliminate(tokens, votes, rate)
+        return replace(tokens, x=tokens.x + self.drop_path2(self.mlp(self.norm2(tokens.x))))

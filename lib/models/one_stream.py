@@ -1,0 +1,100 @@
+"""One-stream trackers: template and search tokens pass the same layers, a head reads the search tokens.
+
+What OSTrack has in common with the trackers of its shape. A family builds it with an embedding and layers of its own;
+fast inference, export and profiling know this class, not the families.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from .base import Prediction, StagedTracker, Tokens
+from .layers.elimination import restore
+from .layers.encoder import EncoderLayer
+
+
+class OneStreamBackbone(nn.Module):
+    """Patch embedding, positions, layers and final norm.
+
+    Args:
+        patch_embed: crops (B, 3, H, W) -> (B, L, C) tokens, row by row.
+        stride: side of a token in pixels.
+        template_size, search_size: sides of the crops in pixels.
+        layers: in order; their number is the depth.
+        embed_dim: width C of the tokens.
+        eps: of the final LayerNorm.
+    """
+
+    def __init__(self, patch_embed: nn.Module, layers: Sequence[EncoderLayer], *, stride: int, template_size: int,
+                 search_size: int, embed_dim: int, eps: float):
+        super().__init__()
+        self.stride = stride
+        self.template_grid, self.search_grid = template_size // stride, search_size // stride
+        self.patch_embed = patch_embed
+        self.pos_embed_z = nn.Parameter(torch.zeros(1, self.template_grid**2, embed_dim))
+        self.pos_embed_x = nn.Parameter(torch.zeros(1, self.search_grid**2, embed_dim))
+        self.blocks = nn.ModuleList(layers)
+        self.norm = nn.LayerNorm(embed_dim, eps=eps)
+
+    def embed(self, template: Tensor, search: Tensor, template_mask: Tensor | None, keep_rate: float | None) -> Tokens:
+        """Crops (B, 3, h, w) and (B, 3, H, W) -> tokens (B, Lz + Lx, C)."""
+        z = self.patch_embed(template) + self.pos_embed_z
+        x = self.patch_embed(search) + self.pos_embed_x
+        return Tokens(torch.cat([z, x], dim=1), z.shape[1], template_mask=template_mask, keep_rate=keep_rate)
+
+    def search_features(self, tokens: Tokens) -> Tensor:
+        """Final norm; the search tokens as a map (B, C, S, S), zeros where candidates were eliminated."""
+        normed = replace(tokens, x=self.norm(tokens.x))
+        search = restore(normed, self.search_grid**2)
+        return search.transpose(1, 2).unflatten(2, (self.search_grid, self.search_grid))
+
+
+class OneStreamTracker(StagedTracker):
+    """Backbone and box head; the names in the state dict are those of OSTrack's checkpoints.
+
+    Args:
+        backbone: patch embedding, positions, layers, final norm.
+        head: (B, C, S, S) -> `Prediction`.
+    """
+
+    part_prefixes = {"embed": ("backbone.patch_embed.", "backbone.pos_embed", "backbone.cls_token"),
+                     "layers": ("backbone.blocks.",), "norm": ("backbone.norm.",), "head": ("box_head.",)}
+
+    def __init__(self, backbone: OneStreamBackbone, head: nn.Module):
+        super().__init__()
+        self.backbone = backbone
+        self.box_head = head
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        return self.backbone.blocks
+
+    @property
+    def embed_dim(self) -> int:
+        """Width C of the tokens."""
+        return self.backbone.norm.normalized_shape[0]
+
+    @property
+    def feat_size(self) -> int:
+        """Side S of the search grid."""
+        return self.backbone.search_grid
+
+    @property
+    def template_feat_size(self) -> int:
+        """Side of the template grid."""
+        return self.backbone.template_grid
+
+    def embed(self, template: Tensor, search: Tensor, template_mask: Tensor | None = None,
+              keep_rate: float | None = None) -> Tokens:
+        return self.backbone.embed(template, search, template_mask, keep_rate)
+
+    def compile_layers(self) -> None:
+        """As `StagedTracker.compile_layers`; layers that eliminate candidates are left out: their shapes change."""
+        for layer in self.layers:
+            if layer.keep_rate == 1:
+                layer.compile()
+
+    def predict(self, tokens: Tokens) -> Prediction:
+        return self.box_head(self.backbone.search_features(tokens))
