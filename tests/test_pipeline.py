@@ -34,7 +34,7 @@ def got10k(square_data, tmp_path, monkeypatch):
 def trained(square_config, tmp_path):
     """The tiny configuration, with a checkpoint as if it had been trained."""
     cfg = load_config("ostrack", str(square_config))
-    save_slim(RunPaths(tmp_path / "out", cfg.script, cfg.name).slim(2), build_tracker(cfg), cfg, {"epoch": 2})
+    save_slim(RunPaths(tmp_path / "out", cfg.script, cfg.name, cfg.title).slim(2), build_tracker(cfg), cfg, {"epoch": 2})
     return cfg
 
 
@@ -74,7 +74,7 @@ def test_a_finished_run_does_only_what_is_missing(train_script, train_arguments,
 
 def test_results_of_an_earlier_training_are_moved_away_and_tracked_again(trained, square_data, tmp_path, results):
     evaluation = Evaluation([f"folder:{square_data}"], [])
-    paths, boxes = RunPaths(tmp_path / "out", "ostrack", "tiny"), results / f"folder_{square_data.name}" / "one.txt"
+    paths, boxes = RunPaths(tmp_path / "out", "ostrack", "tiny", "OSTrack"), results / f"folder_{square_data.name}" / "one.txt"
     assert evaluation.run(trained, paths.slim(2), tmp_path / "out", device="cpu") == 0
     old, time = boxes.read_text(), boxes.stat().st_mtime_ns
     assert evaluation.run(trained, paths.slim(2), tmp_path / "out", device="cpu") == 0

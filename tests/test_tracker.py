@@ -169,8 +169,8 @@ def test_model_that_does_not_fit_is_named(image):
 
 
 def test_checkpoint_names_are_the_official_ones(tmp_path):
-    cfg = SimpleNamespace(script="ostrack", name="vitb_256", TEST=SimpleNamespace(EPOCH=300))
+    cfg = SimpleNamespace(script="ostrack", name="vitb_256", title="OSTrack", TEST=SimpleNamespace(EPOCH=300))
     folder = tmp_path / "checkpoints" / "train"
     assert checkpoint_path(cfg, None, tmp_path) == folder / "ostrack" / "vitb_256" / "OSTrack_ep0300.pth.tar"
-    cfg.script = "compresstracker"
+    cfg.script, cfg.title = "compresstracker", "CompressTracker"
     assert checkpoint_path(cfg, 7, tmp_path).name == "CompressTracker_ep0007.pth.tar"

@@ -147,7 +147,7 @@ def train(args: argparse.Namespace) -> int:
         check_wandb()
     evaluation = Evaluation(args.evaluate, args.pack) if _may_evaluate(args) else None
     cfg = load_config(args.script, args.config, args.overrides)
-    paths = RunPaths(Path(args.save_dir).expanduser().absolute(), cfg.script, cfg.name)
+    paths = RunPaths(Path(args.save_dir).expanduser().absolute(), cfg.script, cfg.name, cfg.title)
     finished = find_finished(cfg, paths, args.resume)
     if finished is None or (evaluation is not None and args.rdzv_endpoint):  # who evaluates: elastic machines must meet
         ended = _train(args, cfg, paths)

@@ -177,9 +177,12 @@ class FastTracker(nn.Module):
         self.dtype = DTYPES[options.dtype]
         self.head_dtype = DTYPES[options.head_dtype or options.dtype]
         memory = torch.channels_last if options.channels_last else torch.contiguous_format
-        self.patches = copy.deepcopy(backbone.patch_embed.proj)
+        embedding = copy.deepcopy(backbone.patch_embed)
+        if options.fold_batchnorm:
+            fold_batchnorm(embedding)
+        self.patches = embedding.proj
         if options.take_pixels:
-            _fold_normalisation(self.patches, mean, std)
+            self.patches = _of_pixels(self.patches, mean, std)
         self.patches.to(self.dtype, memory_format=memory)
         self.register_buffer("template_positions", backbone.pos_embed_z.detach().clone().to(self.dtype))
         self.register_buffer("search_positions", backbone.pos_embed_x.detach().clone().to(self.dtype))
@@ -314,9 +317,25 @@ class PackedLinear(nn.Module):
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, *self.post)
 
 
-def _fold_normalisation(patches: nn.Conv2d, mean: Sequence[float], std: Sequence[float]) -> None:
-    """Make a patch embedding of normalised images one of 0..255 pixels, in place."""
+def _of_pixels(patches: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
+    """A patch embedding of normalised images as one of 0..255 pixels. The normalisation is folded into one convolution
+    without padding (in place); padding with zeros means the mean colour there, so any other has it in front."""
+    if not isinstance(patches, nn.Conv2d) or patches.padding != (0, 0):
+        return nn.Sequential(_Normalisation(mean, std), patches)
     weight = patches.weight.detach().double()
     mean_, std_ = (weight.new_tensor(values).view(1, 3, 1, 1) for values in (mean, std))
     patches.bias.copy_(patches.bias.detach().double() - (weight * mean_ / std_).sum(dim=(1, 2, 3)))
     patches.weight.copy_(weight / (255 * std_))
+    return patches
+
+
+class _Normalisation(nn.Module):
+    """(B, 3, H, W) pixels in 0..255, less the mean, over the standard deviation."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]):
+        super().__init__()
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("scale", 1 / (255 * torch.tensor(std).view(1, 3, 1, 1)))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return (pixels - self.mean) * self.scale

@@ -105,8 +105,14 @@ def _side_by_side(head: CenterHead, branches: Sequence[str]) -> list[nn.Conv2d]:
     return merged
 
 
-def fold_batchnorm(head: nn.Module) -> None:
-    """Replace each [convolution, BatchNorm, ReLU] of a head by [convolution, ReLU], in place."""
-    for name, block in head.named_children():
-        if isinstance(block, nn.Sequential) and len(block) > 1 and isinstance(block[1], nn.BatchNorm2d):
-            setattr(head, name, nn.Sequential(fuse_conv_bn_eval(block[0].eval(), block[1].eval()), *block[2:]))
+def fold_batchnorm(net: nn.Module) -> None:
+    """Make each BatchNorm that follows a convolution in a sequence among the children of `net` part of it, in place."""
+    for name, block in net.named_children():
+        if isinstance(block, nn.Sequential):
+            parts: list[nn.Module] = []
+            for part in block:
+                if isinstance(part, nn.BatchNorm2d) and parts and isinstance(parts[-1], nn.Conv2d):
+                    parts[-1] = fuse_conv_bn_eval(parts[-1].eval(), part.eval())
+                else:
+                    parts.append(part)
+            setattr(net, name, nn.Sequential(*parts))

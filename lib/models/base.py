@@ -7,6 +7,7 @@ class with fewer layers.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -97,6 +98,10 @@ class StagedTracker(nn.Module, ABC):
         unknown = self.load_state_dict(chosen, strict=False).unexpected_keys
         if unknown:
             raise ValueError(f"{type(self).__name__} has no {unknown[0]}")
+
+    def read_foreign(self, path: Path) -> dict[str, Tensor] | None:
+        """The weights in a file of a format that only this family has; None for any other file."""
+        return None
 
     @property
     def depth(self) -> int:

@@ -94,12 +94,14 @@ def load_weights(model: StagedTracker, path: str | Path, role: str = "test") -> 
         UserError: the file cannot be read or does not fit the model.
     """
     path = Path(path)
-    content = read_checkpoint(path)
+    foreign = model.read_foreign(path) if path.is_file() else None
+    content = read_checkpoint(path) if foreign is None else {"net": foreign}
     state = _select(state_dict(content, path), role)
     _check_depth(state, model, path)
+    own = model.state_dict()
     for optional in ("backbone.cls_token", "backbone.pos_embed"):   # never used by the tracker
-        if optional not in state or state[optional].shape != model.state_dict()[optional].shape:
-            state[optional] = model.state_dict()[optional]
+        if optional in own and (optional not in state or state[optional].shape != own[optional].shape):
+            state[optional] = own[optional]
     result = copy_weights(model, state, path)
     if result.missing_keys or result.unexpected_keys:
         problem = [f"lacks {name}" for name in result.missing_keys[:3]]

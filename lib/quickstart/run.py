@@ -129,7 +129,7 @@ def run_quickstart(output: str | Path, *, data: str | Path = "data/quickstart", 
     paths = [f"DATA.{part.upper()}.DATASETS_NAME=['FOLDER:{data / part}@list.txt']" for part in ("train", "val")]
     if train_teacher:
         full = load_config(*TEACHER, paths)
-        teacher = RunPaths(output / "teacher", *TEACHER).slim(full.TRAIN.EPOCH)
+        teacher = RunPaths(output / "teacher", *TEACHER, full.title).slim(full.TRAIN.EPOCH)
     if teacher is not None:
         overrides = [f"MODEL.PRETRAIN_FILE={resolve(teacher, Path.cwd())}", *overrides]
     student = load_config(*STUDENT, [*paths, *overrides])

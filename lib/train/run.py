@@ -43,9 +43,6 @@ from .trainer import Position, Recipe, Trainer
 
 logger = logging.getLogger(__name__)
 
-MODEL_NAMES = {"ostrack": "OSTrack", "compresstracker": "CompressTracker"}
-"""Official names of the slim checkpoints, by script."""
-
 ALREADY_FINISHED = "already finished: {} (start anew with --resume none, train longer with --set TRAIN.EPOCH=N)"
 
 
@@ -56,6 +53,7 @@ class RunPaths:
     save_dir: Path
     script: str
     config: str
+    title: str
 
     @property
     def checkpoints(self) -> Path:
@@ -74,7 +72,7 @@ class RunPaths:
 
     def slim(self, epoch: int) -> Path:
         """The slim checkpoint of an epoch."""
-        return self.checkpoints / f"{MODEL_NAMES.get(self.script, self.script)}_ep{epoch:04d}.pth.tar"
+        return self.checkpoints / f"{self.title}_ep{epoch:04d}.pth.tar"
 
     def bad_batch(self, epoch: int, step: int) -> Path:
         """The pairs of a step (counted from 0) whose loss was not a number."""
@@ -82,7 +80,7 @@ class RunPaths:
     @property
     def best(self) -> Path:
         """The slim checkpoint that validated best so far."""
-        return self.checkpoints / f"{MODEL_NAMES.get(self.script, self.script)}_best.pth.tar"
+        return self.checkpoints / f"{self.title}_best.pth.tar"
 
     @property
     def wandb_id(self) -> Path:
@@ -117,7 +115,7 @@ def run_training(cfg: Config, save_dir: str | Path, *, resume: str | Path = "aut
     """
     if cfg.TRAIN.TRACK_EPOCH_INTERVAL and sequences is None:
         raise ValueError("TRAIN.TRACK_EPOCH_INTERVAL asks for a validation by tracking, but no sequences are given")
-    paths = RunPaths(Path(save_dir).expanduser().absolute(), cfg.script, cfg.name)
+    paths = RunPaths(Path(save_dir).expanduser().absolute(), cfg.script, cfg.name, cfg.title)
     finished = find_finished(cfg, paths, resume)
     if finished is not None:
         if log_to_console:

@@ -374,7 +374,8 @@ def find_checkpoint(
 
     Args:
         script, config: `experiments/<script>/<config>.yaml`; config may also be a path.
-        checkpoint: the weights; None takes `checkpoint_path(cfg, epoch, save_dir)`.
+        checkpoint: the weights; None takes TEST.CHECKPOINT of the yaml where it names a file and no epoch is given,
+            else `checkpoint_path(cfg, epoch, save_dir)`.
         epoch: None takes TEST.EPOCH of the yaml.
         save_dir: None takes the one of the environment settings.
         overrides: `KEY=value` items over the yaml.
@@ -383,9 +384,15 @@ def find_checkpoint(
         UserError: unknown config, or no such file.
     """
     from ...config import load_config
+    from ...families.build import find_pretrained
 
     cfg = load_config(script, config, overrides)
-    path = Path(checkpoint).expanduser() if checkpoint is not None else checkpoint_path(cfg, epoch, save_dir)
+    if checkpoint is not None:
+        path = Path(checkpoint).expanduser()
+    elif cfg.TEST.CHECKPOINT and epoch is None:
+        path = find_pretrained(cfg.TEST.CHECKPOINT, "TEST.CHECKPOINT", "the file with the weights")
+    else:
+        path = checkpoint_path(cfg, epoch, save_dir)
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}; {_nearby(path)}")
     return cfg, path
@@ -398,9 +405,8 @@ def checkpoint_path(cfg: Any, epoch: int | None = None, save_dir: str | Path | N
         from ..evaluation.environment import env_settings
 
         save_dir = env_settings().save_dir
-    name = {"ostrack": "OSTrack"}.get(cfg.script, "CompressTracker")
     folder = Path(save_dir).expanduser() / "checkpoints" / "train" / cfg.script / cfg.name
-    return folder / f"{name}_ep{cfg.TEST.EPOCH if epoch is None else epoch:04d}.pth.tar"
+    return folder / f"{cfg.title}_ep{cfg.TEST.EPOCH if epoch is None else epoch:04d}.pth.tar"
 
 
 def check_image(image: np.ndarray) -> tuple[int, int]:

@@ -1,0 +1,49 @@
+"""VitTrack of the OpenCV zoo: a one-stream tracker small enough for a CPU."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...config.schema import Key
+from ..base import Family, Shape
+
+if TYPE_CHECKING:
+    from ...config import Config
+    from ...models.one_stream import OneStreamTracker
+
+
+class VitTrack(Family):
+    """A convolutional stem, 3 layers of width 48 with one head each, and a CENTER head."""
+
+    name, title = "vittrack", "VitTrack"
+    keys = {
+        "MODEL.PRETRAIN_FILE": Key("", "str", "Weights to start from, '' for a random start; script compresstracker: the "
+                                   "teacher's. A checkpoint, or the zoo's ONNX file. Tried from the repository root, "
+                                   "then in pretrained_models/."),
+        "MODEL.HEAD.NUM_CHANNELS": Key(32, "int", "Width of the CENTER head's first convolutions.", low=8),
+    }
+
+    def shape(self, cfg: "Config") -> Shape:
+        backbone = cfg.MODEL.BACKBONE
+        return Shape(backbone.EMBED_DIM or 48, backbone.DEPTH or 3, backbone.NUM_HEADS or 1, backbone.MLP_RATIO or 4.0)
+
+    def check(self, cfg: "Config") -> Iterator[str]:
+        width, stride = self.shape(cfg).embed_dim, cfg.MODEL.BACKBONE.STRIDE
+        if stride != 16:
+            yield f"MODEL.BACKBONE.STRIDE is {stride}; expected 16, the stride of the four convolutions of the stem"
+        if width % 8:
+            yield (f"MODEL.BACKBONE.EMBED_DIM is {width}; expected a multiple of 8: the stem's first convolution has an "
+                   "eighth of the width")
+
+    def build(self, cfg: "Config", drop_rates: Sequence[float], eliminate: bool) -> "OneStreamTracker":
+        from .model import build
+
+        return build(cfg, self.shape(cfg), drop_rates, eliminate)
+
+    def load_start(self, model: "OneStreamTracker", path: Path) -> None:
+        from ...models.checkpoint import load_weights
+
+        load_weights(model, path)
+
+
+FAMILY = VitTrack()
