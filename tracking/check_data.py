@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib.config import load_config  # noqa: E402
+from lib.config import SCRIPTS, load_config  # noqa: E402
 from lib.train.admin.environment import env_settings  # noqa: E402
 from lib.train.dataset import open_dataset  # noqa: E402
 from lib.train.dataset.checking import check_dataset  # noqa: E402
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="LASOT, COCO17, FOLDER:<path>, ...")
-    parser.add_argument("--script", choices=("ostrack", "compresstracker"),
+    parser.add_argument("--script", choices=SCRIPTS,
                         help="with --config: whose experiment it is")
     parser.add_argument("--config", help="check all data sets of an experiment: name below experiments/<script>/, or "
                         "the path of a yaml file")

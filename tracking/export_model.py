@@ -30,7 +30,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     default = ExportOptions()
-    add("--script", required=True, help="ostrack or compresstracker")
+    add("--script", required=True, help="a tracker family or compresstracker")
     add("--config", required=True, help="name of a file in experiments/<script>, without .yaml, or its path")
     add("--format", required=True, choices=PRECISIONS, help="what to write")
     add("--precision", default=default.precision, choices=sorted({p for all in PRECISIONS.values() for p in all}),

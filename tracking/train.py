@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib.config import Config, load_config  # noqa: E402
+from lib.config import SCRIPTS, Config, load_config  # noqa: E402
 from lib.pipeline.evaluation import Evaluation  # noqa: E402
 from lib.pipeline.tracking import TrackingValidation  # noqa: E402
 from lib.train.admin.logs import check_wandb  # noqa: E402
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--script", required=True, choices=("ostrack", "compresstracker"),
+    parser.add_argument("--script", required=True, choices=SCRIPTS,
                         help="train a tracker on the ground truth, or compress one")
     parser.add_argument("--config", required=True, help="name below experiments/<script>/, or the path of a yaml file")
     parser.add_argument("--save_dir", default="./output",

@@ -39,7 +39,7 @@ def serve(tracker: Tracker, name: str) -> int:
     trax = _trax()
     try:
         server = trax.server.Server([trax.Region.RECTANGLE], [trax.Image.PATH], ["color"], tracker_name=name,
-                                    tracker_family="OSTrack")
+                                    tracker_family="CompressTracker")
     except trax.TraxException as error:
         raise UserError(f"no VOT toolkit at the other end ({error})") from error
     frames = 0

@@ -43,7 +43,7 @@ class Choice:
 def add_tracker_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say which tracker it is; `check_tracker_options` and `choose_tracker` read them."""
     add = parser.add_argument
-    add("tracker_name", metavar="script", help="ostrack or compresstracker")
+    add("tracker_name", metavar="script", help="a tracker family or compresstracker")
     add("tracker_param", metavar="config", help="name of a file in experiments/<script>, without .yaml, or its path")
     add("--checkpoint", type=absolute_path, help="weights; default: the config's in <save_dir>/checkpoints/train")
     add("--epoch", type=int, help="epoch of the default checkpoint; default: TEST.EPOCH of the config")

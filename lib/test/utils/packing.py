@@ -107,7 +107,7 @@ def script(server: Server, arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=f"Pack the results of tracking/test.py --dataset {server.dataset} for the {server.title} server. "
                     "The results themselves are not changed.")
-    parser.add_argument("--tracker_name", required=True, metavar="SCRIPT", help="ostrack or compresstracker")
+    parser.add_argument("--tracker_name", required=True, metavar="SCRIPT", help="a tracker family or compresstracker")
     parser.add_argument("--cfg_name", required=True, metavar="CONFIG", help="the configuration that was tested")
     parser.add_argument("--runid", type=int, help="number of a repeated run")
     parser.add_argument("--save_dir", type=Path, help="as given to tracking/test.py; default: the environment file's")

@@ -1,0 +1,122 @@
+"""Every registered family goes through everything that a tracker can be asked for, and nothing else knows its name."""
+
+import ast
+import re
+
+import pytest
+import torch
+from tiny_models import copies, same, scramble, tiny_batch
+
+from lib.config import SCRIPTS, load_config, schema_of
+from lib.deploy.fast import FastOptions, build_fast
+from lib.families import FAMILIES, get_family
+from lib.families.build import build_compressor, build_for_test, build_tracker
+from lib.models.checkpoint import load_weights, save_slim
+from lib.train.actors import build_actor
+from lib.utils.errors import UserError
+
+SMALL = {"ostrack": ("vitb_256_mae_32x4_ep300", ["MODEL.BACKBONE.EMBED_DIM=32", "MODEL.BACKBONE.NUM_HEADS=2",
+                                                 "MODEL.BACKBONE.DEPTH=4", "MODEL.BACKBONE.IMG_SIZE=64"]),
+         "vittrack": ("vittrack", [])}
+STUDENTS = {"ostrack": "compresstracker_vitb_256_2", "vittrack": "compresstracker_vittrack_2"}
+CROPS = ["DATA.TEMPLATE.SIZE=32", "DATA.SEARCH.SIZE=64", "TEST.TEMPLATE_SIZE=32", "TEST.SEARCH_SIZE=64",
+         "MODEL.HEAD.NUM_CHANNELS=16", "MODEL.PRETRAIN_FILE=''"]
+EXEMPT = ("lib/quickstart/run.py", "lib/test/analysis/conventions.py", "lib/test/analysis/metrics.py")
+"""What names experiments, and an evaluation rule that is called after a repository."""
+
+
+def small(family: str, *more: str):
+    config, overrides = SMALL[family]
+    return load_config(family, config, [*overrides, *CROPS, *more])
+
+
+def small_student(family: str):
+    return load_config("compresstracker", STUDENTS[family], [*SMALL[family][1], *CROPS])
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request) -> str:
+    return request.param
+
+
+def crops(cfg, batch: int = 2):
+    generator = torch.Generator().manual_seed(1)
+    return (torch.randn(batch, 3, cfg.DATA.TEMPLATE.SIZE, cfg.DATA.TEMPLATE.SIZE, generator=generator),
+            torch.randn(batch, 3, cfg.DATA.SEARCH.SIZE, cfg.DATA.SEARCH.SIZE, generator=generator))
+
+
+def test_weights_are_saved_and_loaded(family, tmp_path):
+    cfg = small(family)
+    model = scramble(build_tracker(cfg))
+    save_slim(tmp_path / "tracker.pth.tar", model, cfg)
+    other = build_for_test(cfg)
+    load_weights(other, tmp_path / "tracker.pth.tar")
+    assert same(copies(model), copies(other))
+
+
+def test_a_training_step(family):
+    cfg = small(family)
+    actor = build_actor(cfg, build_tracker(cfg))
+    groups = actor.parameter_groups()
+    learning = {id(p) for p in actor.module.parameters() if p.requires_grad}
+    assert sorted(learning) == sorted(id(p) for group in groups for p in group["params"])
+    loss, _ = actor(tiny_batch(cfg), 1, torch.Generator().manual_seed(0))
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for group in groups for p in group["params"])
+
+
+def test_a_compression_step(family):
+    cfg = small_student(family)
+    net = build_compressor(cfg, load=False)
+    assert net.student.depth == 2 and net.teacher.depth == get_family(family).shape(cfg).depth
+    loss, terms = build_actor(cfg, net).loss_of(tiny_batch(cfg), [True, True], 1.0)
+    loss.backward()
+    assert {"Loss/dst_logit", "Loss/dst_feat_all"} <= terms.keys()
+    assert all(layer.attn.qkv.weight.grad.abs().sum() > 0 for layer in net.student.layers)
+
+
+@pytest.mark.parametrize("take_pixels", [False, True])
+def test_the_fast_module_is_the_model(family, take_pixels):
+    cfg = small(family)
+    model = scramble(build_for_test(cfg)).eval()
+    fast = build_fast(model, FastOptions(peak_only=False, take_pixels=take_pixels), mean=cfg.DATA.MEAN,
+                      std=cfg.DATA.STD)
+    pixels = [torch.randint(0, 256, (2, size, size, 3), dtype=torch.uint8) for size in (32, 64)]
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (cfg.DATA.MEAN, cfg.DATA.STD))
+    normal = [(image.permute(0, 3, 1, 2) / 255 - mean) / std for image in pixels]
+    with torch.inference_mode():
+        expected = model(*normal)
+        template, search = pixels if take_pixels else normal
+        found = fast(fast.prepare(template), search)
+    for one, other in zip(expected, found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
+
+
+def test_a_family_has_its_own_keys(family):
+    assert small(family).MODEL.FAMILY == family == small(family).family.name
+    assert schema_of(family)["MODEL.FAMILY"].default == family
+    for other in set(SCRIPTS) - {family, "compresstracker"}:
+        with pytest.raises(UserError, match=f"MODEL.FAMILY is {other}, but script {family} trains {family}"):
+            small(family, f"MODEL.FAMILY={other}")
+    with pytest.raises(UserError, match="MODEL.FAMILY is the text 'siamese'; expected one of"):
+        small(family, "MODEL.FAMILY=siamese")
+
+
+def test_nothing_else_knows_a_family(root):
+    """No family in the code outside its folder: no import, identifier or text that is its name. The registry's list is
+    the one place."""
+    names = "|".join(FAMILIES)
+    known = []
+    for path in [*(root / "lib").rglob("*.py"), *(root / "tracking").glob("*.py")]:
+        place = path.relative_to(root).as_posix()
+        if place.startswith(tuple(f"lib/families/{name}/" for name in FAMILIES)) or place in EXEMPT:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            words = [value for _, value in ast.iter_fields(node) if isinstance(value, str)]
+            if isinstance(node, ast.Constant):
+                found = any(re.fullmatch(names, word, flags=re.IGNORECASE) for word in words)
+            else:
+                found = any(re.search(names, word, flags=re.IGNORECASE) for word in words)
+            if found:
+                known.append(f"{place}:{getattr(node, 'lineno', '?')}: {words}")
+    assert all(line.startswith("lib/families/__init__.py") for line in known), known
