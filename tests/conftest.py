@@ -12,8 +12,12 @@ import cv2
 import numpy as np
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before PyTorch is imported: OpenMP's threads do not survive a fork
+# Before PyTorch is imported:
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # OpenMP's threads do not survive a fork
+if "PYTEST_XDIST_WORKER" not in os.environ and not any("test_cuda" in argument for argument in sys.argv):
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""    # nor do autograd's threads for a GPU; tests/test_cuda.py runs by itself
 
+import torch  # noqa: E402
 from demo_fakes import FRAMES, SIZE, frame  # noqa: E402
 from square_runs import load_train_script  # noqa: E402
 from tiny_models import steady_tracker, tiny  # noqa: E402
@@ -23,10 +27,9 @@ from lib.vis.draw import VideoWriter  # noqa: E402
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that train in a fork come first: autograd refuses to, once this process has compiled something."""
-    items.sort(key=lambda item: not (item.get_closest_marker("forks") or "twice" in getattr(item, "fixturenames", ())))
+# The first backward pass decides whether this process may train in forks later on: it may, unless something was
+# compiled or exported before (fake tensors make autograd start threads).
+torch.ones((), requires_grad=True).backward()
 
 
 @pytest.fixture(scope="session")
@@ -67,8 +70,6 @@ def no_environment_overrides(monkeypatch, tmp_path_factory):
 @pytest.fixture
 def twice(tmp_path):
     """Run a function in two processes that torchrun might have started; gives both results, or what they raised."""
-    import torch
-
     from lib.train.failures import TrainingInterrupted
     from lib.utils.errors import UserError
 
