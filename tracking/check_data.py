@@ -20,7 +20,7 @@ from lib.train.admin.environment import env_settings  # noqa: E402
 from lib.train.dataset import open_dataset  # noqa: E402
 from lib.train.dataset.checking import check_dataset  # noqa: E402
 from lib.utils.errors import UserError  # noqa: E402
-from lib.utils.files import write_text  # noqa: E402
+from lib.utils.files import check_output_file, write_text  # noqa: E402
 from lib.utils.log import run_script  # noqa: E402
 
 logger = logging.getLogger(__name__)
@@ -75,6 +75,8 @@ def main() -> int:
         print(measure_startup(args.benchmark, form=args.storage or "directory"))
         return 0
     names, storage = chosen(args)
+    if args.json:
+        check_output_file(args.json, "--json")
     env, reports, absent = env_settings(), [], []
     for name in names:
         try:

@@ -18,7 +18,7 @@ from lib.deploy.profile import EndToEnd, ProfileOptions, profile_config  # noqa:
 from lib.deploy.report import report_markdown, report_text  # noqa: E402
 from lib.test.tracker import Tracker  # noqa: E402
 from lib.utils.errors import UserError  # noqa: E402
-from lib.utils.files import write_text  # noqa: E402
+from lib.utils.files import check_output_file, write_text  # noqa: E402
 from lib.utils.frames import open_frames  # noqa: E402
 from lib.utils.images import decode_rgb  # noqa: E402
 from lib.utils.log import run_script  # noqa: E402
@@ -67,6 +67,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_arguments()
+    if args.json:
+        check_output_file(args.json, "--json")
     cfg = load_config(args.script, args.config, args.overrides)
     against = []
     for name in args.against:

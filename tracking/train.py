@@ -29,6 +29,7 @@ from lib.train.launch import Ended, Machines, launch  # noqa: E402
 from lib.train.run import ALREADY_FINISHED, RunPaths, check_inputs, find_finished, run_training  # noqa: E402
 from lib.utils.device import pick_device  # noqa: E402
 from lib.utils.errors import UserError  # noqa: E402
+from lib.utils.files import check_output  # noqa: E402
 from lib.utils.log import run_script, setup_logging  # noqa: E402
 
 logger = logging.getLogger(__name__)
@@ -145,6 +146,9 @@ def train(args: argparse.Namespace) -> int:
                        "MODEL.PRETRAIN_FILE names")
     if args.use_wandb:
         check_wandb()
+    if args.mode != "single" and {"RANK", "WORLD_SIZE"} <= os.environ.keys():
+        raise UserError(f"--mode {args.mode} starts processes of its own, but this one was started by a launcher "
+                        "(torchrun) already; use --mode single there, or leave the launcher away")
     evaluation = Evaluation(args.evaluate, args.pack) if _may_evaluate(args) else None
     cfg = load_config(args.script, args.config, args.overrides)
     paths = RunPaths(Path(args.save_dir).expanduser().absolute(), cfg.script, cfg.name)
@@ -163,6 +167,7 @@ def train(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace, cfg: Config, paths: RunPaths) -> Ended:
     """The training itself, in this process or in those that it starts."""
+    check_output(paths.checkpoints, "--save_dir")
     if args.resume != "auto" and (args.max_restarts or args.rdzv_endpoint or restarts_left()):
         raise UserError(f"--resume {args.resume} cannot be used where the processes may be started again: they would "
                         "begin there each time. Start without restarts first, or move the earlier files in "

@@ -17,6 +17,7 @@ from ..models.build import build_for_train, find_pretrained
 from ..models.checkpoint import read_checkpoint, save_slim
 from ..utils.errors import UserError
 from ..utils.files import remove_unfinished, set_aside
+from ..utils.ownership import own
 from ..utils.signals import StopRequest
 from .admin.logs import RunLog
 from .admin.pictures import prediction_picture
@@ -112,7 +113,8 @@ def run_training(cfg: Config, save_dir: str | Path, *, resume: str | Path = "aut
         sequences: of the validation by tracking, which TRAIN.TRACK_EPOCH_INTERVAL asks for (see `lib.pipeline`).
 
     Raises:
-        UserError: missing data or weights, a state that does not fit, NaN loss, out of memory, full disk.
+        UserError: missing data or weights, a state that does not fit, NaN loss, out of memory, a full disk, or a folder
+            that cannot be written or that another run is writing.
         TrainingInterrupted: Ctrl-C or SIGTERM; the state is saved and the message says where.
     """
     if cfg.TRAIN.TRACK_EPOCH_INTERVAL and sequences is None:
@@ -123,6 +125,15 @@ def run_training(cfg: Config, save_dir: str | Path, *, resume: str | Path = "aut
         if log_to_console:
             logger.info("%s", ALREADY_FINISHED.format(finished))
         return finished
+    main = int(os.environ.get("RANK", "0")) == 0
+    with own(paths.checkpoints) if main else contextlib.nullcontext():
+        _train(cfg, paths, resume, device, log_to_console, use_wandb, sequences)
+    return paths.slim(cfg.TRAIN.EPOCH)
+
+
+def _train(cfg: Config, paths: RunPaths, resume: str | Path, device: str, log_to_console: bool, use_wandb: bool,
+           sequences: TrackedSequences | None) -> None:
+    """The run itself, in a folder that is its own."""
     world, chosen = join_world(cfg.TRAIN.DEVICE if device == "auto" else device)
     with _global_settings(cfg, chosen), matmul_precision(cfg, chosen), StopRequest() as stop, heartbeat(world):
         run = _Run(cfg, paths, world, chosen, stop, sequences)
@@ -132,7 +143,6 @@ def run_training(cfg: Config, save_dir: str | Path, *, resume: str | Path = "aut
             raise UserError(describe_memory(cfg, plan_batch(cfg, world.size), chosen)) from error
         world.wait()
         world.close()
-    return paths.slim(cfg.TRAIN.EPOCH)
 
 
 def find_finished(cfg: Config, paths: RunPaths, resume: str | Path = "auto") -> Path | None:

@@ -14,7 +14,10 @@ from .images import decode_rgb
 from .storage import DISK, DirectoryStorage, Storage, joined
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mpg", ".mpeg", ".mkv", ".mov")
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mpg", ".mpeg", ".mkv", ".mov", ".m4v", ".webm", ".wmv", ".asf", ".flv", ".f4v",
+                  ".ts", ".mts", ".m2ts", ".vob", ".3gp", ".ogv", ".mxf", ".divx", ".m1v", ".m2v", ".mpe", ".mjpg",
+                  ".mjpeg", ".y4m")
+"""What a folder is looked through for; a file that is named itself may end in anything that OpenCV opens."""
 IMAGE_FOLDERS = ("img", "imgs", "color", "images", "frames")
 
 
@@ -113,6 +116,8 @@ class VideoFrames(FrameSource):
         self._length = length
         self._end: int | None = None
         """Number of frames that can be read, once reading has come to it."""
+        self._seconds: dict[int, float] = {}
+        """Time stamps of the frames that were read."""
         self._readers: dict[int, list] = {}
         """Process id -> [capture, index of its next frame, last frame]; a reader is never shared across a fork."""
 
@@ -158,8 +163,13 @@ class VideoFrames(FrameSource):
             self._end = reader[1]
             self.close()
             raise self._ended(index)
+        self._seconds[index] = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
         reader[1:] = [index + 1, cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)]
         return image.copy()
+
+    def seconds(self, index: int) -> float | None:
+        """When a frame that was read is shown, by the time stamps of the film; None where it has none of it."""
+        return self._seconds.get(index)
 
     def _ended(self, index: int) -> UserError:
         return UserError(f"cannot read frame {index} (counted from 0) of the video {self.file}: it ends or is damaged "
@@ -175,7 +185,8 @@ class VideoFrames(FrameSource):
             raise UserError(f"video not found: {self.file}")
         capture = cv2.VideoCapture(self.file)
         if not capture.isOpened():
-            raise UserError(f"cannot open the video {self.file}: it is damaged or its codec is unknown to OpenCV")
+            raise UserError(f"cannot open the video {self.file}: it is damaged, no video, or its codec is unknown to "
+                            "OpenCV")
         return capture
 
 
@@ -191,10 +202,12 @@ def open_frames(path: str | Path) -> FrameSource:
         UserError: there is nothing to read.
     """
     path = Path(path)
-    if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:
+    if path.is_file():
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            raise UserError(f"{path} is one picture; name a video file or the folder of the pictures")
         return VideoFrames(path)
     if not path.is_dir():
-        raise UserError(f"no video file and no folder of frames: {path}; videos end in {' '.join(VIDEO_SUFFIXES)}")
+        raise UserError(f"no video file and no folder of frames: {path} does not exist")
     return frames_in(DirectoryStorage(path))
 
 
