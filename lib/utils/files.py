@@ -64,15 +64,22 @@ def check_output(folder: str | Path, option: str) -> None:
         UserError: they cannot.
     """
     folder = Path(folder).expanduser().absolute()
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
+        with made_folder(folder), tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"0")
     except OSError as error:
         raise UserError(cannot_write(folder, error, option)) from error
+
+
+@contextlib.contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """Make a folder, with those around it; those that were missing and are empty in the end go away again."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
     finally:
-        for path in made:
+        for path in missing:
             with contextlib.suppress(OSError):
                 path.rmdir()
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from .errors import UserError
-from .files import cannot_write
+from .files import cannot_write, made_folder
 
 try:
     import fcntl
@@ -58,7 +58,7 @@ class Hold:
 
 @contextlib.contextmanager
 def own(folder: str | Path, *, share: bool = False) -> Iterator[Hold]:
-    """Own a folder, which is made where it is missing, until the block ends.
+    """Own a folder until the block ends; it is made where it is missing, and goes again if it stays empty.
 
     Args:
         share: be content with others who share it. Whoever comes first is `alone` until it calls `Hold.admit`.
@@ -66,21 +66,20 @@ def own(folder: str | Path, *, share: bool = False) -> Iterator[Hold]:
     Raises:
         UserError: somebody else owns it (the message says who), or it cannot be written.
     """
-    path = (Path(folder).absolute() / NAME)
+    path = Path(folder).absolute() / NAME
     if path in _held:
         raise UserError(f"{path.parent} is being written by this process already")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file, others = _open(path, share)
-    except OSError as error:
-        raise UserError(cannot_write(path.parent, error)) from error
-    _held.add(path)
-    try:
-        yield Hold(file, others)
-    finally:
-        _held.discard(path)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(made_folder(path.parent))
+            file, others = _open(path, share)
+        except OSError as error:
+            raise UserError(cannot_write(path.parent, error)) from error
+        _held.add(path)
+        stack.callback(_held.discard, path)
         if file is not None:
-            _leave(file, path)
+            stack.callback(_leave, file, path)
+        yield Hold(file, others)
 
 
 def _open(path: Path, share: bool) -> tuple[IO[str] | None, str]:
