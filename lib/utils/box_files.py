@@ -11,12 +11,13 @@ LABEL_FILES = {"absence.label": False, "cover.label": True, "full_occlusion.txt"
 """Name of a label file -> whether a number above 0 in it says that the target is seen."""
 
 
-def parse_boxes(text: str, name: str) -> np.ndarray:
+def parse_boxes(text: str, name: str, keep: bool = False) -> np.ndarray:
     """Boxes of a box file's text: one line x,y,w,h per frame, separated by commas, tabs or spaces.
 
     Args:
         text: the file's content.
         name: the file's name for messages.
+        keep: give the numbers as they are, for boxes of another form.
 
     Returns:
         (N, 4) float64; NaN in all four where a line holds NaN or a size that is not positive (the target is absent).
@@ -34,7 +35,7 @@ def parse_boxes(text: str, name: str) -> np.ndarray:
         bad = next((i for i, row in enumerate(rows) if not _four_numbers(row)), 0)
         found = repr(lines[bad][:60]) if lines else "an empty file"
         raise UserError(f"{name}, line {bad + 1}: expected four numbers x,y,w,h, found {found}")
-    return absent_as_nan(boxes)
+    return boxes if keep else absent_as_nan(boxes)
 
 
 def absent_as_nan(boxes_xywh: np.ndarray) -> np.ndarray:

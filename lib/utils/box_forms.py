@@ -63,14 +63,18 @@ def suspect_form(boxes: np.ndarray, size: tuple[int, int] | np.ndarray | None = 
         matching = _forms_of(boxes[0], size, reference)
         if matching and (matching[0] != "xywh" or len(matching) == 1):
             return None if matching[0] == "xywh" else matching[0]
-    counted = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > 0).all(axis=1)
-    sizes = None if size is None else np.broadcast_to(np.asarray(size, np.float64), (len(boxes), 2))[counted]
-    boxes = boxes[counted]
+    boxes, sizes = _counted(boxes, size)
     if not len(boxes):
         return None
     if are_normalised(boxes):
         return NORMALISED + ("xyxy" if _are_corners(boxes, np.ones((len(boxes), 2))) else "xywh")
     return "xyxy" if sizes is not None and _are_corners(boxes, sizes) else None
+
+
+def could_be_corners(boxes: np.ndarray) -> bool:
+    """Whether (N, 4) numbers need a look at the picture's size for `suspect_form` to tell corners."""
+    boxes, _ = _counted(boxes)
+    return len(boxes) >= FEWEST and bool((boxes[:, 2:] > boxes[:, :2]).all())
 
 
 def are_normalised(boxes: np.ndarray) -> bool:
@@ -81,17 +85,24 @@ def are_normalised(boxes: np.ndarray) -> bool:
 
 def why_suspected(form: str, boxes: np.ndarray, size: tuple[int, int] | np.ndarray | None = None) -> str:
     """What speaks for the form that `suspect_form` gives, as a part of a sentence."""
-    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-    counted = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > 0).all(axis=1)
-    count = int(counted.sum())
+    boxes, sizes = _counted(boxes, size)
+    count = len(boxes)
     if form.startswith(NORMALISED):
         return f"all {count} boxes lie within 0..1, as parts of the picture's width and height do"
-    if size is None:
+    if sizes is None:
         return f"read as {form} the first box is the given one"
-    sizes = np.broadcast_to(np.asarray(size, np.float64), (len(boxes), 2))[counted]
-    beyond = int((boxes[counted, :2] + boxes[counted, 2:] > BEYOND * sizes).any(axis=1).sum())
+    beyond = int((boxes[:, :2] + boxes[:, 2:] > BEYOND * sizes).any(axis=1).sum())
     return (f"{beyond} of {count} boxes reach beyond the picture as x,y,w,h, and none as corners x1,y1,x2,y2" if beyond
             else f"width and height of the {count} boxes follow x and y, as corners x1,y1,x2,y2 do")
+
+
+def _counted(boxes: np.ndarray, size: tuple[int, int] | np.ndarray | None = None
+             ) -> tuple[np.ndarray, np.ndarray | None]:
+    """The boxes (M, 4) that are finite and have a size, and the sizes (M, 2) of their pictures."""
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    counted = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > 0).all(axis=1)
+    sizes = None if size is None else np.broadcast_to(np.asarray(size, np.float64), (len(boxes), 2))[counted]
+    return boxes[counted], sizes
 
 
 def _forms_of(row: np.ndarray, size: tuple[int, int] | np.ndarray | None, reference: np.ndarray) -> list[str]:

@@ -1,5 +1,6 @@
 """The frames of a sequence or film: picture files, or one video file."""
 
+import logging
 import os
 import re
 from abc import ABC, abstractmethod
@@ -10,10 +11,12 @@ import cv2
 import numpy as np
 
 from .errors import UserError
-from .images import decode_rgb
+from .images import HEADER_BYTES, decode_rgb, header_size, picture_size
 from .storage import DISK, DirectoryStorage, Storage, joined
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+logger = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mpg", ".mpeg", ".mkv", ".mov")
 IMAGE_FOLDERS = ("img", "imgs", "color", "images", "frames")
 
@@ -33,6 +36,14 @@ class FrameSource(ABC):
     @abstractmethod
     def path(self, index: int) -> str:
         """Where frame `index` comes from: the picture's file, or the video's file."""
+
+    def size(self, index: int = 0) -> tuple[int, int]:
+        """Width and height of frame `index`, as ``source[index]`` has it.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        return self[index].shape[1::-1]
 
     def close(self) -> None:  # noqa: B027 - most sources hold nothing open
         """Free what reading holds open; a later read opens it again."""
@@ -75,6 +86,9 @@ class ImageFrames(FrameSource):
             return decode_rgb(self.storage.read(self.file(index)), self.path(index))
         except UserError as error:
             raise UserError(f"frame {index} (counted from 0): {error}") from error
+
+    def size(self, index: int = 0) -> tuple[int, int]:
+        return stored_size(self.storage, self.file(index))
 
 
 class NumberedFrames(ImageFrames):
@@ -179,6 +193,17 @@ class VideoFrames(FrameSource):
         return capture
 
 
+def stored_size(storage: Storage, file: str) -> tuple[int, int]:
+    """Width and height of a picture file as it is decoded; of most files only the beginning is read.
+
+    Raises:
+        UserError: it is missing, unreadable or damaged.
+    """
+    beginning = storage.read(file, HEADER_BYTES)
+    return header_size(beginning) or picture_size(
+        beginning if len(beginning) < HEADER_BYTES else storage.read(file), storage.locate(file))
+
+
 def natural_key(name: str) -> list:
     """Sort key that puts img2 before img10."""
     return [(0, int(part), part) if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)]
@@ -198,6 +223,70 @@ def open_frames(path: str | Path) -> FrameSource:
     return frames_in(DirectoryStorage(path))
 
 
+def picture_names(storage: Storage, folder: str) -> list[str]:
+    """Names of the picture files of a folder in natural order, without hidden ones (._1.jpg)."""
+    return sorted(filter(is_picture, storage.files(folder)), key=natural_key)
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file is a picture, by its name without the folder."""
+    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+
+
+def pictures_for(names: list[str], count: int | None, place: str) -> list[str]:
+    """The pictures that belong to the `count` boxes of a sequence, of all in a folder.
+
+    Pictures of several kinds (1.jpg and 1.png; img1.jpg and 1.jpg; 3.jpg and its copy "3 (1).jpg") stand between each
+    other in natural order, so that what follows would be another frame than its box is of. Where their number shows
+    that one kind has the boxes it is taken; where it does not, that is an error.
+
+    Args:
+        names: in natural order.
+        count: None where it is not known, and then only the same name twice is an error.
+        place: the folder, for messages.
+
+    Raises:
+        UserError: it cannot be told which pictures are the frames.
+    """
+    kinds: dict[str, list[str]] = {}
+    for name in names:
+        kinds.setdefault(_kind(name), []).append(name)
+    if count is not None and len(names) <= count:
+        return names
+    if count is not None and len(kinds) > 1:
+        fitting = [kind for kind in kinds.values() if len(kind) == count]
+        if len(fitting) == 1:
+            others = [name for name in names if name not in set(fitting[0])]
+            logger.warning("%s: %d pictures but %d boxes; those that are called like %s are taken, the %d others are "
+                           "left out (%s)", place, len(names), count, fitting[0][0], len(others), _some(others))
+            return fitting[0]
+        groups = ", ".join(f"{len(kind)} like {kind[0]}" for kind in kinds.values())
+        raise UserError(f"{place} holds {len(names)} pictures for {count} boxes, in {len(kinds)} kinds: {groups}; "
+                        "keep those that the boxes belong to and move the others away")
+    seen: dict[tuple, str] = {}
+    for name in names:
+        other = seen.setdefault(_number_key(name), name)
+        if other != name:
+            raise UserError(f"{place} holds two pictures for one frame, {other} and {name}; keep one of each and move "
+                            "the others away")
+    return names
+
+
+def _kind(name: str) -> str:
+    """What pictures of one series have in common: the name without its numbers."""
+    return re.sub(r"\d+", "#", name.lower())
+
+
+def _number_key(name: str) -> tuple:
+    """The same for 1.jpg, 1.png and 0001.JPG."""
+    stem, _ = os.path.splitext(name.lower())
+    return tuple(int(part) if part.isdigit() else part for part in re.split(r"(\d+)", stem))
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
 def frames_in(storage: Storage, folder: str = "") -> FrameSource:
     """The frames of a folder of a storage: pictures of a sub-folder that is called as one of `IMAGE_FOLDERS`, its own
     pictures, or its video.
@@ -206,9 +295,9 @@ def frames_in(storage: Storage, folder: str = "") -> FrameSource:
         UserError: there are none, or several videos, or a video that is not on the disk as a file of its own.
     """
     for candidate in (*(joined(folder, name) for name in IMAGE_FOLDERS), folder):
-        names = [name for name in storage.files(candidate) if name.lower().endswith(IMAGE_SUFFIXES) and name[0] != "."]
+        names = picture_names(storage, candidate)
         if names:
-            return ImageFrames(candidate, sorted(names, key=natural_key), storage)
+            return ImageFrames(candidate, names, storage)
     videos = [name for name in storage.files(folder) if name.lower().endswith(VIDEO_SUFFIXES) and name[0] != "."]
     if len(videos) > 1:
         videos = [name for name in videos if name != "truth.mp4"]
