@@ -5,13 +5,14 @@ import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from .errors import UserError
-from .images import HEADER_BYTES, decode_rgb, header_size, picture_size
+from .images import Look, decode_rgb, look_at
 from .storage import DISK, DirectoryStorage, Storage, joined
 
 logger = logging.getLogger(__name__)
@@ -37,13 +38,13 @@ class FrameSource(ABC):
     def path(self, index: int) -> str:
         """Where frame `index` comes from: the picture's file, or the video's file."""
 
-    def size(self, index: int = 0) -> tuple[int, int]:
-        """Width and height of frame `index`, as ``source[index]`` has it.
+    def look(self, index: int = 0) -> Look:
+        """What is known of frame `index`, its width and height first, as ``source[index]`` has them.
 
         Raises:
             UserError: it cannot be read.
         """
-        return self[index].shape[1::-1]
+        return Look(self[index].shape[1::-1])
 
     def close(self) -> None:  # noqa: B027 - most sources hold nothing open
         """Free what reading holds open; a later read opens it again."""
@@ -87,8 +88,8 @@ class ImageFrames(FrameSource):
         except UserError as error:
             raise UserError(f"frame {index} (counted from 0): {error}") from error
 
-    def size(self, index: int = 0) -> tuple[int, int]:
-        return stored_size(self.storage, self.file(index))
+    def look(self, index: int = 0) -> Look:
+        return look_at(partial(self.storage.read, self.file(index)), self.path(index))
 
 
 class NumberedFrames(ImageFrames):
@@ -191,17 +192,6 @@ class VideoFrames(FrameSource):
         if not capture.isOpened():
             raise UserError(f"cannot open the video {self.file}: it is damaged or its codec is unknown to OpenCV")
         return capture
-
-
-def stored_size(storage: Storage, file: str) -> tuple[int, int]:
-    """Width and height of a picture file as it is decoded; of most files only the beginning is read.
-
-    Raises:
-        UserError: it is missing, unreadable or damaged.
-    """
-    beginning = storage.read(file, HEADER_BYTES)
-    return header_size(beginning) or picture_size(
-        beginning if len(beginning) < HEADER_BYTES else storage.read(file), storage.locate(file))
 
 
 def natural_key(name: str) -> list:

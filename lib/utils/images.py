@@ -9,7 +9,9 @@ import multiprocessing
 import re
 import struct
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -31,6 +33,8 @@ _EXIF_WITHIN = 1 << 17
 """Bytes at a file's beginning in which an Exif segment begins."""
 _ORIENTATION = re.compile(rb"\x01\x12\x00[\x01-\x0c]|\x12\x01[\x01-\x0c]\x00")
 """Tag 0x0112 with a type, in either byte order."""
+_ENOUGH = 200_000
+"""Pixels that tell the range of a picture."""
 _loss_named = threading.Event()
 """Set once this process has warned of `depth_loss`."""
 
@@ -45,11 +49,17 @@ def decode_rgb(data: bytes, name: str) -> np.ndarray:
     """
     image = decode_any_depth(data, name)
     if image.dtype == np.uint16:
-        if not _loss_named.is_set() and multiprocessing.parent_process() is None and (loss := depth_loss(image)):
-            _loss_named.set()
-            logger.warning("%s: %s", name, loss)
+        if not _loss_named.is_set() and multiprocessing.parent_process() is None:
+            warn_of_loss(name, depth_loss(image))
         image = (image >> 8).astype(np.uint8)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+
+
+def warn_of_loss(name: str, loss: str) -> None:
+    """Warn, once per process, of what `depth_loss` says of a picture."""
+    if loss and not _loss_named.is_set():
+        _loss_named.set()
+        logger.warning("%s: %s", name, loss)
 
 
 def decode_any_depth(data: bytes, name: str) -> np.ndarray:
@@ -71,7 +81,8 @@ def depth_loss(image: np.ndarray) -> str:
     """What a picture loses when its 16 bits are cut to 8, as a sentence; '' for 8 bits, and where that is little."""
     if image.dtype != np.uint16:
         return ""
-    low, high = (int(v) for v in np.percentile(image[::4, ::4], (1, 99)))
+    step = 1 + image.shape[0] * image.shape[1] // _ENOUGH
+    low, high = (int(v) for v in np.percentile(image.reshape(-1, 3)[::step], (1, 99)))
     used = (high - low) / 65535
     if used >= NARROW or not ((image & 255) % 255).any() or np.array_equal(image & 255, image >> 8):
         return ""  # the last two: 8 bits that were written as 16
@@ -80,13 +91,37 @@ def depth_loss(image: np.ndarray) -> str:
             "bits, scaled by the same rule in all frames")
 
 
-def picture_size(data: bytes, name: str) -> tuple[int, int]:
-    """Width and height of an encoded picture as :func:`decode_rgb` gives it, mostly from its header.
+class Look(NamedTuple):
+    """What is known of a picture without keeping its pixels."""
+
+    size: tuple[int, int]
+    """Width and height, as `decode_rgb` gives it."""
+    loss: str = ""
+    """See `depth_loss`."""
+    damaged: bool = False
+    """It can be decoded, but with parts that the decoder makes up; known only where it was decoded."""
+
+
+def look_at(read: Callable[[int | None], bytes], name: str, decode: bool = False) -> Look:
+    """Look at a picture; mostly its header, in the first 64 KiB, is enough.
+
+    Args:
+        read: gives the first bytes of the file, or with None all.
+        name: for messages.
+        decode: decode it in any case.
 
     Raises:
-        UserError: see `decode_rgb`.
+        UserError: it cannot be read or decoded.
     """
-    return header_size(data) or decode_rgb(data, name).shape[1::-1]
+    data = read(None if decode else HEADER_BYTES)
+    size = None if decode else header_size(data)
+    if size is None and not decode and len(data) == HEADER_BYTES:
+        data = read(None)
+        size = header_size(data)
+    if size is not None:
+        return Look(size)
+    image = decode_any_depth(data, name)
+    return Look(image.shape[1::-1], depth_loss(image), _is_damaged_jpeg(data))
 
 
 def header_size(data: bytes) -> tuple[int, int] | None:
@@ -119,7 +154,7 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
     return None if size is None or _may_be_turned(data) else size
 
 
-def is_damaged_jpeg(data: bytes) -> bool:
+def _is_damaged_jpeg(data: bytes) -> bool:
     """Whether a file is a JPEG file that can be decoded, but with parts that the decoder makes up."""
     if _plain_jpeg_size(data) is None:
         return False

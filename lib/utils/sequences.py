@@ -39,6 +39,7 @@ from .frames import (
     picture_names,
     pictures_for,
 )
+from .images import warn_of_loss
 from .storage import DirectoryStorage, Storage, joined
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,8 @@ class SequenceFiles:
     """(N,) bool from the label files of GOT-10k or LaSOT; None when there are none."""
     box_file: str = ""
     """Where the boxes are from, for messages."""
+    loss: str = ""
+    """What the first picture loses in grey levels: see `lib.utils.images.depth_loss`."""
 
 
 def find_in_spec(spec: str, base: Path = ROOT) -> list[SequenceFiles]:
@@ -138,7 +141,10 @@ def _folder(folder: str | Path) -> DirectoryStorage:
 
 
 def _open_all(storage: Storage, names: Iterable[str] | None) -> list[SequenceFiles]:
-    return [open_sequence(storage, name, folder) for name, folder in locate_sequences(storage, names).items()]
+    found = [open_sequence(storage, name, folder) for name, folder in locate_sequences(storage, names).items()]
+    for files in found:
+        warn_of_loss(files.frames.path(0), files.loss)
+    return found
 
 
 def locate_sequences(storage: Storage, names: Iterable[str] | None = None, unboxed: list[str] | None = None
@@ -153,24 +159,35 @@ def locate_sequences(storage: Storage, names: Iterable[str] | None = None, unbox
     Raises:
         UserError: the storage holds no sequence, or a name is not there.
     """
+    left_out: list[str] = [] if unboxed is None else unboxed
     if names is not None:
         names = [posixpath.normpath(name) for name in names]
         direct = {name: name for name in names if is_sequence(storage, name)}
         found = direct if len(direct) == len(set(names)) else _named(storage, []) | direct
         missing = [name for name in names if name not in found]
         if missing:
+            causes = [f"{name} ({_why_no_sequence(storage, name)})" for name in missing[:5]]
             raise UserError(f"{len(missing)} of {len(names)} listed sequences are not in {storage.root} (as "
-                            f"folders with a box file): {', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}")
+                            f"folders with a box file): {', '.join(causes)}{', ...' if len(missing) > 5 else ''}")
         chosen = {name: found[name] for name in names}
     else:
-        left_out: list[str] = [] if unboxed is None else unboxed
         chosen = _named(storage, left_out)
         if chosen and left_out:
             logger.warning("%s: %d folders hold pictures and no box file, and are left out: %s%s", storage.root,
                            len(left_out), ", ".join(left_out[:3]), ", ..." if len(left_out) > 3 else "")
     if not chosen:
-        raise UserError(f"no sequence in {storage.root}; expected {LAYOUT}")
+        cause = f"; {left_out[0] or '.'}: {_why_no_sequence(storage, left_out[0])}" if left_out else ""
+        raise UserError(f"no sequence in {storage.root}{cause}; expected {LAYOUT}")
     return chosen
+
+
+def _why_no_sequence(storage: Storage, folder: str) -> str:
+    """Why a folder is no sequence."""
+    files = storage.files(folder)
+    if not files and not storage.folders(folder):
+        return "no such folder"
+    texts = [name for name in files if name.lower().endswith((".txt", ".csv", ".json", ".xml"))]
+    return f"none of its files is a box file: {', '.join(texts[:3])}" if texts else "no box file"
 
 
 def _named(storage: Storage, unboxed: list[str]) -> dict[str, str]:
@@ -231,16 +248,16 @@ def open_sequence(storage: Storage, name: str, folder: str) -> SequenceFiles:
         raise UserError(f"no box file in {storage.locate(folder)}; expected {LAYOUT}")
     frames = frames_in(storage, folder)
     box_file = storage.locate(file)
-    boxes = own_boxes(parse_boxes(storage.read_text(file), box_file, keep=True), frames, box_file,
-                      declared_form(storage, folder))
+    numbers = parse_boxes(storage.read_text(file), box_file, keep=True)
+    boxes, loss = own_boxes(numbers, frames, box_file, declared_form(storage, folder))
     count = len(frames)
     if count != len(boxes) and isinstance(frames, VideoFrames):
         count = frames.count_exactly()
     if len(boxes) == 1 < count:
         boxes = np.concatenate([boxes, np.full((count - 1, 4), np.nan)])
-        return SequenceFiles(name, _of_boxes(frames, None), boxes, box_file=box_file)
+        return SequenceFiles(name, _of_boxes(frames, None), boxes, None, box_file, loss)
     frames = match_frames(frames, len(boxes), box_file)
-    return SequenceFiles(name, frames, boxes, read_visibility(folder, len(boxes), storage), box_file)
+    return SequenceFiles(name, frames, boxes, read_visibility(folder, len(boxes), storage), box_file, loss)
 
 
 def declared_form(storage: Storage, *folders: str) -> str | None:
@@ -259,7 +276,7 @@ def declared_form(storage: Storage, *folders: str) -> str | None:
     return None
 
 
-def own_boxes(numbers: np.ndarray, frames: FrameSource, box_file: str, form: str | None) -> np.ndarray:
+def own_boxes(numbers: np.ndarray, frames: FrameSource, box_file: str, form: str | None) -> tuple[np.ndarray, str]:
     """The boxes of a sequence of one's own in pixels.
 
     Args:
@@ -270,17 +287,23 @@ def own_boxes(numbers: np.ndarray, frames: FrameSource, box_file: str, form: str
             themselves speak against that.
 
     Returns:
-        (N, 4) float64 xywh; NaN in all four where the target is absent.
+        (N, 4) float64 xywh, NaN in all four where the target is absent; and what the first picture loses in grey
+        levels, see `lib.utils.images.depth_loss`.
 
     Raises:
         UserError: the numbers are in another form, and nothing states it.
     """
+    normalised = form is not None and form.startswith(NORMALISED)
+    first = None
+    if isinstance(frames, ImageFrames) or normalised or (form is None and could_be_corners(numbers)):
+        try:
+            first = frames.look()
+        except (UserError, IndexError):  # a frame that cannot be read is named when it is tracked or trained on
+            if normalised:
+                raise
     if form is None:
-        size = _first_size(frames) if isinstance(frames, ImageFrames) or could_be_corners(numbers) else None
-        require_xywh(numbers, size, box_file)
-        form = "xywh"
-    size = frames.size() if form.startswith(NORMALISED) else None
-    return absent_as_nan(to_xywh(numbers, form, size))
+        require_xywh(numbers, first and first.size, box_file)
+    return absent_as_nan(to_xywh(numbers, form or "xywh", first and first.size)), first.loss if first else ""
 
 
 def require_xywh(numbers: np.ndarray, size: tuple[int, int] | np.ndarray | None, box_file: str) -> None:
@@ -299,17 +322,9 @@ def require_xywh(numbers: np.ndarray, size: tuple[int, int] | np.ndarray | None,
 def no_start(box_file: str, boxes: np.ndarray) -> str:
     """What to say of a sequence (N, 4) whose first frame has no box."""
     boxed = np.flatnonzero(np.isfinite(boxes).all(axis=1))
-    remedy = (f"the first box is in line {boxed[0] + 1}: remove the {boxed[0]} lines and frames before it, so that the "
-              "sequence starts there") if len(boxed) else "no line has one: annotate it, or leave the sequence out"
+    remedy = (f"the first box is in line {boxed[0] + 1}: remove the lines and frames before it, so that the sequence "
+              "starts there") if len(boxed) else "no line has one: annotate it, or leave the sequence out"
     return f"{box_file}: the first frame has no box to start from; {remedy}"
-
-
-def _first_size(frames: FrameSource) -> tuple[int, int] | None:
-    """The size of the first frame; None where it cannot be read, which is said when it is tracked or trained on."""
-    try:
-        return frames.size()
-    except (UserError, IndexError):
-        return None
 
 
 def match_frames(frames: FrameSource, count: int, box_file: str | Path) -> FrameSource:

@@ -267,7 +267,7 @@ def image_size(sequence) -> tuple[int, int] | None:
     if frames is None or not len(frames):
         return None
     try:
-        return frames.size()
+        return frames.look().size
     except UserError as error:
         logger.warning("%s: the size of its pictures is not known, so its boxes are not clipped: %s", sequence.name,
                        error)

@@ -43,6 +43,7 @@ import numpy as np
 from ...utils.box_files import read_names, read_text, read_visibility
 from ...utils.errors import UserError
 from ...utils.frames import FrameSource, NumberedFrames, natural_key, open_frames
+from ...utils.images import warn_of_loss
 from ...utils.sequences import declared_form, match_frames, own_boxes
 from ...utils.storage import DirectoryStorage
 from .annotations import READERS
@@ -240,7 +241,9 @@ def _read(spec: Spec, stored: _Stored) -> Sequence:
                         f"frames; the file is cut off or belongs to another version: get it from {spec.download}")
     frames = _open_frames(spec, stored, len(boxes))
     if not spec.download:
-        boxes = own_boxes(boxes, frames, str(box_file), declared_form(DirectoryStorage(stored.root), stored.name))
+        form = declared_form(DirectoryStorage(stored.root), stored.name)
+        boxes, loss = own_boxes(boxes, frames, str(box_file), form)
+        warn_of_loss(frames.path(0), loss)
     boxes = boxes[entry.skip:]
     if variant.format == "vatic":
         boxes = _thin_out(boxes, len(frames), variant.every)

@@ -39,7 +39,7 @@ def get_dataset(name: str, env: Any, sequence: str | int | None = None, base: Pa
     root = resolve(path) if path else None
     if root is None or not root.is_dir():
         raise UserError(f"data set {name} ({benchmark.title}) not found: {benchmark.field} is {str(path)!r}; "
-                        f"{_remedy(benchmark, root)}, and set {benchmark.field} in lib/test/evaluation/local.py or "
+                        f"{_remedy(benchmark)}, and set {benchmark.field} in lib/test/evaluation/local.py or "
                         f"COMPRESSTRACKER_{benchmark.field.upper()} to that folder")
     return _read(benchmark, name, root, sequence)
 
@@ -50,7 +50,7 @@ def _read(benchmark: Benchmark, name: str, root: Path, sequence: str | int | Non
     except FileNotFoundError as error:
         raise UserError(f"data set {name} is not whole: no {error.filename}; {_remedy(benchmark, root)}") from error
     if not names:
-        raise UserError(f"data set {name} has no sequence in {root}; {_remedy(benchmark)}")
+        raise UserError(f"data set {name} has no sequence in {root}; {_remedy(benchmark, root)}")
     return benchmark.read(root, _pick(names, sequence, name))
 
 

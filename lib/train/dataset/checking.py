@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from ...utils.box_forms import suspect_form, why_suspected
 from ...utils.errors import UserError
 from ...utils.frames import ImageFrames, VideoFrames, frames_in, picture_names
-from ...utils.images import HEADER_BYTES, decode_any_depth, depth_loss, header_size, is_damaged_jpeg
+from ...utils.images import look_at
 from ...utils.progress import progress
 from ...utils.sequences import no_start
 from ...utils.threads import map_in_threads
@@ -232,7 +233,7 @@ def _look_at(parts: _Parts, frames: Sequence[int], decode: bool) -> list[Problem
     for frame in frames:
         file, box = parts.pictures[frame], parts.boxes[frame]
         try:
-            size, damaged, loss = _picture(parts.read, file, decode)
+            size, loss, damaged = look_at(partial(parts.read, file), file, decode)
         except UserError as error:
             found.setdefault(UNREADABLE, []).append(str(error))
             continue
@@ -247,26 +248,6 @@ def _look_at(parts: _Parts, frames: Sequence[int], decode: bool) -> list[Problem
     if form is not None:
         found[FORM] = [f"{form}, not x,y,w,h in pixels: {why_suspected(form, parts.boxes, size)}"]
     return [problem for kind, details in found.items() for problem in _of_kind(kind, parts.name, details)]
-
-
-def _picture(read: Callable[[str, int | None], bytes], file: str, decode: bool) -> tuple[tuple[int, int], bool, str]:
-    """Width and height of a picture as it is trained on, whether it is damaged and what it loses in grey levels.
-
-    Args:
-        decode: decode it even where the header, of which mostly the first 64 KiB are enough, tells the size.
-
-    Raises:
-        UserError: it cannot be read or decoded.
-    """
-    data = read(file, None if decode else HEADER_BYTES)
-    size = None if decode else header_size(data)
-    if size is None and not decode and len(data) == HEADER_BYTES:
-        data = read(file, None)
-        size = header_size(data)
-    if size is not None:
-        return size, False, ""
-    image = decode_any_depth(data, file)
-    return image.shape[1::-1], is_damaged_jpeg(data), depth_loss(image)
 
 
 def _outside(box_xywh: np.ndarray, size: tuple[int, int]) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from ...config import COCO_PREFIX
 from ...utils.box_forms import NORMALISED, to_xywh
 from ...utils.errors import UserError
 from ...utils.files import resolve
-from ...utils.frames import IMAGE_SUFFIXES, stored_size
+from ...utils.frames import IMAGE_SUFFIXES
+from ...utils.images import look_at
 from ...utils.sequences import FORM_FILE, declared_form, require_xywh, split_spec
 from ...utils.storage import DirectoryStorage, State, Storage, joined
 from .annotation import Annotation
@@ -145,7 +147,8 @@ class Coco(StoredDataset):
         files = self._files(found.names)
         for i in np.unique(np.linspace(0, len(sizes) - 1, min(LOOKED_AT, len(sizes))).astype(int)):
             with contextlib.suppress(UserError):  # a picture that is missing or broken is named in training
-                sizes[i] = stored_size(self.storage, files[found.owners[i]])
+                file = files[found.owners[i]]
+                sizes[i] = look_at(partial(self.storage.read, file), file).size
                 looked[i] = True
         return looked
 

@@ -149,6 +149,10 @@ class Folder(StoredDataset):
         if any(video):
             self.note = (f"{sum(video)} of {total} sequences are videos, each decoded from its beginning for every "
                          "pair; unpack long ones to pictures to train faster")
+        lossy = [files for files in found if files.loss]
+        if lossy:
+            self.note += (f"{'; ' * bool(self.note)}{len(lossy)} of {total} sequences lose grey levels, for instance "
+                          f"{lossy[0].frames.path(0)}: {lossy[0].loss}")
         return Index.of_annotations([Annotation.of(files.boxes, files.visible) for files in found],
                                     {"names": self.sequences, "sources": sources, "frames": frames},
                                     {"video": np.array(video)} | self._storage_columns(), self.note)
