@@ -125,7 +125,8 @@ def no_boxes(folder):
 
 @pytest.mark.parametrize(("damage", "kind", "words"), [
     (remove_image, NO_IMAGE, "1 of 24, for instance zebra/zebra-4/img/00000007.jpg"),
-    (no_image, UNREADABLE, "cannot decode the image zebra/zebra-4/img/00000007.jpg (120 bytes)"), (empty_image, UNREADABLE, "(0 bytes)"),
+    (no_image, UNREADABLE, "cannot decode the image zebra/zebra-4/img/00000007.jpg (120 bytes)"),
+    (empty_image, UNREADABLE, "(0 bytes)"),
     (more_images, LENGTH, "25 pictures for 24 boxes"), (fewer_boxes, LENGTH, "24 pictures for 20 boxes"),
     (fewer_boxes, LENGTH, "out_of_view.txt holds 24 labels for 20 boxes"), (more_boxes, ANNOTATION, "24 labels for 25"),
     (bad_box, ANNOTATION, "groundtruth.txt, line 4"), (no_boxes, ANNOTATION, "cannot read"),

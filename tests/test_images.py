@@ -40,6 +40,11 @@ def with_exif_behind(png):
     return png[:start] + png[end:-12] + png[start:end] + png[-12:]
 
 
+def after_comments(jpeg):
+    """A JPEG file whose header begins with 192 KiB of comments."""
+    return jpeg[:2] + b"".join(b"\xff\xfe\xff\xff" + bytes(0xFFFD) for _ in range(3)) + jpeg[2:]
+
+
 def deep(low=7000, high=8000, suffix=".png"):
     """A grey picture of 16 bits."""
     values = np.linspace(low, high, SIZE[0] * SIZE[1]).astype(np.uint16).reshape(SIZE[::-1])
@@ -54,8 +59,7 @@ KINDS = {
     "png turned at its end": with_exif_behind(turned("PNG")), "16 bit": deep(), "16 bit tiff": deep(suffix=".tiff"),
     "bmp": encoded("BMP"), "tiff": encoded("TIFF"), "turned tiff": encoded("TIFF", tiffinfo={274: 6}),
     "webp": encoded("WEBP"), "turned webp": turned("WEBP"), "gif": encoded("GIF"),
-    "long header": encoded("JPEG")[:2] + b"".join(b"\xff\xfe\xff\xff" + bytes(0xFFFD) for _ in range(2))
-    + encoded("JPEG")[2:],
+    "long header": after_comments(encoded("JPEG")), "turned, long header": after_comments(turned()),
 }
 
 

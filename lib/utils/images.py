@@ -29,8 +29,8 @@ NARROW = 0.25
 _PNG = b"\x89PNG\r\n\x1a\n"
 _END_WITHIN = 1024
 """Bytes at a file's end in which a whole file has its end mark (some cameras write zeros behind it)."""
-_EXIF_WITHIN = 1 << 17
-"""Bytes at a file's beginning in which an Exif segment begins."""
+_PIXELS_FOLLOW = 0xDA
+"""Kind of the last segment of a JPEG file's header."""
 _ORIENTATION = re.compile(rb"\x01\x12\x00[\x01-\x0c]|\x12\x01[\x01-\x0c]\x00")
 """Tag 0x0112 with a type, in either byte order."""
 _ENOUGH = 200_000
@@ -177,9 +177,14 @@ def _plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _may_be_turned(data: bytes) -> bool:
-    """Whether an Exif segment says how the picture is to be turned."""
-    start = data.find(b"Exif\0\0", 0, _EXIF_WITHIN)
-    return start >= 0 and _ORIENTATION.search(data, start, start + (1 << 16)) is not None
+    """Whether an Exif segment of a JPEG file says how the picture is to be turned."""
+    start = 2
+    while start + 4 <= len(data) and data[start + 1] != _PIXELS_FOLLOW:
+        end = start + 2 + int.from_bytes(data[start + 2 : start + 4])
+        if data.startswith(b"Exif\0\0", start + 4) and _ORIENTATION.search(data, start, end):
+            return True
+        start = end
+    return False
 
 
 def read_file(path: str | Path) -> bytes:
