@@ -95,6 +95,22 @@ def test_what_is_no_picture_is_named(data):
         look_at(lambda limit: data, "a.jpg")
 
 
+def twelve_bits(jpeg):
+    """A JPEG file that says so; no writer of such is at hand."""
+    place = jpeg.index(b"\xff\xc0") + 4
+    return jpeg[:place] + b"\x0c" + jpeg[place + 1:]
+
+
+@pytest.mark.parametrize(("data", "words"), [
+    (twelve_bits(encoded("JPEG")), "JPEG files of 12 bits are not read; write it with 8 bits"),
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "git lfs pull"),
+    (b"\0\0\0\x18ftypheic" + bytes(40), "heic pictures are not read; convert it"),
+    (b"\xff\xd8\xff\xe0", "damaged or no image")])
+def test_the_advice_fits_what_cannot_be_decoded(data, words):
+    with pytest.raises(UserError, match=f"cannot decode the image a.jpg .*{words}"):
+        decode_rgb(data, "a.jpg")
+
+
 @pytest.mark.parametrize(("data", "warns"), [
     (deep(), True), (deep(0, 16383), True), (deep(suffix=".tiff"), True), (deep(0, 65535), False),
     (deep(20000, 50000), False), (cv2.imencode(".png", (trees.picture(1)[..., 0] // 8).astype(np.uint16) * 257)[1]

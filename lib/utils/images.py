@@ -9,7 +9,7 @@ import multiprocessing
 import re
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +35,8 @@ _ORIENTATION = re.compile(rb"\x01\x12\x00[\x01-\x0c]|\x12\x01[\x01-\x0c]\x00")
 """Tag 0x0112 with a type, in either byte order."""
 _ENOUGH = 200_000
 """Pixels that tell the range of a picture."""
+_FRAME_KINDS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+"""Kinds of the segment that has a JPEG file's bits and size."""
 _loss_named = threading.Event()
 """Set once this process has warned of `depth_loss`."""
 
@@ -69,12 +71,24 @@ def decode_any_depth(data: bytes, name: str) -> np.ndarray:
     except cv2.error:
         image = None
     if image is None:
-        raise UserError(f"cannot decode the image {name} ({len(data)} bytes): the file is damaged or no image; "
-                        "copy or extract it again")
+        raise UserError(f"cannot decode the image {name} ({len(data)} bytes): {_why_undecodable(data)}")
     if image.dtype not in (np.uint8, np.uint16):
         raise UserError(f"the image {name} has {image.dtype} pixels; write it with 8 bits, scaled by the same rule in "
                         "all frames")
     return image
+
+
+def _why_undecodable(data: bytes) -> str:
+    """What OpenCV cannot decode, and what to do."""
+    if data.startswith(b"version https://git-lfs"):
+        return "it only stands for a file of Git LFS; fetch that with `git lfs pull`"
+    if data[4:8] == b"ftyp":
+        return f"{data[8:12].decode('ascii', 'replace').strip()} pictures are not read; convert it to JPEG or PNG"
+    bits = next((data[start] for kind, start, _ in _segments(data) if kind in _FRAME_KINDS and start < len(data)), 8
+                ) if data.startswith(b"\xff\xd8") else 8
+    if bits != 8:
+        return f"JPEG files of {bits} bits are not read; write it with 8 bits, scaled by the same rule in all frames"
+    return "the file is damaged or no image; copy or extract it again"
 
 
 def depth_loss(image: np.ndarray) -> str:
@@ -177,14 +191,26 @@ def _plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _may_be_turned(data: bytes) -> bool:
-    """Whether an Exif segment of a JPEG file says how the picture is to be turned."""
+    """Whether an Exif segment of a JPEG file says how the picture is to be turned, or its header is a strange one."""
+    return any(kind is None or (data.startswith(b"Exif\0\0", start) and _ORIENTATION.search(data, start, end))
+               for kind, start, end in _segments(data))
+
+
+def _segments(data: bytes) -> Iterator[tuple[int | None, int, int]]:
+    """Kind, start and end of the content of each segment before the pixels of a JPEG file; kind None, and no more,
+    where something else stands."""
     start = 2
-    while start + 4 <= len(data) and data[start + 1] != _PIXELS_FOLLOW:
-        end = start + 2 + int.from_bytes(data[start + 2 : start + 4])
-        if data.startswith(b"Exif\0\0", start + 4) and _ORIENTATION.search(data, start, end):
-            return True
+    while start + 4 <= len(data):
+        while data[start + 1 : start + 2] == b"\xff":  # filled up
+            start += 1
+        kind, end = data[start + 1], start + 2 + int.from_bytes(data[start + 2 : start + 4])
+        if data[start] != 0xFF:
+            yield None, start, start
+            return
+        if kind == _PIXELS_FOLLOW:
+            return
+        yield kind, start + 4, end
         start = end
-    return False
 
 
 def read_file(path: str | Path) -> bytes:

@@ -16,7 +16,7 @@ from ...utils.progress import progress
 from ...utils.sequences import no_start
 from ...utils.threads import map_in_threads
 from .base import StoredDataset
-from .coco import Coco
+from .coco import Coco, other_size
 from .folder import Folder
 
 SHOWN = 5
@@ -102,10 +102,17 @@ def check_dataset(dataset: StoredDataset, *, decode: bool = False, sample: int =
         threads: sequences that are looked through at once.
 
     Raises:
-        UserError: there is no sequence at all, or the file with all annotations (COCO, VID) cannot be used.
+        UserError: there is no sequence at all.
     """
-    names = dataset.sequences
-    report = Report(dataset.dataset, dataset.storage.root, dataset.storage.kind, sequences=len(names), decoded=decode)
+    report = Report(dataset.dataset, dataset.storage.root, dataset.storage.kind, decoded=decode)
+    try:
+        names = dataset.sequences
+    except UserError as error:
+        if not (isinstance(dataset, Coco) and dataset.source.has_file(dataset.annotations)):
+            raise
+        report.problems.append(Problem(ANNOTATION, dataset.annotations, str(error)))
+        return report
+    report.sequences = len(names)
     report.problems += [Problem(MISSING, name, "it is not there") for name in dataset.missing]
     if isinstance(dataset, Folder):
         report.problems += [Problem(UNBOXED, name, "no box file: it is left out") for name in dataset.unboxed]
@@ -239,9 +246,7 @@ def _look_at(parts: _Parts, frames: Sequence[int], decode: bool) -> list[Problem
             continue
         for kind, text in ((DAMAGED, damaged and "holds parts that cannot be decoded and are made up; copy it again"),
                            (DEPTH, loss), (OUTSIDE, _outside(box, size)),
-                           (SIZE, parts.stated not in (None, size) and
-                            f"is {size[0]} x {size[1]}, and the annotations say {parts.stated[0]} x {parts.stated[1]}; "
-                            "if its Exif data turn it, the boxes may be of the picture before that")):
+                           (SIZE, parts.stated not in (None, size) and other_size(size, parts.stated))):
             if text:
                 found.setdefault(kind, []).append(f"{file} {text}")
     form = suspect_form(parts.boxes, size) if parts.any_form else None

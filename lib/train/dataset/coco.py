@@ -12,7 +12,7 @@ from ...utils.box_forms import NORMALISED, to_xywh
 from ...utils.errors import UserError
 from ...utils.files import resolve
 from ...utils.frames import IMAGE_SUFFIXES
-from ...utils.images import look_at
+from ...utils.images import Look, look_at
 from ...utils.sequences import FORM_FILE, declared_form, require_xywh, split_spec
 from ...utils.storage import DirectoryStorage, State, Storage, joined
 from .annotation import Annotation
@@ -94,22 +94,26 @@ class Coco(StoredDataset):
 
     def _build(self) -> Index:
         found = self._read()
-        boxes = self._boxes(found)
+        files = self._files(found.names)
+        looks = self._look_at_some(found, files)
+        boxes = self._boxes(found, files, looks)
         sized = np.flatnonzero((boxes[:, 2] > 0) & (boxes[:, 3] > 0))
         if not len(sized):
             raise self.place.nothing_found(self.storage)
-        if len(sized) < len(boxes) or found.boxless:
-            self.note = (f"{len(boxes) - len(sized)} of {len(boxes)} objects have no area (a width or height that is "
-                         f"not positive)" + f", and {found.boxless} more no box," * bool(found.boxless)
-                         + " and are left out")
-        names = self._files(found.names)
-        files = [names[image] for image in found.owners[sized]]
-        if self.place.is_own and not any(map(self.storage.has_file, dict.fromkeys(files))):
+        names = [files[image] for image in found.owners[sized]]
+        if self.place.is_own and not any(map(self.storage.has_file, dict.fromkeys(names))):
             raise UserError(f"data set {self.dataset}: none of the images that {self.source.locate(self.annotations)} "
-                            f"names is in {self.storage.root}, for instance {files[0]}. {self.place.how_to_set()}")
+                            f"names is in {self.storage.root}, for instance {names[0]}. {self.place.how_to_set()}")
+        sizes = found.sizes[found.owners]
+        left_out = (f"{len(boxes) - len(sized)} of {len(boxes)} objects have no area (a width or height that is not "
+                    f"positive)" + f", and {found.boxless} more no box," * bool(found.boxless) + " and are left out")
+        others = (f"{files[found.owners[i]]} {other_size(look.size, sizes[i])}" for i, look in looks.items()
+                  if np.isfinite(sizes[i]).all() and look.size != tuple(sizes[i]))
+        losses = (f"{files[found.owners[i]]} {look.loss}" for i, look in looks.items() if look.loss)
+        notes = [left_out if len(sized) < len(boxes) or found.boxless else "", next(others, ""), next(losses, "")]
+        self.note = "; ".join(filter(None, notes))
         return Index.of(np.ones(len(sized), np.int64), boxes[sized].astype(np.float32), np.ones(len(sized), bool),
-                        {"names": files}, {"sizes": found.sizes[found.owners[sized]]} | self._storage_columns(),
-                        self.note)
+                        {"names": names}, {"sizes": sizes[sized]} | self._storage_columns(), self.note)
 
     def stated_size(self, sequence: int) -> tuple[int, int] | None:
         """Width and height that the annotation file gives for an image; None where it gives none."""
@@ -121,36 +125,42 @@ class Coco(StoredDataset):
         top = next((folder for folder in self.images[:-1] if self._is_there(folder)), self.images[-1])
         return [joined(top, name) for name in names]
 
-    def _boxes(self, found: Instances) -> np.ndarray:
+    def _boxes(self, found: Instances, files: Sequence[str], looks: dict[int, Look]) -> np.ndarray:
         """(N, 4) float64 xywh in pixels, sizes not positive where there is no area.
 
+        Args:
+            files: the images in the storage.
+            looks: object -> its image, of some.
+
         Raises:
-            UserError: they are in another form, and nothing states it.
+            UserError: they are in another form, and nothing states it; or an image that is needed cannot be read.
         """
         file = self.source.locate(self.annotations)
         form = declared_form(self.source, self.annotations.rpartition("/")[0])
         sizes = found.sizes[found.owners]
+        for number, look in looks.items():
+            if not np.isfinite(sizes[number]).all():
+                sizes[number] = look.size
+        known = np.isfinite(sizes).all(axis=1)
         if form is None:
-            known = np.isfinite(sizes).all(axis=1)
-            looked = known if known.any() else self._look_at(found, sizes)
             require_xywh(found.boxes, None, file)
-            require_xywh(found.boxes[looked], sizes[looked], file)
-            return found.boxes
-        if form.startswith(NORMALISED) and not np.isfinite(sizes).all():
-            raise UserError(f"data set {self.dataset}: {file} gives no width and height for some images, which boxes "
-                            f"of the form {form} need")
-        return to_xywh(found.boxes, form, sizes)
+            require_xywh(found.boxes[known], sizes[known], file)
+        elif form.startswith(NORMALISED):
+            for number in np.flatnonzero(~known):
+                sizes[number] = self._look(files[found.owners[number]]).size
+        return to_xywh(found.boxes, form or "xywh", sizes)
 
-    def _look_at(self, found: Instances, sizes: np.ndarray) -> np.ndarray:
-        """Fill in, from the images, the sizes of some objects' images; which ones."""
-        looked = np.zeros(len(sizes), bool)
-        files = self._files(found.names)
-        for i in np.unique(np.linspace(0, len(sizes) - 1, min(LOOKED_AT, len(sizes))).astype(int)):
+    def _look_at_some(self, found: Instances, files: Sequence[str]) -> dict[int, Look]:
+        """Of one's own data, what is known of the images of some objects, evenly spread."""
+        looks = {}
+        total = len(found.owners) if self.place.is_own else 0
+        for number in np.unique(np.linspace(0, total - 1, min(LOOKED_AT, total)).astype(int)).tolist():
             with contextlib.suppress(UserError):  # a picture that is missing or broken is named in training
-                file = files[found.owners[i]]
-                sizes[i] = look_at(partial(self.storage.read, file), file).size
-                looked[i] = True
-        return looked
+                looks[number] = self._look(files[found.owners[number]])
+        return looks
+
+    def _look(self, file: str) -> Look:
+        return look_at(partial(self.storage.read, file), self.storage.locate(file))
 
     def _is_there(self, folder: str) -> bool:
         outer, _, name = folder.rpartition("/")
@@ -167,6 +177,12 @@ class Coco(StoredDataset):
             remedy = "correct it" if self.place.is_own else "download it again"
             raise UserError(f"data set {self.dataset}: {self.source.locate(self.annotations)} is not a COCO instances "
                             f"file ({error}); {remedy}") from error
+
+
+def other_size(size: tuple[int, int], stated: Sequence[float]) -> str:
+    """What to say of a picture whose width and height are not those that the annotations state."""
+    return (f"is {size[0]} x {size[1]}, and the annotations say {stated[0]:g} x {stated[1]:g}; if its Exif data turn "
+            "it, the boxes may be of the picture before that")
 
 
 def own_paths(dataset: str) -> tuple[str, Path]:
