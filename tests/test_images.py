@@ -57,6 +57,8 @@ KINDS = {
     "png": encoded("PNG"), "palette": encoded("PNG", "P"), "black and white": encoded("PNG", "1"),
     "alpha": encoded("PNG", "RGBA"), "grey with alpha": encoded("PNG", "LA"), "turned png": turned("PNG"),
     "png turned at its end": with_exif_behind(turned("PNG")), "16 bit": deep(), "16 bit tiff": deep(suffix=".tiff"),
+    "filled up": encoded("JPEG")[:2] + b"\xff\xff\xff" + encoded("JPEG")[2:],
+    "turned, filled up": turned()[:2] + b"\xff\xff\xff" + turned()[2:],
     "bmp": encoded("BMP"), "tiff": encoded("TIFF"), "turned tiff": encoded("TIFF", tiffinfo={274: 6}),
     "webp": encoded("WEBP"), "turned webp": turned("WEBP"), "gif": encoded("GIF"),
     "long header": after_comments(encoded("JPEG")), "turned, long header": after_comments(turned()),

@@ -23,7 +23,8 @@ from lib.train.dataset.checking import (
     check_dataset,
 )
 from lib.utils.errors import UserError
-from lib.utils.sequences import find_sequences
+from lib.utils.frames import open_frames
+from lib.utils.sequences import find_sequences, match_frames
 
 FRAMES = 24
 
@@ -170,6 +171,14 @@ def test_two_pictures_for_every_frame_are_refused(tmp_path, name):
         shutil.copy(folder / f"{i + 1:04d}.jpg", folder / name.format(i + 1))
     refused(tmp_path / "mine", "a/img holds (48 pictures for 24 boxes, in 2 kinds: .*0001.*keep those|two pictures for "
             "one frame, .*; keep one of each)")
+
+
+def test_in_a_benchmark_that_is_a_warning(tmp_path, caplog):
+    folder = sequence(tmp_path / "mine", walk())
+    for i in range(FRAMES):
+        shutil.copy(folder / f"{i + 1:04d}.jpg", folder / f"{i + 1:04d}.png")
+    assert len(match_frames(open_frames(folder), FRAMES, "b.txt", own=False)) == FRAMES
+    assert "48 pictures for 24 boxes, in 2 kinds" in caplog.text and "the last 24 frames are left out" in caplog.text
 
 
 def test_names_that_are_only_mixed_are_taken(tmp_path):
@@ -320,6 +329,7 @@ def test_objects_without_a_box_are_left_out(tmp_path, caplog):
     content["annotations"][0]["segmentation"] = "odd"
     del content["annotations"][3]["bbox"]
     content["images"].append(dict(content["images"][0]))  # twice, and the same
+    content["annotations"][4]["image_id"] = 4.0
     (tmp_path / "mine" / "a.json").write_text(json.dumps(content))
     dataset = build_dataset(name, environment(tmp_path))
     assert boxes_of(dataset) == walk()[4:6].tolist() and dataset.frame_path(0, 0).endswith("4.jpg")

@@ -196,7 +196,7 @@ class VideoFrames(FrameSource):
 
 def natural_key(name: str) -> list:
     """Sort key that puts img2 before img10."""
-    return [(0, int(part), part) if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)]
+    return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name)]
 
 
 def open_frames(path: str | Path) -> FrameSource:
@@ -238,11 +238,11 @@ def pictures_for(names: list[str], count: int | None, place: str) -> list[str]:
     Raises:
         UserError: it cannot be told which pictures are the frames.
     """
+    if count is not None and len(names) <= count:
+        return names
     kinds: dict[str, list[str]] = {}
     for name in names:
         kinds.setdefault(_kind(name), []).append(name)
-    if count is not None and len(names) <= count:
-        return names
     if count is not None and len(kinds) > 1:
         fitting = [kind for kind in kinds.values() if len(kind) == count]
         if len(fitting) == 1:
@@ -270,7 +270,7 @@ def _kind(name: str) -> str:
 def _number_key(name: str) -> tuple:
     """The same for 1.jpg, 1.png and 0001.JPG."""
     stem, _ = os.path.splitext(name.lower())
-    return tuple(int(part) if part.isdigit() else part for part in re.split(r"(\d+)", stem))
+    return tuple(int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", stem))
 
 
 def _some(names: list[str]) -> str:

@@ -98,7 +98,7 @@ def depth_loss(image: np.ndarray) -> str:
     step = 1 + image.shape[0] * image.shape[1] // _ENOUGH
     low, high = (int(v) for v in np.percentile(image.reshape(-1, 3)[::step], (1, 99)))
     used = (high - low) / 65535
-    if used >= NARROW or not ((image & 255) % 255).any() or np.array_equal(image & 255, image >> 8):
+    if used >= NARROW or not (image & 255).any() or np.array_equal(image & 255, image >> 8):
         return ""  # the last two: 8 bits that were written as 16
     return (f"16-bit pictures are cut to 8 bits, and this one uses {100 * used:.2g} % of the range (most pixels are "
             f"in {low}..{high}), which leaves {(high >> 8) - (low >> 8) + 1} grey levels; write the pictures with 8 "
@@ -201,13 +201,10 @@ def _segments(data: bytes) -> Iterator[tuple[int | None, int, int]]:
     where something else stands."""
     start = 2
     while start + 4 <= len(data):
-        while data[start + 1 : start + 2] == b"\xff":  # filled up
-            start += 1
-        kind, end = data[start + 1], start + 2 + int.from_bytes(data[start + 2 : start + 4])
-        if data[start] != 0xFF:
+        kind, end = data[start + 1], start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+        if data[start] != 0xFF or kind == 0xFF:
             yield None, start, start
-            return
-        if kind == _PIXELS_FOLLOW:
+        if data[start] != 0xFF or kind in (0xFF, _PIXELS_FOLLOW):
             return
         yield kind, start + 4, end
         start = end

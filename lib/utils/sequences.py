@@ -327,8 +327,11 @@ def no_start(box_file: str, boxes: np.ndarray) -> str:
     return f"{box_file}: the first frame has no box to start from; {remedy}"
 
 
-def match_frames(frames: FrameSource, count: int, box_file: str | Path) -> FrameSource:
+def match_frames(frames: FrameSource, count: int, box_file: str | Path, own: bool = True) -> FrameSource:
     """`frames` cut, with a warning, to the `count` boxes of a box file.
+
+    Args:
+        own: they are data of one's own; in a benchmark it is only a warning when `pictures_for` cannot tell.
 
     Raises:
         UserError: there are fewer frames than boxes, or it cannot be told which pictures are the frames.
@@ -337,7 +340,12 @@ def match_frames(frames: FrameSource, count: int, box_file: str | Path) -> Frame
     if len(frames) < count:
         raise UserError(f"{box_file} holds {count} boxes but there are only {len(frames)} frames in {place}; frames "
                         "are missing, or the box file belongs to another sequence")
-    frames = _of_boxes(frames, count)
+    try:
+        frames = _of_boxes(frames, count)
+    except UserError as error:
+        if own:
+            raise
+        logger.warning("%s", error)
     if len(frames) > count:
         logger.warning("%s: %d frames but %d boxes; the last %d frames are left out",
                        place, len(frames), count, len(frames) - count)

@@ -249,7 +249,7 @@ def _read(spec: Spec, stored: _Stored) -> Sequence:
         boxes = _thin_out(boxes, len(frames), variant.every)
     if spec.first_box_only and len(boxes) < len(frames):
         boxes = np.concatenate([boxes, np.full((len(frames) - len(boxes), 4), np.nan)])
-    frames = match_frames(frames, len(boxes), box_file)
+    frames = match_frames(frames, len(boxes), box_file, own=not spec.download)
     visible = np.isfinite(boxes[:, 0]) if spec.absent_is_unseen else None
     if variant.labels:
         visible = read_visibility(stored.path(variant.labels), len(boxes))

@@ -25,7 +25,7 @@ ANNOTATIONS = "annotations/instances_train2017.json"
 IMAGES = ("train2017", "images/train2017")
 """Where the images may lie; the first is how the archive of COCO unpacks."""
 LOOKED_AT = 50
-"""Images that are opened where the annotation file does not give their sizes."""
+"""Images of one's own data that are looked at while the index is built."""
 LAYOUT = f"{ANNOTATIONS} and images/train2017/*.jpg"
 OWN_LAYOUT = (f"{COCO_PREFIX}<annotation json>[@<image folder>], relative to the repository's root: a COCO instances "
               "file with images, annotations and, for each annotation, image_id and bbox; the images lie in the "

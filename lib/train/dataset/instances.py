@@ -87,7 +87,7 @@ def parse_instances(data: bytes) -> Instances:
 def _image(image: Any, number: int) -> tuple[Any, str, tuple[float, float]]:
     """Identity, file name, and width and height of an image (NaN for none)."""
     identity, name = (image.get("id"), image.get("file_name")) if isinstance(image, dict) else (None, None)
-    if not isinstance(identity, str | int) or not isinstance(name, str) or not name:
+    if not isinstance(identity, str | Real) or not isinstance(name, str) or not name:
         raise _Fault("images lack an id or a file_name", f"number {number} (counted from 0) is {_short(image)}")
     width, height = image.get("width"), image.get("height")
     known = _is_number(width) and _is_number(height) and width > 0 and height > 0
@@ -109,7 +109,7 @@ def _object(annotation: Any, number: int, position: dict[Any, int]) -> tuple[flo
         raise _Fault("annotations have another iscrowd than 0 and 1", f"{name} has the iscrowd {_short(crowd)}")
     if crowd:
         return False
-    if not isinstance(image, str | int) or image not in position:
+    if not isinstance(image, str | Real) or image not in position:
         raise _Fault("annotations are of unknown images",
                      f"{name} has the image_id {_short(image)}, which is not among the images")
     if box is None or box == []:
