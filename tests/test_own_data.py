@@ -344,3 +344,23 @@ def test_sizes_that_are_not_those_of_the_pictures(tmp_path, caplog):
     assert "0.jpg is 96 x 64, and the annotations say 64 x 96" in problems[0].detail
     build_dataset(name, environment(tmp_path))
     assert caplog.text.count("0.jpg is 96 x 64, and the annotations say 64 x 96") == 1
+
+
+# --- text files -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("file", "content", "words"), [
+    ("a/groundtruth.txt", "1,2,3,4\n".encode("utf-16"), "groundtruth.txt is no text in UTF-8 .see byte 0.; save it"),
+    ("a/absence.label", b"0\nno\n", "absence.label: expected one whole number per frame, found 'no'")])
+def test_text_that_cannot_be_read(tmp_path, file, content, words):
+    sequence(tmp_path / "mine", walk())
+    (tmp_path / "mine" / file).write_bytes(content)
+    refused(tmp_path / "mine", words)
+
+
+@pytest.mark.parametrize("content", [b'{"images": [}', b"\xff\xfe{}", b"[]", b'{"images": []}'])
+def test_json_that_is_none(tmp_path, content):
+    _, name = detections(tmp_path / "mine", walk()[:1])
+    (tmp_path / "mine" / "a.json").write_bytes(content)
+    with pytest.raises(UserError, match="is not a COCO instances file .(no JSON text|no object with the lists)"):
+        build_dataset(name, environment(tmp_path))

@@ -42,7 +42,12 @@ def parse_instances(data: bytes) -> Instances:
         ValueError: the file is no such file, or wrong. The message has each kind of fault, with its number and an
             example.
     """
-    content = json.loads(data)
+    try:
+        content = json.loads(data)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"no JSON text from line {error.lineno}, column {error.colno} on") from error
+    except UnicodeDecodeError as error:
+        raise ValueError("no JSON text in UTF-8") from error
     try:
         images, annotations = content["images"], content["annotations"]
     except (TypeError, KeyError) as error:
