@@ -59,12 +59,18 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def chosen(args: argparse.Namespace) -> tuple[list[str], str]:
     """Names of the data sets and the form that they are read in."""
-    names, storage = list(args.names), args.storage or "auto"
+    names, storage = [_as_in_yaml(name) for name in args.names], args.storage or "auto"
     if args.config:
         cfg = load_config(args.script, args.config, args.overrides)
         names += [*cfg.DATA.TRAIN.DATASETS_NAME, *cfg.DATA.VAL.DATASETS_NAME]
         storage = args.storage or cfg.DATA.STORAGE
     return list(dict.fromkeys(names)), storage
+
+
+def _as_in_yaml(name: str) -> str:
+    """A data set's name; folder:<path>, as the test scripts have it, is FOLDER:<path>."""
+    kind, colon, path = name.partition(":")
+    return f"{kind.upper()}{colon}{path}" if colon else name
 
 
 def main() -> int:
