@@ -14,7 +14,8 @@ import torch
 
 from ..config import Config
 from ..models.build import build_for_train, find_pretrained
-from ..models.checkpoint import read_checkpoint, save_slim
+from ..models.checkpoint import read_checkpoint, run_folder, save_slim, slim_name
+from ..models.safe_load import write_tensors
 from ..utils.errors import UserError
 from ..utils.files import remove_unfinished, set_aside
 from ..utils.signals import StopRequest
@@ -37,14 +38,10 @@ from .state import (
     net_state,
     newest_state,
     save_state,
-    write_tensors,
 )
 from .trainer import Position, Recipe, Trainer
 
 logger = logging.getLogger(__name__)
-
-MODEL_NAMES = {"ostrack": "OSTrack", "compresstracker": "CompressTracker"}
-"""Official names of the slim checkpoints, by script."""
 
 ALREADY_FINISHED = "already finished: {} (start anew with --resume none, train longer with --set TRAIN.EPOCH=N)"
 
@@ -60,7 +57,7 @@ class RunPaths:
     @property
     def checkpoints(self) -> Path:
         """Folder of the slim checkpoints, the training states and the resolved configuration."""
-        return self.save_dir / "checkpoints" / "train" / self.script / self.config
+        return run_folder(self.save_dir, self.script, self.config)
 
     @property
     def log_file(self) -> Path:
@@ -74,15 +71,16 @@ class RunPaths:
 
     def slim(self, epoch: int) -> Path:
         """The slim checkpoint of an epoch."""
-        return self.checkpoints / f"{MODEL_NAMES.get(self.script, self.script)}_ep{epoch:04d}.pth.tar"
+        return self.checkpoints / slim_name(self.script, epoch)
 
     def bad_batch(self, epoch: int, step: int) -> Path:
         """The pairs of a step (counted from 0) whose loss was not a number."""
         return self.checkpoints / f"nan_batch_ep{epoch:04d}_step{step + 1:06d}.pt"
+
     @property
     def best(self) -> Path:
         """The slim checkpoint that validated best so far."""
-        return self.checkpoints / f"{MODEL_NAMES.get(self.script, self.script)}_best.pth.tar"
+        return self.checkpoints / slim_name(self.script, "best")
 
     @property
     def wandb_id(self) -> Path:
@@ -319,7 +317,7 @@ class _Run:
         try:
             self._optimizer.load_state_dict({**saved, "param_groups": groups})
         except (ValueError, KeyError) as error:
-            raise UserError(f"{source} holds another optimiser than the configuration asks for ({error}); "
+            raise UserError(f"{source} holds an optimiser of other parameters than the configuration asks for; "
                             "resume with the original configuration, or start anew with --resume none") from error
         for parameter, moments in self._optimizer.state.items():
             for name, value in moments.items():
