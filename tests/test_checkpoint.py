@@ -288,7 +288,7 @@ def test_whole_numbers_are_no_weights(tmp_path, teacher_cfg, teacher):
     ({"MODEL__BACKBONE__DEPTH": 4}, r"holds a tracker of 6 layers, .* asks for 4; use the configuration"),
     ({"MODEL__BACKBONE__EMBED_DIM": 48}, r"does not fit .*\(1, 4, 32\), expected float32 \(1, 4, 48\)\. Use the"),
     ({"DATA__SEARCH__SIZE": 128}, r"does not fit .*pos_embed_x.* Use the configuration"),
-    ({"MODEL__HEAD__TYPE": "MLP"}, r"does not fit .*lacks box_head\.layers.* more; it has the unknown box_head\.conv.*Use")])
+    ({"MODEL__HEAD__TYPE": "MLP"}, r"does not fit .*lacks box_head\.layers.* more; it has the unknown box_head\.conv")])
 def test_wrong_model(tmp_path, teacher_cfg, teacher, override, problem):
     path = tmp_path / "teacher.pth.tar"
     save_slim(path, teacher, teacher_cfg)

@@ -5,7 +5,7 @@ import logging
 import math
 import os
 import signal
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,9 +23,8 @@ from .admin.logs import RunLog
 from .admin.pictures import prediction_picture
 from .batch import BatchPlan, describe_rule, plan_batch
 from .data import build_loader
-from .distributed import World, join_world
+from .distributed import World, join_world, read_place
 from .failures import TrainingInterrupted
-from .heartbeat import heartbeat
 from .interfaces import Loader, TrackedSequences
 from .learner import build_learner
 from .speed import matmul_precision
@@ -121,15 +120,18 @@ def run_training(cfg: Config, save_dir: str | Path, *, resume: str | Path = "aut
         if log_to_console:
             logger.info("%s", ALREADY_FINISHED.format(finished))
         return finished
+    batch = plan_batch(cfg, read_place()[-1])  # before the processes meet
     world, chosen = join_world(cfg.TRAIN.DEVICE if device == "auto" else device)
-    with _global_settings(cfg, chosen), matmul_precision(cfg, chosen), StopRequest() as stop, heartbeat(world):
-        run = _Run(cfg, paths, world, chosen, stop, sequences)
-        try:
-            run.execute(resume, log_to_console, use_wandb)
-        except torch.OutOfMemoryError as error:
-            raise UserError(describe_memory(cfg, plan_batch(cfg, world.size), chosen)) from error
-        world.wait()
-        world.close()
+    try:
+        with _global_settings(cfg, chosen), matmul_precision(cfg, chosen), StopRequest() as stop:
+            _Run(cfg, paths, world, chosen, batch, stop, sequences).execute(resume, log_to_console, use_wandb)
+            world.wait()
+    except (Exception, TrainingInterrupted) as error:
+        world.close(failed=True)
+        if isinstance(error, torch.OutOfMemoryError):
+            raise UserError(describe_memory(cfg, batch, chosen)) from error
+        raise
+    world.close()
     return paths.slim(cfg.TRAIN.EPOCH)
 
 
@@ -168,13 +170,12 @@ def describe_memory(cfg: Config, batch: BatchPlan, device: torch.device) -> str:
             f"Otherwise lower {'TRAIN.TOTAL_BATCH' if train.TOTAL_BATCH else 'TRAIN.BATCH_SIZE'} (see TRAIN.LR_RULE)")
 
 
-def check_inputs(cfg: Config, processes: Iterable[int] = (1,)) -> None:
+def check_inputs(cfg: Config, processes: int = 1) -> None:
     """Raise `UserError` for missing weights or data sets, or a batch that so many processes cannot divide.
 
-    Before any process is started or file written. Where machines may come and go, `processes` are all numbers there may
-    be.
+    Before any process is started or file written.
     """
-    batch = [plan_batch(cfg, number) for number in processes][-1]
+    batch = plan_batch(cfg, processes)
     if cfg.MODEL.PRETRAIN_FILE or cfg.script == "compresstracker":
         find_pretrained(cfg.MODEL.PRETRAIN_FILE, "MODEL.PRETRAIN_FILE")
     for split in ("train", "val") if cfg.DATA.VAL.DATASETS_NAME else ("train",):
@@ -189,11 +190,11 @@ def _draw_one(loader: Loader) -> None:
 class _Run:
     """The parts of one run, put together."""
 
-    def __init__(self, cfg: Config, paths: RunPaths, world: World, device: torch.device, stop: StopRequest,
-                 sequences: TrackedSequences | None) -> None:
+    def __init__(self, cfg: Config, paths: RunPaths, world: World, device: torch.device, batch: BatchPlan,
+                 stop: StopRequest, sequences: TrackedSequences | None) -> None:
         self._cfg, self._paths, self._world, self._device, self._stop = cfg, paths, world, device, stop
         self._sequences = sequences
-        self._recipe, self._batch = build_recipe(cfg), plan_batch(cfg, world.size)
+        self._recipe, self._batch = build_recipe(cfg), batch
         torch.manual_seed(cfg.TRAIN.SEED)  # the same initial weights on every process
         self._train_loader = self._loader("train")
         self._val_loader = self._loader("val") if cfg.DATA.VAL.DATASETS_NAME else None
