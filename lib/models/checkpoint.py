@@ -77,7 +77,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, Mapping):
         kind = "object" if isinstance(content, Placeholder) else type(content).__name__
         raise UserError(f"{path} holds one {kind}, not a dictionary with a state dict; expected an "
-                        "OSTrack, CompressTracker or MAE checkpoint")
+                        "OSTrack, CompressTracker or MAE checkpoint (of a whole model, save its state_dict())")
     return {key: value for key, value in content.items() if not isinstance(value, Placeholder)}
 
 
