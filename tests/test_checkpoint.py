@@ -244,12 +244,12 @@ def test_safetensors(tmp_path, cfg, student, name):
     safetensors.torch.save_file(weights, tmp_path / name)
     assert assert_loads(cfg, tmp_path / name, student) == {}
     content = (tmp_path / name).read_bytes()
-    size = 0x8b1f                                           # the length of the header may look like another kind's start
+    size = 0x8b1f  # the header's length may look like the start of another kind
     longer = size.to_bytes(8, "little") + content[8:8 + int.from_bytes(content[:8], "little")].ljust(size)
     (tmp_path / name).write_bytes(longer + content[8 + int.from_bytes(content[:8], "little"):])
     assert_loads(cfg, tmp_path / name, student)
     (tmp_path / name).write_bytes(content[:-100])
-    with pytest.raises(UserError, match=rf"{name} cannot be read: it is truncated or damaged"):
+    with pytest.raises(UserError, match=rf"{name} cannot be read as a PyTorch checkpoint: it is truncated or damaged"):
         read_checkpoint(tmp_path / name)
 
 
@@ -378,7 +378,7 @@ KINDS = {
     "zip": (zipped, r"is a zip archive \(with student\.pth\); unpack it \(unzip\)"),
     "empty zip": (lambda path: zipfile.ZipFile(path, "w").close(), "is a zip archive; unpack it"),
     "torchscript": (script_module, "is a TorchScript module; .*--exported"),
-    "damaged zip": (b"PK\x03\x04" + bytes(40), "cannot be read: it is truncated or damaged .*Copy or download"),
+    "damaged zip": (b"PK\x03\x04" + bytes(40), "cannot be read as a PyTorch checkpoint: .*truncated or damaged"),
 }
 
 
@@ -400,7 +400,7 @@ def test_truncated_file(tmp_path, student, new_format, objects):
     path = tmp_path / "cut.pth"
     for length in (1, 10, 100, 1000, len(whole) // 3, len(whole) // 2, len(whole) - 1000, len(whole) - 1):
         path.write_bytes(whole[:length])
-        with pytest.raises(UserError, match=r"cut\.pth cannot be read: .* Copy or download it again"):
+        with pytest.raises(UserError, match=r"cut\.pth cannot be read as a PyTorch checkpoint: .* download it again"):
             read_checkpoint(path)
 
 

@@ -26,7 +26,7 @@ from lib.train.failures import (  # noqa: E402
     record_failure,
     restarts_left,
 )
-from lib.train.launch import Ended, Machines, launch  # noqa: E402
+from lib.train.launch import Machines, launch  # noqa: E402
 from lib.train.run import ALREADY_FINISHED, RunPaths, check_inputs, find_finished, run_training  # noqa: E402
 from lib.utils.device import pick_device  # noqa: E402
 from lib.utils.errors import UserError  # noqa: E402
@@ -118,19 +118,19 @@ def train(args: argparse.Namespace) -> int:
     paths = RunPaths(Path(args.save_dir).expanduser().absolute(), cfg.script, cfg.name)
     finished = find_finished(cfg, paths, args.resume)
     if finished is None:
-        ended = _train(args, cfg, paths)
+        status = _train(args, cfg, paths)
     else:
         logger.info("%s", ALREADY_FINISHED.format(finished))
-        ended = Ended(0, True)
-    if evaluation is None or not ended.main:
-        return ended.status
+        status = 0
+    if evaluation is None or status:
+        return status
     workers = 0 if args.mode == "single" else _processes(args, cfg)
     return evaluation.run(cfg, paths.slim(cfg.TRAIN.EPOCH), paths.save_dir, device=_device(args, cfg), threads=workers,
                           num_gpus=max(1, workers))
 
 
-def _train(args: argparse.Namespace, cfg: Config, paths: RunPaths) -> Ended:
-    """The training itself, in this process or in those that it starts."""
+def _train(args: argparse.Namespace, cfg: Config, paths: RunPaths) -> int:
+    """The training itself, in this process or in those that it starts. Returns the exit status."""
     if args.resume != "auto" and (args.max_restarts or restarts_left()):
         raise UserError(f"--resume {args.resume} cannot be used where the processes may be started again: they would "
                         "begin there each time. Start without restarts first, or move the earlier files in "
@@ -139,7 +139,7 @@ def _train(args: argparse.Namespace, cfg: Config, paths: RunPaths) -> Ended:
     if args.mode == "single":
         run_training(cfg, args.save_dir, resume=args.resume, device=args.device, use_wandb=bool(args.use_wandb),
                      sequences=sequences)
-        return Ended(0, True)
+        return 0
     processes = _processes(args, cfg)
     machines = None
     if args.mode == "multi_node":

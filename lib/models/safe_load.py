@@ -132,7 +132,7 @@ def safe_load(path: Path) -> Any:
     except MemoryError:
         raise
     except Exception as error:  # damaged bytes make the readers of zip, pickle and tensors fail in any way
-        raise UserError(f"{path} cannot be read: it is truncated or damaged "
+        raise UserError(f"{path} cannot be read as a PyTorch checkpoint: it is truncated or damaged "
                         f"({path.stat().st_size:,} bytes). Copy or download it again") from error
 
 

@@ -7,7 +7,7 @@ import sys
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, LogsDest, SignalException
@@ -51,18 +51,6 @@ class Machines:
                        "rdzv_configs": {"rank": self.rank}}
 
 
-class Ended(NamedTuple):
-    """How a run ended on this machine.
-
-    Attributes:
-        status: exit status: 0, or 128 + the signal that stopped the run.
-        main: whether the run ended well and its main process, that of global rank 0, was here.
-    """
-
-    status: int
-    main: bool
-
-
 class _Starts(DefaultLogsSpecs):
     """Says on every machine which processes start there; the agent asks before each start where their output goes."""
 
@@ -73,7 +61,7 @@ class _Starts(DefaultLogsSpecs):
         return super().reify(envs)
 
 
-def launch(command: Sequence[str], processes: int, machines: Machines | None = None, restarts: int = 0) -> Ended:
+def launch(command: Sequence[str], processes: int, machines: Machines | None = None, restarts: int = 0) -> int:
     """Run `command` (arguments of this Python) in `processes` processes here, as one of the `machines`.
 
     Each gets torchrun's environment (RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT). When one fails, the
@@ -83,6 +71,9 @@ def launch(command: Sequence[str], processes: int, machines: Machines | None = N
     Args:
         machines: None is this one alone.
         restarts: for one machine; several do not hear of each other's failures.
+
+    Returns:
+        0, or 128 + the signal that stopped the run.
 
     Raises:
         UserError: a process failed (the message is that of the first one), or the machines do not find each other.
@@ -98,13 +89,14 @@ def launch(command: Sequence[str], processes: int, machines: Machines | None = N
     os.environ[LAUNCHER] = str(os.getpid())
     try:
         with kept_handlers():
-            return Ended(0, 0 in launch_agent(config, sys.executable, ["-u", *command]))  # results by global rank
+            launch_agent(config, sys.executable, ["-u", *command])
+        return 0
     except SignalException as error:
-        return Ended(128 + int(error.sigval), False)
+        return 128 + int(error.sigval)
     except ChildFailedError as error:
         rank, failure = first_failure(error)
         if failure.exitcode in (128 + signal.SIGINT, 128 + signal.SIGTERM):
-            return Ended(failure.exitcode, False)  # it was asked to stop by itself, and has said so
+            return failure.exitcode  # it was asked to stop by itself, and has said so
         raise UserError(describe_failure(rank, failure)) from error
     except (torch.distributed.DistError, RendezvousError, ConnectionError, TimeoutError) as error:
         raise UserError(f"the {machines.number} machines did not meet at {machines.endpoint or 'localhost'}; check "
