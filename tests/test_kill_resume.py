@@ -215,7 +215,7 @@ def test_killed_restarted_stopped_continued(start_training, train_script, pair, 
     position, state = newest_state(checkpoints(tmp_path))
 
     epochs = ("--set", f"TRAIN.EPOCH={state.epoch + 1}")
-    assert train_script([*line, *epochs]) == 0
+    assert pair(train_arguments(*settings, *epochs)) == [0, 0]
     log = run_log(tmp_path)
     assert f"from epoch {state.epoch}, step {state.step} of {position}" in log
     assert log.count("finished:") == 1 and f"[val: {state.epoch + 1}/" in log
