@@ -140,7 +140,7 @@ import importlib
 import platform
 import sys
 
-names = """torch torchvision timm numpy cv2 yaml easydict tensorboard thop lmdb simplejpeg pandas tqdm matplotlib setuptools
+names = """torch torchvision timm safetensors numpy cv2 yaml easydict tensorboard thop lmdb simplejpeg pandas tqdm matplotlib setuptools
            got10k trax pytest onnx onnxscript onnxruntime openvino"""
 broken = []
 for name in names.split():

@@ -54,7 +54,7 @@ def test_a_batch_that_cannot_be_divided_names_the_nearest_that_can(total, proces
     text = str(error.value).split("choose ")[1]
     assert text.split(", or ") == choices
     with pytest.raises(UserError, match="cannot be divided"):
-        check_inputs(cfg, [processes])
+        check_inputs(cfg, processes)
 
 
 def test_an_epoch_of_less_than_a_batch_is_refused():

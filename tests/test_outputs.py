@@ -168,10 +168,9 @@ def test_a_second_training_is_refused(holder, tmp_path):
 
 
 def test_a_launcher_within_a_launcher_is_refused(root, tmp_path, monkeypatch):
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "theirs")
     train = load_train_script(root)
-    with pytest.raises(UserError, match="--mode multiple starts processes of its own, but this one was started by a "
-                                        "launcher .* use --mode single there"):
+    with pytest.raises(UserError, match="--mode multiple starts processes of its own, but this one was started by "
+                                        "torchrun already; use --mode single there"):
         train.train(train.parse_arguments(["--script", "ostrack", "--config", "quickstart_teacher", "--mode",
                                            "multiple", "--nproc_per_node", "2", "--save_dir", str(tmp_path)]))

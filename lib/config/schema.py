@@ -217,7 +217,7 @@ KEYS: dict[str, Key] = {
     "TRAIN.CHECKPOINT_ACTIVATIONS": Key(False, "bool", "Compute the layers again in the backward pass instead of "
                                         "keeping their insides: less memory, more time."),
     "TRAIN.CHANNELS_LAST": Key(False, "bool", "Memory order of the convolutions: channels last."),
-    "TRAIN.SYNC_BN": Key(False, "bool", "BatchNorm statistics over the batches of all processes."),
+    "TRAIN.SYNC_BN": Key(False, "bool", "BatchNorm statistics over the batches of all processes, on GPUs."),
     "TRAIN.EMA": Key(0.0, "float", "Decay per step of an average of the weights (less at the start), which is then "
                      "validated and kept as the result; 0 for none.", low=0, high=0.999999),
     "TRAIN.DEVICE": Key("auto", "str", "Where to train; auto is CUDA where there is any.",

@@ -59,7 +59,8 @@ class ExportedModel:
             except UserError:
                 raise
             except Exception as error:  # damaged files make the engines fail in any way
-                raise UserError(f"{backend} cannot load {folder / part.file}: {error}") from error
+                raise UserError(f"{backend} cannot load {folder / part.file}: it is damaged, or written for another "
+                                f"version of {backend}; export again here") from error
 
     def prepare(self, template: Tensor) -> Tensor:
         """Template crops -> what the calls take as `template`: what the graph `template` gives (`FastTracker.prepare`),

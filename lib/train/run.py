@@ -5,7 +5,7 @@ import logging
 import math
 import os
 import signal
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,8 @@ import torch
 
 from ..config import Config
 from ..models.build import build_for_train, find_pretrained
-from ..models.checkpoint import read_checkpoint, save_slim
+from ..models.checkpoint import read_checkpoint, run_folder, save_slim, slim_name
+from ..models.safe_load import write_tensors
 from ..utils.errors import UserError
 from ..utils.files import remove_unfinished, set_aside
 from ..utils.ownership import own
@@ -23,9 +24,8 @@ from .admin.logs import RunLog
 from .admin.pictures import prediction_picture
 from .batch import BatchPlan, describe_rule, plan_batch
 from .data import build_loader
-from .distributed import World, join_world
+from .distributed import World, join_world, read_place
 from .failures import TrainingInterrupted
-from .heartbeat import heartbeat
 from .interfaces import Loader, TrackedSequences
 from .learner import build_learner
 from .speed import matmul_precision
@@ -38,14 +38,10 @@ from .state import (
     net_state,
     newest_state,
     save_state,
-    write_tensors,
 )
 from .trainer import Position, Recipe, Trainer
 
 logger = logging.getLogger(__name__)
-
-MODEL_NAMES = {"ostrack": "OSTrack", "compresstracker": "CompressTracker"}
-"""Official names of the slim checkpoints, by script."""
 
 ALREADY_FINISHED = "already finished: {} (start anew with --resume none, train longer with --set TRAIN.EPOCH=N)"
 
@@ -61,7 +57,7 @@ class RunPaths:
     @property
     def checkpoints(self) -> Path:
         """Folder of the slim checkpoints, the training states and the resolved configuration."""
-        return self.save_dir / "checkpoints" / "train" / self.script / self.config
+        return run_folder(self.save_dir, self.script, self.config)
 
     @property
     def log_file(self) -> Path:
@@ -75,15 +71,16 @@ class RunPaths:
 
     def slim(self, epoch: int) -> Path:
         """The slim checkpoint of an epoch."""
-        return self.checkpoints / f"{MODEL_NAMES.get(self.script, self.script)}_ep{epoch:04d}.pth.tar"
+        return self.checkpoints / slim_name(self.script, epoch)
 
     def bad_batch(self, epoch: int, step: int) -> Path:
         """The pairs of a step (counted from 0) whose loss was not a number."""
         return self.checkpoints / f"nan_batch_ep{epoch:04d}_step{step + 1:06d}.pt"
+
     @property
     def best(self) -> Path:
         """The slim checkpoint that validated best so far."""
-        return self.checkpoints / f"{MODEL_NAMES.get(self.script, self.script)}_best.pth.tar"
+        return self.checkpoints / slim_name(self.script, "best")
 
     @property
     def wandb_id(self) -> Path:
@@ -125,24 +122,21 @@ def run_training(cfg: Config, save_dir: str | Path, *, resume: str | Path = "aut
         if log_to_console:
             logger.info("%s", ALREADY_FINISHED.format(finished))
         return finished
-    main = int(os.environ.get("RANK", "0")) == 0
-    with own(paths.checkpoints) if main else contextlib.nullcontext():
-        _train(cfg, paths, resume, device, log_to_console, use_wandb, sequences)
-    return paths.slim(cfg.TRAIN.EPOCH)
-
-
-def _train(cfg: Config, paths: RunPaths, resume: str | Path, device: str, log_to_console: bool, use_wandb: bool,
-           sequences: TrackedSequences | None) -> None:
-    """The run itself, in a folder that is its own."""
-    world, chosen = join_world(cfg.TRAIN.DEVICE if device == "auto" else device)
-    with _global_settings(cfg, chosen), matmul_precision(cfg, chosen), StopRequest() as stop, heartbeat(world):
-        run = _Run(cfg, paths, world, chosen, stop, sequences)
+    rank, _, processes = read_place()
+    batch = plan_batch(cfg, processes)  # before the processes meet
+    with own(paths.checkpoints) if rank == 0 else contextlib.nullcontext():
+        world, chosen = join_world(cfg.TRAIN.DEVICE if device == "auto" else device)
         try:
-            run.execute(resume, log_to_console, use_wandb)
-        except torch.OutOfMemoryError as error:
-            raise UserError(describe_memory(cfg, plan_batch(cfg, world.size), chosen)) from error
-        world.wait()
+            with _global_settings(cfg, chosen), matmul_precision(cfg, chosen), StopRequest() as stop:
+                _Run(cfg, paths, world, chosen, batch, stop, sequences).execute(resume, log_to_console, use_wandb)
+                world.wait()
+        except (Exception, TrainingInterrupted) as error:
+            world.close(failed=True)
+            if isinstance(error, torch.OutOfMemoryError):
+                raise UserError(describe_memory(cfg, batch, chosen)) from error
+            raise
         world.close()
+    return paths.slim(cfg.TRAIN.EPOCH)
 
 
 def find_finished(cfg: Config, paths: RunPaths, resume: str | Path = "auto") -> Path | None:
@@ -180,13 +174,12 @@ def describe_memory(cfg: Config, batch: BatchPlan, device: torch.device) -> str:
             f"Otherwise lower {'TRAIN.TOTAL_BATCH' if train.TOTAL_BATCH else 'TRAIN.BATCH_SIZE'} (see TRAIN.LR_RULE)")
 
 
-def check_inputs(cfg: Config, processes: Iterable[int] = (1,)) -> None:
+def check_inputs(cfg: Config, processes: int = 1) -> None:
     """Raise `UserError` for missing weights or data sets, or a batch that so many processes cannot divide.
 
-    Before any process is started or file written. Where machines may come and go, `processes` are all numbers there may
-    be.
+    Before any process is started or file written.
     """
-    batch = [plan_batch(cfg, number) for number in processes][-1]
+    batch = plan_batch(cfg, processes)
     if cfg.MODEL.PRETRAIN_FILE or cfg.script == "compresstracker":
         find_pretrained(cfg.MODEL.PRETRAIN_FILE, "MODEL.PRETRAIN_FILE")
     for split in ("train", "val") if cfg.DATA.VAL.DATASETS_NAME else ("train",):
@@ -201,11 +194,11 @@ def _draw_one(loader: Loader) -> None:
 class _Run:
     """The parts of one run, put together."""
 
-    def __init__(self, cfg: Config, paths: RunPaths, world: World, device: torch.device, stop: StopRequest,
-                 sequences: TrackedSequences | None) -> None:
+    def __init__(self, cfg: Config, paths: RunPaths, world: World, device: torch.device, batch: BatchPlan,
+                 stop: StopRequest, sequences: TrackedSequences | None) -> None:
         self._cfg, self._paths, self._world, self._device, self._stop = cfg, paths, world, device, stop
         self._sequences = sequences
-        self._recipe, self._batch = build_recipe(cfg), plan_batch(cfg, world.size)
+        self._recipe, self._batch = build_recipe(cfg), batch
         torch.manual_seed(cfg.TRAIN.SEED)  # the same initial weights on every process
         self._train_loader = self._loader("train")
         self._val_loader = self._loader("val") if cfg.DATA.VAL.DATASETS_NAME else None
@@ -329,7 +322,7 @@ class _Run:
         try:
             self._optimizer.load_state_dict({**saved, "param_groups": groups})
         except (ValueError, KeyError) as error:
-            raise UserError(f"{source} holds another optimiser than the configuration asks for ({error}); "
+            raise UserError(f"{source} holds an optimiser of other parameters than the configuration asks for; "
                             "resume with the original configuration, or start anew with --resume none") from error
         for parameter, moments in self._optimizer.state.items():
             for name, value in moments.items():

@@ -392,15 +392,15 @@ def find_checkpoint(
 
 
 def checkpoint_path(cfg: Any, epoch: int | None = None, save_dir: str | Path | None = None) -> Path:
-    """Where training leaves the weights of a configuration, as in the official repositories:
-    `<save_dir>/checkpoints/train/<script>/<config>/{OSTrack|CompressTracker}_ep<epoch>.pth.tar`."""
+    """Where training leaves the weights of a configuration (None: TEST.EPOCH, the environment's save_dir)."""
+    from ...models.checkpoint import run_folder, slim_name
+
     if save_dir is None:
         from ..evaluation.environment import env_settings
 
         save_dir = env_settings().save_dir
-    name = {"ostrack": "OSTrack"}.get(cfg.script, "CompressTracker")
-    folder = Path(save_dir).expanduser() / "checkpoints" / "train" / cfg.script / cfg.name
-    return folder / f"{name}_ep{cfg.TEST.EPOCH if epoch is None else epoch:04d}.pth.tar"
+    return run_folder(save_dir, cfg.script, cfg.name) / slim_name(cfg.script,
+                                                                  cfg.TEST.EPOCH if epoch is None else epoch)
 
 
 def check_image(image: np.ndarray) -> tuple[int, int]:
