@@ -263,7 +263,7 @@ class Tracker:
         return target
 
     def step(self, images: Sequence[np.ndarray], targets: Sequence[Target]) -> list[TrackResult]:
-        """Find each target in its next frame, with one pass of the model, and remember where it is.
+        """Find each target in its next frame, with one pass of the model, and remember where it is; none of none.
 
         Args:
             images: the frame of each target, (H, W, 3) RGB uint8; the size may differ from the earlier frames'.
@@ -291,6 +291,8 @@ class Tracker:
             UserError: as `step`.
         """
         sizes = [check_image(image) for image in images]
+        if not sizes and not targets and not anchors_xywh:
+            return []
         with self._part("crop"):
             squares = [square_around(anchor, self.search_factor, width, height)
                        for anchor, (height, width) in zip(anchors_xywh, sizes, strict=True)]
