@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..models.base import Prediction
+from ..utils.device import choose_dtype
 from ..utils.errors import UserError
 from .manifest import Manifest, Part
 
@@ -32,7 +33,8 @@ class ExportedModel:
         host_inputs: the engine reads its inputs in the CPU's memory, whatever the device.
 
     Raises:
-        UserError: the folder is unusable, or the backend cannot run its format or is not installed.
+        UserError: the folder is unusable, the backend cannot run its format or is not installed, or the device does
+            not have its precision.
     """
 
     def __init__(self, folder: str | Path, backend: str | None = None, device: torch.device | str = "cpu"):
@@ -52,6 +54,7 @@ class ExportedModel:
         main = manifest.parts[manifest.main]
         self.takes_window = "window" in main.inputs and "boxes" in main.outputs
         self._device = torch.device(device)
+        choose_dtype(manifest.precision, self._device, f"the precision of {folder}")
         self._runners: dict[str, Runner] = {}
         for name, part in manifest.parts.items():
             try:
@@ -126,7 +129,7 @@ def _onnxruntime(path: Path, part: Part, device: torch.device, precision: str) -
         if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
             raise UserError("backend onnxruntime on CUDA needs the package onnxruntime-gpu instead of onnxruntime; "
                             "install it, or use --device cpu")
-        providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0, "use_tf32": 0}))
     session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     if len(providers) > len(session.get_providers()):     # it falls back to the CPU without an error
         raise UserError("onnxruntime found no CUDA and cuDNN libraries that it can load; install those its package "

@@ -18,6 +18,7 @@ from ..config import Config
 from ..models.base import Prediction
 from ..models.ostrack import OSTrack
 from ..models.ostrack.heads import decode
+from ..utils.device import full_float32
 from ..utils.errors import UserError
 from ..utils.files import atomic_folder, file_hash
 from .backends import ExportedModel, missing
@@ -130,7 +131,8 @@ def export_model(model: OSTrack, cfg: Config, checkpoint: Path, target: Path, op
         parts = _write_parts(model, cfg, folder, options, pairs[0])
         manifest = _manifest(cfg, options, parts, checkpoint)
         manifest.write(folder)
-        difference = compare(model, ExportedModel(folder, device=device), pairs, cfg)
+        with full_float32():
+            difference = compare(model, ExportedModel(folder, device=device), pairs, cfg)
         worst = np.max(list(difference.values()))      # NaN where there is one
         if options.precision == "float32" and not worst <= TOLERANCE:
             raise RuntimeError(f"the export differs from the PyTorch model by {difference}; nothing was written")
@@ -299,7 +301,7 @@ def _require_tensorrt(parts: dict[str, Part], precision: str) -> None:
     commands = []
     for part in parts.values():
         file = Path(part.file)
-        command = f"trtexec --onnx={file.with_suffix('.onnx')} --saveEngine={file} --stronglyTyped"
+        command = f"trtexec --onnx={file.with_suffix('.onnx')} --saveEngine={file} --stronglyTyped --noTF32"
         for flag, most in (("min", 1), ("opt", 1), ("max", MOST_TENSORRT)):
             shapes = [f"{port.name}:{most}x{'x'.join(map(str, port.shape[1:]))}" for port in part.inputs.values()
                       if isinstance(port.shape[0], str)]
@@ -320,6 +322,7 @@ def _write_tensorrt(onnx: Path, path: Path, part: Part) -> None:
     if not parser.parse_from_file(str(onnx)):
         raise RuntimeError(f"TensorRT cannot read the graph: {parser.get_error(0)}")
     config = builder.create_builder_config()
+    config.clear_flag(tensorrt.BuilderFlag.TF32)      # float32 of a graph is float32
     profile = builder.create_optimization_profile()
     for port in part.inputs.values():
         sizes = port.shape[1:]

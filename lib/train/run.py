@@ -27,7 +27,7 @@ from .failures import TrainingInterrupted
 from .heartbeat import heartbeat
 from .interfaces import Loader, TrackedSequences
 from .learner import build_learner
-from .speed import matmul_precision
+from .speed import matmul_precision, resolve_precision
 from .state import (
     TrainingState,
     frozen_checksum,
@@ -149,7 +149,7 @@ def find_finished(cfg: Config, paths: RunPaths, resume: str | Path = "auto") -> 
 
 
 def build_recipe(cfg: Config) -> Recipe:
-    """The loop's part of the configuration."""
+    """The loop's part of a configuration without `auto` precision (`resolve_precision`)."""
     return Recipe(epochs=cfg.TRAIN.EPOCH, seed=cfg.TRAIN.SEED, clip_norm=cfg.TRAIN.GRAD_CLIP_NORM,
                   amp=getattr(torch, cfg.TRAIN.AMP_DTYPE) if cfg.TRAIN.AMP else None,
                   draws_per_process=cfg.COMPRESS.DRAWS == "process", print_interval=max(1, cfg.TRAIN.PRINT_INTERVAL),
@@ -193,7 +193,8 @@ class _Run:
 
     def __init__(self, cfg: Config, paths: RunPaths, world: World, device: torch.device, stop: StopRequest,
                  sequences: TrackedSequences | None) -> None:
-        self._cfg, self._paths, self._world, self._device, self._stop = cfg, paths, world, device, stop
+        self._asked, self._paths, self._world, self._device, self._stop = cfg, paths, world, device, stop
+        self._cfg = cfg = resolve_precision(cfg, device)
         self._sequences = sequences
         self._recipe, self._batch = build_recipe(cfg), plan_batch(cfg, world.size)
         torch.manual_seed(cfg.TRAIN.SEED)  # the same initial weights on every process
@@ -221,7 +222,7 @@ class _Run:
         if world.is_main:
             paths.checkpoints.mkdir(parents=True, exist_ok=True)
             remove_unfinished(paths.checkpoints)
-            cfg.save(paths.checkpoints / "config.yaml")
+            self._asked.save(paths.checkpoints / "config.yaml")
         with RunLog(f"{cfg.script}/{cfg.name}", paths.log_file, paths.tensorboard, active=world.is_main,
                     console=log_to_console, wandb=cfg.to_dict() if use_wandb else None,
                     wandb_id=paths.wandb_id) as log:
