@@ -19,7 +19,7 @@ class Prepared(NamedTuple):
     """What is known of a part of a batch before its loss.
 
     Attributes:
-        counts: (n,) float32 numbers that terms of the loss divide by (peaks of the heat maps).
+        counts: see `Actor.counts`.
         targets: the teacher's own pass, where there is a teacher.
     """
 
@@ -52,9 +52,14 @@ class Actor(ABC):
         """Put the network in evaluation mode."""
         self.train(False)
 
+    def counts(self, batch: dict, epoch: int) -> Tensor:
+        """The numbers (n,) float32 that terms of the loss divide by (peaks of the heat maps): what has to be known of
+        every part of a batch before the loss of any. Nothing is kept. See `__call__` for the arguments."""
+        return torch.stack([self._peaks(batch["search_box"])])
+
     def prepare(self, batch: dict, epoch: int) -> Prepared:
-        """What has to be known of every part of a batch before the loss of any (see `__call__` for the arguments)."""
-        return Prepared(torch.stack([self._peaks(batch["search_box"])]))
+        """What the loss of a part needs: its counts, and what is made on the way to them."""
+        return Prepared(self.counts(batch, epoch))
 
     @abstractmethod
     def __call__(self, batch: dict, epoch: int, draws: torch.Generator,
