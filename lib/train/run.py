@@ -210,7 +210,7 @@ class _Run:
     def _loader(self, split: str) -> Loader:
         cfg = self._cfg
         loader = build_loader(cfg, split, seed=cfg.TRAIN.SEED, rank=self._world.rank, world_size=self._world.size,
-                              batch_size=self._batch.size, num_workers=cfg.TRAIN.NUM_WORKER)
+                              batch_size=self._batch.size, num_workers=cfg.TRAIN.NUM_WORKER, device=self._device)
         _draw_one(loader)
         return loader
 

@@ -175,8 +175,9 @@ def _loader(cfg: Config, data: str, pairs: int, device: torch.device, plain: boo
     workers = cfg.TRAIN.NUM_WORKER
     if plain:
         pixels = PlainPixels(cfg.DATA.MEAN, cfg.DATA.STD, PartTimes())
-        return build_loader(cfg, "train", seed=cfg.TRAIN.SEED, batch_size=pairs, num_workers=workers, pixels=pixels)
-    return build_loader(cfg, "train", seed=cfg.TRAIN.SEED, batch_size=pairs, num_workers=workers)
+        return build_loader(cfg, "train", seed=cfg.TRAIN.SEED, batch_size=pairs, num_workers=workers, pixels=pixels,
+                            device=device)
+    return build_loader(cfg, "train", seed=cfg.TRAIN.SEED, batch_size=pairs, num_workers=workers, device=device)
 
 
 def profile_training(cfg: Config, *, data: str = RANDOM, plain: bool = True, device: str = "auto", rounds: int = 3,
