@@ -50,7 +50,8 @@ class FastOptions:
             float32.
         head_dtype: the same for the head; None takes `dtype`.
         compile: torch.compile.
-        cuda_graph: record the kernels of a call, compiled or not, once per input shape and replay them (CUDA only).
+        cuda_graph: record the kernels of a call, compiled or not, once per input shape, batch sizes rounded up
+            (`padded_batch`), and replay them (CUDA only).
     """
 
     cache_template: bool = True
@@ -162,7 +163,7 @@ def build_fast(model: OSTrack, options: FastOptions | None = None, *, device: to
     if options.compile:
         fast.run = torch.compile(fast.run, dynamic=False)
     if options.cuda_graph:
-        fast.run = GraphReplay(fast.run, device)
+        fast.run = GraphReplay(fast.run, device, batched=3)    # all inputs but the window
     return fast
 
 
