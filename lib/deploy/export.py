@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..config import Config
 from ..models.base import Prediction
+from ..models.layers.elimination import elimination_range
 from ..models.ostrack import OSTrack
 from ..models.ostrack.heads import decode
 from ..utils.device import full_float32
@@ -336,13 +337,13 @@ def _write_tensorrt(onnx: Path, path: Path, part: Part) -> None:
 
 
 def _manifest(cfg: Config, options: ExportOptions, parts: dict[str, Part], checkpoint: Path) -> Manifest:
-    test, backbone = cfg.TEST, cfg.MODEL.BACKBONE
+    test = cfg.TEST
     libraries = {name: metadata.version(name) for name in LIBRARIES if any(metadata.distributions(name=name))}
     return Manifest(
         script=cfg.script, config=cfg.name, format=options.format, precision=options.precision, parts=parts,
         template_size=test.TEMPLATE_SIZE, template_factor=test.TEMPLATE_FACTOR, search_size=test.SEARCH_SIZE,
-        search_factor=test.SEARCH_FACTOR, stride=backbone.STRIDE, mean=cfg.DATA.MEAN, std=cfg.DATA.STD,
+        search_factor=test.SEARCH_FACTOR, stride=cfg.MODEL.BACKBONE.STRIDE, mean=cfg.DATA.MEAN, std=cfg.DATA.STD,
         window=test.WINDOW, take_pixels=options.take_pixels,
-        ce_range=backbone.CE_TEMPLATE_RANGE if backbone.CE_LOC else None,
+        ce_range=elimination_range(cfg),
         checkpoint={"file": checkpoint.name, "sha256": file_hash(checkpoint)},
         checked_on=options.frames or "synthetic pictures", libraries=libraries)
