@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..models.layers.drop_path import drawn_paths
 from ..utils.errors import UserError
 from ..utils.signals import StopRequest
+from .actors import Prepared
 from .admin.logs import Clock, RunLog, progress_text
 from .admin.stats import StatSums, format_duration, format_stats, means, merge
 from .average import WeightAverage
@@ -181,8 +182,8 @@ class Trainer:
                    mark: Callable[[str], None] = lambda part: None) -> None:
         """One step of the optimiser; a backward pass for each part of this process's batch.
 
-        Each pass brings its part to the device, and its teacher's targets, and leaves gradients only: the device's
-        memory does not grow with the number of passes.
+        Each pass brings its part to the device and leaves gradients only, so that the device's memory does not grow
+        with the number of passes. What has to be made of all parts before, waits in the host's memory.
 
         Args:
             parts: the loader's batches, one for each pass.
@@ -198,12 +199,14 @@ class Trainer:
             group["lr"] = rate * factor
         seed_step(recipe.seed, epoch, step, self._world.rank)
         self._optimizer.zero_grad(set_to_none=True)  # a stage that did not run keeps no gradient and is not decayed
-        share = None
+        share, ready = None, [None] * len(parts)
         if len(parts) > 1:
-            share = self._share(sum(self._count(part, epoch, step, number) for number, part in enumerate(parts)))
+            counts, ready = zip(*(self._count(part, epoch, step, number) for number, part in enumerate(parts)),
+                                strict=True)
+            share = self._share(torch.stack(counts).sum(0))
             mark("targets")
-        for number, part in enumerate(parts):
-            self._pass(part, number, share, epoch, step, sums, mark)
+        for number, (part, known) in enumerate(zip(parts, ready, strict=True)):
+            self._pass(part, known, number, share, epoch, step, sums, mark)
         sums.add({"GradNorm": self._clip()})
         self._scaler.step(self._optimizer)
         self._scaler.update()
@@ -211,14 +214,17 @@ class Trainer:
             self._average.update((epoch - 1) * steps + step + 1)
         mark("optimiser")
 
-    def _pass(self, part: dict, number: int, share: Tensor | None, epoch: int, step: int, sums: StatSums,
-              mark: Callable[[str], None]) -> None:
-        """Forward and backward pass `number` of a step; what it needs is gone with its end. For `share` see `_share`;
-        None where the part is all of this process's batch."""
+    def _pass(self, part: dict, known: Prepared | None, number: int, share: Tensor | None, epoch: int, step: int,
+              sums: StatSums, mark: Callable[[str], None]) -> None:
+        """Forward and backward pass `number` of a step; what it needs is gone with its end.
+
+        Args:
+            known: what is prepared of the part, if that was done before.
+            share: see `_share`; None where the part is all of this process's batch.
+        """
         batch = self._train_loader.to_device(part, self._device)
         mark("input")
-        with self._paths(epoch, step, number, "targets"), self._autocast():
-            known = self._actor.prepare(batch, epoch)
+        known = self._prepare(batch, epoch, step, number) if known is None else known.to(self._device)
         known = known._replace(counts=self._share(known.counts) if share is None else share)
         mark("targets")
         passes, draws = self._batch.accumulate, self._draws(epoch, step, self._batch.unit(self._world.rank, number))
@@ -232,11 +238,19 @@ class Trainer:
         sums.watch(loss, step)
         sums.add(stats)
 
-    def _count(self, part: dict, epoch: int, step: int, number: int) -> Tensor:
-        """The counts of a part, before its pass."""
+    def _count(self, part: dict, epoch: int, step: int, number: int) -> tuple[Tensor, Prepared | None]:
+        """The counts of a part before its pass, and what had to be prepared for them, in the host's memory."""
         batch = self._train_loader.to_device(part, self._device)
+        counts = self._actor.counts(batch, epoch)
+        if counts is not None:
+            return counts, None
+        known = self._prepare(batch, epoch, step, number)
+        return known.counts, known.to(torch.device("cpu"))
+
+    def _prepare(self, batch: dict, epoch: int, step: int, number: int) -> Prepared:
+        """What the loss of a part needs."""
         with self._paths(epoch, step, number, "targets"), self._autocast():
-            return self._actor.counts(batch, epoch)
+            return self._actor.prepare(batch, epoch)
 
     def _share(self, counts: Tensor) -> Tensor:
         """One part's share of the whole batch's counts, from this process's."""

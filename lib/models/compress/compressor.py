@@ -1,7 +1,7 @@
 """The compressor: a frozen teacher and a trainable student that share one forward pass, stage by stage."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -126,16 +126,6 @@ class Compressor(nn.Module):
             prediction = self.teacher.predict(tokens) if guide else None
         return Targets(prediction, tuple(stage.x.float() for stage in chain[1:]) if mimic else (),
                        tuple(chain) if self.shares_prefix and not self.teacher.training else ())
-
-    @contextlib.contextmanager
-    @torch.no_grad()
-    def same_statistics(self) -> Iterator[None]:
-        """A pass of the teacher inside leaves its buffers as they are: in training mode it moves batch statistics."""
-        buffers = list(self.teacher.buffers()) if self.teacher.training else []
-        before = [buffer.clone() for buffer in buffers]
-        yield
-        for buffer, value in zip(buffers, before, strict=True):
-            buffer.copy_(value)
 
     def forward(self, template: Tensor, search: Tensor, draws: Sequence[bool], *, guide: bool = True,
                 mimic: bool = True, targets: Targets | None = None) -> Compressed:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ...models.base import Prediction, StagedTracker
-from ...models.compress import Targets, draw_stages, replacement_probability
+from ...models.compress import draw_stages, replacement_probability
 from ...utils.boxes import cxcywh_to_xywh
 from ..losses.compression import mimic_loss
 from .base import Actor, Prepared
@@ -23,29 +23,21 @@ class CompressActor(Actor):
         return replacement_probability(epoch, self.cfg.TRAIN.EPOCH, compress.SCHEDULE, compress.P_INIT,
                                        compress.ALPHA1, compress.ALPHA2)
 
-    def counts(self, batch: dict, epoch: int) -> Tensor:
-        """As for other actors, and the peaks of the teacher's heat maps, which need a pass of the teacher where the
-        guidance has a heat map (COMPRESS.PRED_FORM full)."""
-        if not self._guides_map:
-            return super().counts(batch, epoch)
-        with self.module.same_statistics():
-            targets = self.module.targets(batch["template"], batch["search"], mimic=False)
-        return self._counts_with(targets, batch)
+    def counts(self, batch: dict, epoch: int) -> Tensor | None:
+        """As for other actors; where the teacher's boxes make heat maps, too, its pass has to tell."""
+        return None if self._guides_map else super().counts(batch, epoch)
 
     def prepare(self, batch: dict, epoch: int) -> Prepared:
         train = self.cfg.TRAIN
         targets = self.module.targets(batch["template"], batch["search"], guide=train.SUP_LOGIT, mimic=train.SUP_FEAT)
-        return Prepared(self._counts_with(targets, batch), targets)
-
-    def _counts_with(self, targets: Targets, batch: dict) -> Tensor:
         boxes = [batch["search_box"]]
         if self._guides_map:
             boxes.append(cxcywh_to_xywh(targets.prediction.boxes.squeeze(1)))
-        return torch.stack([self._peaks(each) for each in boxes])
+        return Prepared(torch.stack([self._peaks(each) for each in boxes]), targets)
 
     @property
     def _guides_map(self) -> bool:
-        """Whether the teacher's boxes make heat maps."""
+        """Whether the guidance has a heat map."""
         return self.cfg.TRAIN.SUP_LOGIT and self.cfg.COMPRESS.PRED_FORM == "full"
 
     def __call__(self, batch: dict, epoch: int, draws: torch.Generator,
