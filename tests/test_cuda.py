@@ -16,9 +16,11 @@ from test_processing import batches, configuration
 from tiny_models import scramble, steady_tracker, tiny, tiny_batch
 from training_fakes import fit, noise_config
 
+from lib.deploy.backends import ExportedModel
+from lib.deploy.crops import crop_pairs
 from lib.deploy.cuda_graph import GraphReplay, padded_batch
 from lib.deploy.energy import joules_per_call
-from lib.deploy.export import TOLERANCE, ExportOptions, export_model
+from lib.deploy.export import TOLERANCE, ExportOptions, compare, export_model
 from lib.deploy.fast import FastOptions, build_fast
 from lib.models.build import build_for_test
 from lib.models.checkpoint import save_slim
@@ -187,6 +189,17 @@ def test_a_tensorrt_engine_computes_what_the_model_computes(model, cfg, tmp_path
     if precision == "float32":
         expected, found = (np.array([result.box_xywh for result in track(one, film(41))]) for one in trackers)
         np.testing.assert_allclose(found, expected, rtol=0, atol=0.5)
+
+
+@pytest.mark.parametrize("format", ["torchscript", "torchexport"])
+@pytest.mark.parametrize("maps", [False, True])
+def test_pytorchs_own_exports_run_on_the_gpu(model, cfg, tmp_path, format, maps):
+    """Written on the CPU: no constant may stay there."""
+    save_slim(tmp_path / "student.pth.tar", model, cfg)
+    export_model(model, cfg, tmp_path / "student.pth.tar", tmp_path / "out", ExportOptions(format, maps=maps))
+    with full_float32():
+        difference = compare(model, ExportedModel(tmp_path / "out", device=CUDA), crop_pairs(None, 4, cfg), cfg)
+    assert max(difference.values()) < TOLERANCE
 
 
 # ---------------------------------------------------------------- crops and the loader

@@ -3,6 +3,7 @@
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from tiny_models import tiny
 from training_fakes import build_scrambled, fit, noise_config
 
 import lib.train.run as run
+from lib.deploy import export
 from lib.deploy.backends import ExportedModel
 from lib.deploy.fast import FastOptions, build_fast
 from lib.deploy.manifest import Manifest, Part, Port
@@ -104,6 +106,16 @@ def test_onnxruntime_computes_float32_in_float32_on_cuda(monkeypatch, tmp_path):
     monkeypatch.setattr(Manifest, "read", lambda folder: manifest(format="onnx", precision="float32"))
     with pytest.raises(UserError, match="'use_tf32': 0"):
         ExportedModel(tmp_path, device="cuda")
+
+
+def test_tensorrt_builds_without_tf32(monkeypatch, tmp_path):
+    tensorrt = mock.MagicMock()
+    config = tensorrt.Builder.return_value.create_builder_config.return_value
+    tensorrt.Builder.return_value.build_serialized_network.return_value = b"engine"
+    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt)
+    export._write_tensorrt(tmp_path / "graph.onnx", tmp_path / "search.engine", manifest().parts["search"])
+    config.clear_flag.assert_called_once_with(tensorrt.BuilderFlag.TF32)
+    assert (tmp_path / "search.engine").read_bytes() == b"engine"
 
 
 def test_float16_gets_the_scaler(monkeypatch, turing):

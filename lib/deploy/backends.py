@@ -209,23 +209,25 @@ def _tensorrt(path: Path, part: Part, device: torch.device, precision: str) -> R
         raise missing("tensorrt", "backend tensorrt") from error
     if device.type != "cuda":
         raise UserError(f"backend tensorrt needs a CUDA device, not {device}")
-    engine = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR)).deserialize_cuda_engine(path.read_bytes())
-    if engine is None:
-        raise UserError(f"tensorrt cannot load {path}; an engine only runs on the kind of GPU and the TensorRT version "
-                        "that built it: export again here")
-    context = engine.create_execution_context()
+    with torch.cuda.device(device):     # an engine belongs to the device that is current when it is made
+        engine = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR)).deserialize_cuda_engine(path.read_bytes())
+        if engine is None:
+            raise UserError(f"tensorrt cannot load {path}; an engine only runs on the kind of GPU and the TensorRT "
+                            "version that built it: export again here")
+        context = engine.create_execution_context()
 
     def run(feeds: Mapping[str, Tensor]) -> list[Tensor]:
-        held = {name: tensor.to(device).contiguous() for name, tensor in feeds.items()}
-        for name, tensor in held.items():
-            context.set_input_shape(name, tuple(tensor.shape))
-            context.set_tensor_address(name, tensor.data_ptr())
-        outputs = []
-        for port in part.outputs.values():
-            outputs.append(torch.empty(tuple(context.get_tensor_shape(port.name)), device=device))
-            context.set_tensor_address(port.name, outputs[-1].data_ptr())
-        context.execute_async_v3(torch.cuda.current_stream(device).cuda_stream)
-        return outputs
+        with torch.cuda.device(device):
+            held = {name: tensor.to(device).contiguous() for name, tensor in feeds.items()}
+            for name, tensor in held.items():
+                context.set_input_shape(name, tuple(tensor.shape))
+                context.set_tensor_address(name, tensor.data_ptr())
+            outputs = []
+            for port in part.outputs.values():
+                outputs.append(torch.empty(tuple(context.get_tensor_shape(port.name)), device=device))
+                context.set_tensor_address(port.name, outputs[-1].data_ptr())
+            context.execute_async_v3(torch.cuda.current_stream(device).cuda_stream)
+            return outputs
 
     return run
 

@@ -55,10 +55,10 @@ def resolve_precision(cfg: Config, device: torch.device) -> Config:
     Raises:
         UserError: one that is named, and used, is impossible on the device.
     """
-    asked = {"TRAIN.AMP_DTYPE": cfg.TRAIN.AMP_DTYPE if cfg.TRAIN.AMP else "auto"}
-    if cfg.script == "compresstracker" and cfg.COMPRESS.TEACHER_DTYPE != "same":
-        asked["COMPRESS.TEACHER_DTYPE"] = cfg.COMPRESS.TEACHER_DTYPE
-    found = {key: choose_dtype(name, device, key) for key, name in asked.items()}
+    amp, teacher = cfg.TRAIN.AMP_DTYPE if cfg.TRAIN.AMP else "auto", cfg.COMPRESS.TEACHER_DTYPE
+    found = {"TRAIN.AMP_DTYPE": choose_dtype(amp, device, "TRAIN.AMP_DTYPE")}
+    if cfg.script == "compresstracker":
+        found["COMPRESS.TEACHER_DTYPE"] = choose_dtype(teacher, device, "COMPRESS.TEACHER_DTYPE")
     return cfg.with_overrides(found)
 
 
