@@ -141,7 +141,7 @@ import platform
 import sys
 
 names = """torch torchvision timm safetensors numpy cv2 yaml easydict tensorboard thop lmdb simplejpeg pandas tqdm matplotlib setuptools
-           got10k trax pytest onnx onnxscript onnxruntime openvino"""
+           pynvml got10k trax pytest onnx onnxscript onnxruntime openvino"""
 broken = []
 for name in names.split():
     try:

@@ -89,7 +89,7 @@ def train(monkeypatch, tmp_path):
         monkeypatch.setattr(run, "build_for_train", lambda cfg: TinyNet())
         monkeypatch.setattr(learner, "build_actor", actor)
         monkeypatch.setattr(run, "save_slim", lambda path, model, cfg, extra: None)
-        monkeypatch.setattr(run, "build_loader", lambda cfg, split, *, seed, rank, world_size, batch_size, num_workers:
+        monkeypatch.setattr(run, "build_loader", lambda cfg, split, *, seed, rank, world_size, batch_size, **rest:
                             TinyLoader(seed, rank, world_size, batch_size,
                                        parts=cfg.TRAIN.ACCUMULATE if split == "train" else 1))
         run.run_training(cfg, tmp_path / "run", log_to_console=False)

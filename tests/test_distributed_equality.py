@@ -158,15 +158,16 @@ def test_tensors_are_shared_in_any_memory_order(twice):
 
 
 def test_gradients_of_parts_are_averaged_and_idle_ones_stay_away(twice, monkeypatch):
-    """Parameter 0 is idle, 1 took part on process 1 only, 2 and 3 on both; each is a bucket of its own."""
+    """Parameter 0 is idle, 1 took part on process 1 only, 2 and 3 on both, 4 on none, which no draw told; each is a
+    bucket of its own."""
     monkeypatch.setattr("lib.train.gradients.BUCKET_BYTES", 1)
 
     def run():
         world, _ = join_world("cpu")
-        parameters = [nn.Parameter(torch.full((2, 3), float(number))) for number in range(4)]
+        parameters = [nn.Parameter(torch.full((2, 3), float(number))) for number in range(5)]
         parameters[3].data = torch.ones(2, 3, 2, 2).to(memory_format=torch.channels_last)
         average = GradientAverage(parameters, world)
-        used = parameters[1 + (world.rank == 0):]
+        used = parameters[1 + (world.rank == 0):4]
         for scale in (1.0, 10.0):                                           # the first is accumulated, not averaged
             loss = sum((parameter * scale * (world.rank + 1)).sum() for parameter in used)
             if scale == 1.0:
@@ -177,5 +178,5 @@ def test_gradients_of_parts_are_averaged_and_idle_ones_stay_away(twice, monkeypa
         return [parameter.grad for parameter in parameters], parameters[3].grad.stride() == parameters[3].stride()
 
     for gradients, same_order in twice(run):
-        assert gradients[0] is None and same_order
-        assert [gradient.unique().tolist() for gradient in gradients[1:]] == [[11.0], [16.5], [16.5]]
+        assert gradients[0] is gradients[4] is None and same_order
+        assert [gradient.unique().tolist() for gradient in gradients[1:4]] == [[11.0], [16.5], [16.5]]

@@ -41,8 +41,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--backend", nargs="+", default=list(BACKENDS), choices=BACKENDS,
                         help="plain, the model as the official code runs it (attention written out), torch, as this "
                              "project does, fast, the optimised module, or several (default: all)")
-    parser.add_argument("--precision", nargs="+", default=["float32"], choices=("float32", "bfloat16", "float16"),
-                        help="of weights and features, for each backend (default: float32)")
+    parser.add_argument("--precision", nargs="+", default=["float32"],
+                        choices=("float32", "auto", "bfloat16", "float16"),
+                        help="of weights and features, for each backend; auto is bfloat16 where the device has it, "
+                             "else float16 (default: float32)")
     parser.add_argument("--fast", action="append", default=[], metavar="NAME=VALUE",
                         help="an option of backend fast, such as cache_template=false (lib/deploy/fast.py); repeatable")
     parser.add_argument("--switches", action="store_true",

@@ -28,7 +28,7 @@ from .distributed import World, join_world, read_place
 from .failures import TrainingInterrupted
 from .interfaces import Loader, TrackedSequences
 from .learner import build_learner
-from .speed import matmul_precision
+from .speed import matmul_precision, resolve_precision
 from .state import (
     TrainingState,
     frozen_checksum,
@@ -153,7 +153,7 @@ def find_finished(cfg: Config, paths: RunPaths, resume: str | Path = "auto") -> 
 
 
 def build_recipe(cfg: Config) -> Recipe:
-    """The loop's part of the configuration."""
+    """The loop's part of a configuration without `auto` precision (`resolve_precision`)."""
     return Recipe(epochs=cfg.TRAIN.EPOCH, seed=cfg.TRAIN.SEED, clip_norm=cfg.TRAIN.GRAD_CLIP_NORM,
                   amp=getattr(torch, cfg.TRAIN.AMP_DTYPE) if cfg.TRAIN.AMP else None,
                   draws_per_process=cfg.COMPRESS.DRAWS == "process", print_interval=max(1, cfg.TRAIN.PRINT_INTERVAL),
@@ -196,7 +196,8 @@ class _Run:
 
     def __init__(self, cfg: Config, paths: RunPaths, world: World, device: torch.device, batch: BatchPlan,
                  stop: StopRequest, sequences: TrackedSequences | None) -> None:
-        self._cfg, self._paths, self._world, self._device, self._stop = cfg, paths, world, device, stop
+        self._asked, self._paths, self._world, self._device, self._stop = cfg, paths, world, device, stop
+        self._cfg = cfg = resolve_precision(cfg, device)
         self._sequences = sequences
         self._recipe, self._batch = build_recipe(cfg), batch
         torch.manual_seed(cfg.TRAIN.SEED)  # the same initial weights on every process
@@ -212,7 +213,7 @@ class _Run:
     def _loader(self, split: str) -> Loader:
         cfg = self._cfg
         loader = build_loader(cfg, split, seed=cfg.TRAIN.SEED, rank=self._world.rank, world_size=self._world.size,
-                              batch_size=self._batch.size, num_workers=cfg.TRAIN.NUM_WORKER)
+                              batch_size=self._batch.size, num_workers=cfg.TRAIN.NUM_WORKER, device=self._device)
         _draw_one(loader)
         return loader
 
@@ -224,7 +225,7 @@ class _Run:
         if world.is_main:
             paths.checkpoints.mkdir(parents=True, exist_ok=True)
             remove_unfinished(paths.checkpoints)
-            cfg.save(paths.checkpoints / "config.yaml")
+            self._asked.save(paths.checkpoints / "config.yaml")
         with RunLog(f"{cfg.script}/{cfg.name}", paths.log_file, paths.tensorboard, active=world.is_main,
                     console=log_to_console, wandb=cfg.to_dict() if use_wandb else None,
                     wandb_id=paths.wandb_id) as log:
