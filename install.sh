@@ -140,8 +140,8 @@ import importlib
 import platform
 import sys
 
-names = """torch torchvision timm numpy cv2 yaml easydict tensorboard thop lmdb simplejpeg pandas tqdm matplotlib setuptools
-           got10k trax pytest xdist onnx onnxscript onnxruntime openvino"""
+names = """torch torchvision timm safetensors numpy cv2 yaml easydict tensorboard thop lmdb simplejpeg pandas tqdm matplotlib
+           setuptools pynvml got10k trax pytest xdist onnx onnxscript onnxruntime openvino"""
 broken = []
 for name in names.split():
     try:

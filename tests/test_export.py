@@ -242,7 +242,7 @@ def test_tensorrt_says_the_command(trained, cfg, tmp_path, monkeypatch, videos):
     monkeypatch.setattr(export_module, "find_spec", lambda name: None)
     with pytest.raises(UserError) as caught:
         export_model(*_order(trained, cfg), tmp_path / "out", ExportOptions("tensorrt", batch=0))
-    assert ("trtexec --onnx=search.onnx --saveEngine=search.engine --stronglyTyped "
+    assert ("trtexec --onnx=search.onnx --saveEngine=search.engine --stronglyTyped --noTF32 "
             "--minShapes=tokens:1x4x128,search:1x3x64x64 ") in str(caught.value)
     assert "trtexec --onnx=template.onnx" in str(caught.value)
     with pytest.raises(UserError) as caught:

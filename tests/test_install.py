@@ -137,7 +137,8 @@ def test_the_python_range_is_the_same_everywhere(root):
 
 
 def test_install_checks_the_import_of_every_requirement(root):
-    modules = {"opencv-python-headless": "cv2", "PyYAML": "yaml", "vot-trax": "trax", "pytest-xdist": "xdist"}
+    modules = {"opencv-python-headless": "cv2", "PyYAML": "yaml", "vot-trax": "trax", "nvidia-ml-py": "pynvml",
+               "pytest-xdist": "xdist"}
     checked = re.search(r'^names = """(.*?)"""', (root / "install.sh").read_text(), re.MULTILINE | re.DOTALL)[1].split()
     wanted = {modules.get(name, name) for name, _, _ in pins(root)} - {"ruff", "turbojpeg"}  # not imported
     assert set(checked) == wanted

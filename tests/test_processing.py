@@ -69,7 +69,8 @@ def configuration(folder, *, train=24, val=10, ratio=(1,), names=None, kind="pro
         "SAMPLER_MODE": "causal", "MAX_SAMPLE_INTERVAL": 200, "STORAGE": "auto", "LOADER": "frames",
         "DECODER": "auto", "SCALED_DECODE": False, "MAX_UNREADABLE": 1.0, **data,
     }
-    return SimpleNamespace(DATA=SimpleNamespace(**fields), TRAIN=SimpleNamespace(DEVICE="cpu", WORKER_KIND=kind),
+    training = SimpleNamespace(DEVICE="cpu", WORKER_KIND=kind, ACCUMULATE=1)
+    return SimpleNamespace(DATA=SimpleNamespace(**fields), TRAIN=training,
                            MODEL=SimpleNamespace(BACKBONE=SimpleNamespace(STRIDE=16)))
 
 

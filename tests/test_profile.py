@@ -333,37 +333,27 @@ def test_switches_take_part_in_a_report(monkeypatch):
     assert "fast float32, no switch" in report_markdown(report)
 
 
-class FakeNvml:
-    """The driver's library with a counter that rises by 500 millijoules at each look."""
-
-    def __init__(self, code=0):
-        self.code, self.millijoules, self.uuid = code, 1000, None
-
-    def nvmlInit_v2(self):  # noqa: N802
-        return 0
-
-    def nvmlDeviceGetHandleByUUID(self, uuid, handle):  # noqa: N802
-        self.uuid = uuid
-        return 0
-
-    def nvmlDeviceGetTotalEnergyConsumption(self, handle, value):  # noqa: N802
-        self.millijoules += 500
-        value._obj.value = self.millijoules
-        return self.code
-
-
 def test_energy_where_the_driver_tells(monkeypatch):
-    library = FakeNvml()
-    monkeypatch.setattr(energy.ctypes, "CDLL", lambda name: library)
+    """A counter that rises by 500 millijoules between two looks."""
+    class NVMLError(Exception):
+        pass
+
+    def count(handle):
+        assert handle == "handle of GPU-12-34"
+        if not counts:
+            raise NVMLError
+        return counts.pop(0)
+
+    driver = SimpleNamespace(NVMLError=NVMLError, nvmlInit=lambda: None, nvmlDeviceGetTotalEnergyConsumption=count,
+                             nvmlDeviceGetHandleByUUID="handle of {}".format)
+    monkeypatch.setitem(sys.modules, "pynvml", driver)
     monkeypatch.setattr(energy, "synchronize", lambda device: None)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="12-34"))
-    calls = []
-    cuda = torch.device("cuda", 0)
+    calls, counts, cuda = [], [1000, 1500], torch.device("cuda", 0)
     joules = energy.joules_per_call(lambda: (calls.append(1), time.sleep(0.01)), cuda, seconds=0.05)
-    assert joules == pytest.approx(0.5 / len(calls)) and library.uuid == b"GPU-12-34"
-    library.code = 3
+    assert joules == pytest.approx(0.5 / len(calls))
     assert energy.joules_per_call(lambda: None, cuda) is None, "a GPU that does not tell"
-    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "pynvml", None)
     assert energy.joules_per_call(lambda: None, torch.device("cpu")) is None
 
 

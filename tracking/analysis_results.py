@@ -19,7 +19,7 @@ from lib.test.analysis.run import (  # noqa: E402
 )
 from lib.test.evaluation.environment import env_settings  # noqa: E402
 from lib.utils.errors import UserError  # noqa: E402
-from lib.utils.files import resolve  # noqa: E402
+from lib.utils.files import check_output, resolve  # noqa: E402
 from lib.utils.log import run_script  # noqa: E402
 
 EXAMPLES = """examples:
@@ -102,6 +102,8 @@ def main(arguments: list[str] | None = None) -> int:
     env = env_settings()
     in_save_dir = args.save_dir / "test" if args.save_dir else None
     output = args.output or (in_save_dir and in_save_dir / "result_plots") or resolve(env.result_plot_path)
+    if formats and not args.benchmark:
+        check_output(Path(output), "--output" if args.output else "--save_dir")
     reports = analyse(
         env, datasets=args.dataset, trackers=trackers, results=args.result, script=args.script,
         results_path=args.results or (in_save_dir and in_save_dir / "tracking_results"),

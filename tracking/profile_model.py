@@ -18,7 +18,7 @@ from lib.deploy.profile import EndToEnd, ProfileOptions, profile_config  # noqa:
 from lib.deploy.report import report_markdown, report_text  # noqa: E402
 from lib.test.tracker import Tracker  # noqa: E402
 from lib.utils.errors import UserError  # noqa: E402
-from lib.utils.files import write_text  # noqa: E402
+from lib.utils.files import check_output_file, write_text  # noqa: E402
 from lib.utils.frames import open_frames  # noqa: E402
 from lib.utils.images import decode_rgb  # noqa: E402
 from lib.utils.log import run_script  # noqa: E402
@@ -41,8 +41,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--backend", nargs="+", default=list(BACKENDS), choices=BACKENDS,
                         help="plain, the model as the official code runs it (attention written out), torch, as this "
                              "project does, fast, the optimised module, or several (default: all)")
-    parser.add_argument("--precision", nargs="+", default=["float32"], choices=("float32", "bfloat16", "float16"),
-                        help="of weights and features, for each backend (default: float32)")
+    parser.add_argument("--precision", nargs="+", default=["float32"],
+                        choices=("float32", "auto", "bfloat16", "float16"),
+                        help="of weights and features, for each backend; auto is bfloat16 where the device has it, "
+                             "else float16 (default: float32)")
     parser.add_argument("--fast", action="append", default=[], metavar="NAME=VALUE",
                         help="an option of backend fast, such as cache_template=false (lib/deploy/fast.py); repeatable")
     parser.add_argument("--switches", action="store_true",
@@ -67,6 +69,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_arguments()
+    if args.json:
+        check_output_file(args.json, "--json")
     cfg = load_config(args.script, args.config, args.overrides)
     against = []
     for name in args.against:

@@ -16,6 +16,7 @@ from lib.test.evaluation.results import results_root, tracker_folder  # noqa: E4
 from lib.test.evaluation.running import RunSummary, run_dataset  # noqa: E402
 from lib.test.tracker.choice import add_tracker_options, check_tracker_options, choose_tracker  # noqa: E402
 from lib.utils.errors import UserError  # noqa: E402
+from lib.utils.files import check_output  # noqa: E402
 from lib.utils.log import run_script  # noqa: E402
 
 logger = logging.getLogger("test")
@@ -67,6 +68,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run and report; 1 when a sequence failed."""
     options = parse(arguments)
     env = env_settings()
+    results_path = results_root(options.save_dir, env)
+    check_output(results_path, "--save_dir")
     choice = choose_tracker(options)
     if options.batch > 1 and choice.batch != "batch":
         raise UserError(f"--batch {options.batch} needs graphs for any batch, and those in {options.exported} are for "
@@ -74,7 +77,6 @@ def main(arguments: list[str] | None = None) -> int:
     made_with = manifest.describe(choice.cfg, choice.weights)
     made_with["settings"] |= choice.settings
     sequences = get_dataset(options.dataset, env, options.sequence)
-    results_path = results_root(options.save_dir, env)
     status = 0
     for run_id in run_ids(options.runid, options.runs):
         folder = tracker_folder(results_path, options.tracker_name, choice.name, run_id)

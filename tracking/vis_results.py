@@ -15,6 +15,7 @@ from lib.test.evaluation import get_dataset  # noqa: E402
 from lib.test.evaluation.environment import env_settings  # noqa: E402
 from lib.test.tracker import Tracker  # noqa: E402
 from lib.utils.errors import UserError  # noqa: E402
+from lib.utils.files import check_output_file  # noqa: E402
 from lib.utils.log import run_script  # noqa: E402
 
 logger = logging.getLogger("vis_results")
@@ -88,6 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
     folder = options.save_dir / "test" if options.save_dir else Path(env.save_dir) / "test"
     name = re.sub(r"[^\w.+-]+", "_", f"{sequence.dataset}_{sequence.name}")
     output = options.output or folder / "vis_results" / f"{name}.mp4"
+    check_output_file(output, "--output" if options.output else "--save_dir")
     strip = output.suffix.lower() not in (".mp4", ".avi")
     frames = choose_frames(sequence.length, options.frames, options.every, strip)
     tracks = {}

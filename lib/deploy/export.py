@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 from ..config import Config
 from ..models.base import Prediction
+from ..models.layers.elimination import elimination_range
 from ..models.ostrack import OSTrack
 from ..models.ostrack.heads import decode
+from ..utils.device import full_float32
 from ..utils.errors import UserError
 from ..utils.files import atomic_folder, file_hash
 from .backends import ExportedModel, missing
@@ -130,7 +132,8 @@ def export_model(model: OSTrack, cfg: Config, checkpoint: Path, target: Path, op
         parts = _write_parts(model, cfg, folder, options, pairs[0])
         manifest = _manifest(cfg, options, parts, checkpoint)
         manifest.write(folder)
-        difference = compare(model, ExportedModel(folder, device=device), pairs, cfg)
+        with full_float32():
+            difference = compare(model, ExportedModel(folder, device=device), pairs, cfg)
         worst = np.max(list(difference.values()))      # NaN where there is one
         if options.precision == "float32" and not worst <= TOLERANCE:
             raise RuntimeError(f"the export differs from the PyTorch model by {difference}; nothing was written")
@@ -299,7 +302,7 @@ def _require_tensorrt(parts: dict[str, Part], precision: str) -> None:
     commands = []
     for part in parts.values():
         file = Path(part.file)
-        command = f"trtexec --onnx={file.with_suffix('.onnx')} --saveEngine={file} --stronglyTyped"
+        command = f"trtexec --onnx={file.with_suffix('.onnx')} --saveEngine={file} --stronglyTyped --noTF32"
         for flag, most in (("min", 1), ("opt", 1), ("max", MOST_TENSORRT)):
             shapes = [f"{port.name}:{most}x{'x'.join(map(str, port.shape[1:]))}" for port in part.inputs.values()
                       if isinstance(port.shape[0], str)]
@@ -320,6 +323,7 @@ def _write_tensorrt(onnx: Path, path: Path, part: Part) -> None:
     if not parser.parse_from_file(str(onnx)):
         raise RuntimeError(f"TensorRT cannot read the graph: {parser.get_error(0)}")
     config = builder.create_builder_config()
+    config.clear_flag(tensorrt.BuilderFlag.TF32)      # float32 of a graph is float32
     profile = builder.create_optimization_profile()
     for port in part.inputs.values():
         sizes = port.shape[1:]
@@ -333,13 +337,13 @@ def _write_tensorrt(onnx: Path, path: Path, part: Part) -> None:
 
 
 def _manifest(cfg: Config, options: ExportOptions, parts: dict[str, Part], checkpoint: Path) -> Manifest:
-    test, backbone = cfg.TEST, cfg.MODEL.BACKBONE
+    test = cfg.TEST
     libraries = {name: metadata.version(name) for name in LIBRARIES if any(metadata.distributions(name=name))}
     return Manifest(
         script=cfg.script, config=cfg.name, format=options.format, precision=options.precision, parts=parts,
         template_size=test.TEMPLATE_SIZE, template_factor=test.TEMPLATE_FACTOR, search_size=test.SEARCH_SIZE,
-        search_factor=test.SEARCH_FACTOR, stride=backbone.STRIDE, mean=cfg.DATA.MEAN, std=cfg.DATA.STD,
+        search_factor=test.SEARCH_FACTOR, stride=cfg.MODEL.BACKBONE.STRIDE, mean=cfg.DATA.MEAN, std=cfg.DATA.STD,
         window=test.WINDOW, take_pixels=options.take_pixels,
-        ce_range=backbone.CE_TEMPLATE_RANGE if backbone.CE_LOC else None,
+        ce_range=elimination_range(cfg),
         checkpoint={"file": checkpoint.name, "sha256": file_hash(checkpoint)},
         checked_on=options.frames or "synthetic pictures", libraries=libraries)

@@ -9,7 +9,7 @@ import json
 import platform
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from ..config import Config
-from ..utils.device import pick_device
+from ..utils.device import choose_dtype, pick_device
 from ..utils.errors import UserError
 from ..utils.parts import PartTimes
 from .counting import count
@@ -70,7 +70,7 @@ class ProfileOptions:
     Attributes:
         backends: plain, the model as the official code runs it (attention written out); torch, as this project does;
             fast.
-        precisions: float32, bfloat16, float16, each with each backend.
+        precisions: float32, bfloat16, float16, or auto (see `choose_dtype`), each with each backend.
         batches: images per pass.
         fast: "NAME=VALUE" options of backend fast.
         exports: folders of tracking/export_model.py that hold the configuration's tracker.
@@ -119,11 +119,13 @@ def profile_config(
         agrees with it, or None).
 
     Raises:
-        UserError: an argument out of range, no such device, thop missing, a path that cannot run here, or memory runs
-            out.
+        UserError: an argument out of range, no such device, thop missing, a path or precision that cannot run here, or
+            memory runs out.
     """
     target = pick_device(device)
     options = ProfileOptions() if options is None else options
+    precisions = [choose_dtype(name, target, "--precision") for name in options.precisions]
+    options = replace(options, precisions=list(dict.fromkeys(precisions)))
     for name, value, low in (("threads", threads, 1), ("iterations", iterations, 1), ("warmup", warmup, 0),
                              *(("batch", batch, 1) for batch in options.batches)):
         if value is not None and value < low:

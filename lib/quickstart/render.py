@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from ..utils.errors import UserError
-from ..utils.files import write_text
+from ..utils.files import cannot_write, write_text
 from .scene import Sequence
 
 logger = logging.getLogger(__name__)
@@ -198,8 +198,7 @@ def _render(job: _Job) -> None:
         partial.rename(final)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise UserError(f"cannot write {final}: {error.strerror or error}; free disk space or choose another folder"
-                        ) from error
+        raise UserError(cannot_write(final, error)) from error
 
 
 def _write_labels(folder: Path, job: _Job, boxes: list[tuple[float, ...]], visible: list[float]) -> None:

@@ -24,6 +24,7 @@ from ..test.tracker.tracker import Tracker
 from ..train.run import RunPaths, run_training
 from ..utils.errors import UserError
 from ..utils.files import resolve, write_text
+from ..utils.ownership import own
 from ..vis.draw import VideoWriter, draw_boxes, image_strip, save_image
 from .baseline import MatchTemplateTracker
 from .render import render_benchmark
@@ -136,7 +137,7 @@ def run_quickstart(output: str | Path, *, data: str | Path = "data/quickstart", 
     if not train_teacher:
         teacher = find_pretrained(student.MODEL.PRETRAIN_FILE, "MODEL.PRETRAIN_FILE", "the teacher's checkpoint")
 
-    with step("render", "rendering the benchmark"):
+    with step("render", "rendering the benchmark"), own(data):
         render_benchmark(data, seed=SEED, train=TEACHER_SEQUENCES if train_teacher else TRAIN_SEQUENCES,
                          val=VAL_SEQUENCES, test=TEST_SEQUENCES, frames=FRAMES, workers=max(1, workers))
     if train_teacher:

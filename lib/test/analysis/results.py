@@ -10,10 +10,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-import simplejpeg
 
 from ...utils.errors import UserError
-from ...utils.images import read_file
 from .cache import ScoreCache, benchmark_digest, results_key
 from .conventions import Convention, convention_for
 from .frame_errors import invalid
@@ -230,7 +228,7 @@ def _lacks(sequences: Sequence, sizes: Sequence[tuple[int, int] | None], convent
             lacks.append("no visibility flags found, so every annotated frame counts as one with a target")
     if convention.clip and None in sizes:
         lacks.append(f"boxes were not clipped to the image in {sizes.count(None)} of {len(sizes)} sequences, whose "
-                     "pictures are not at hand")
+                     "first picture is not at hand or cannot be read")
     return lacks
 
 
@@ -264,20 +262,16 @@ def _by_attribute(sequences: Sequence, scored: Iterable[str],
 
 
 def image_size(sequence) -> tuple[int, int] | None:
-    """Width and height of a sequence's first picture; None when it has none or it cannot be read."""
+    """Width and height of a sequence's first picture as it is tracked; None when it has none or it cannot be read."""
     frames = getattr(sequence, "frames", None)
     if frames is None or not len(frames):
         return None
     try:
-        path = frames.path(0)
-        if path.lower().endswith((".jpg", ".jpeg")):
-            height, width = simplejpeg.decode_jpeg_header(read_file(path))[:2]
-        else:
-            height, width = frames[0].shape[:2]
-    except (UserError, ValueError) as error:
-        logger.warning("%s: the size of its pictures is not known, boxes are not clipped: %s", sequence.name, error)
+        return frames.look().size
+    except UserError as error:
+        logger.warning("%s: the size of its pictures is not known, so its boxes are not clipped: %s", sequence.name,
+                       error)
         return None
-    return width, height
 
 
 def has_annotations(sequences: Sequence) -> bool:

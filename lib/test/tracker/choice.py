@@ -10,6 +10,7 @@ from pathlib import Path
 from ...config import Config, load_config
 from ...deploy.backends import BACKENDS
 from ...deploy.manifest import Manifest
+from ...utils.device import choose_dtype, pick_device
 from ...utils.errors import UserError
 from .tracker import Tracker, find_checkpoint
 
@@ -99,7 +100,8 @@ def _trained(options: argparse.Namespace) -> Choice:
                              overrides=tuple(options.overrides), backend=backend, fast=tuple(options.fast))
     if backend == "torch":
         return Choice(cfg, checkpoint, cfg.name, make)
-    dtypes = [text.removeprefix("dtype=") for text in options.fast if text.startswith("dtype=")]
+    dtypes = [choose_dtype(text.removeprefix("dtype="), pick_device(options.device), "fast option dtype")
+              for text in options.fast if text.startswith("dtype=")]
     return Choice(cfg, checkpoint, "_".join([cfg.name, backend, *dtypes]), make,
                   settings={"backend": " ".join([backend, *options.fast])})
 

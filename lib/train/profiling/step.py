@@ -26,7 +26,7 @@ from ...models.build import build_compressor, build_ostrack
 from ...models.compress.initialise import initialise_student
 from ...models.compress.replacement import replacement_probability
 from ...models.layers.plain_attention import write_out_attention
-from ...utils.device import pick_device
+from ...utils.device import choose_dtype, pick_device
 from ...utils.errors import UserError
 from ...utils.files import resolve
 from ...utils.local_files import VARIABLE_PREFIX
@@ -43,7 +43,7 @@ from ..dataset import build_dataset
 from ..distributed import World
 from ..learner import build_learner
 from ..run import build_recipe, describe_memory
-from ..speed import matmul_precision
+from ..speed import matmul_precision, resolve_precision
 from ..trainer import Trainer
 from .floor import optimizer_bytes, step_work
 from .frames import render_frames
@@ -175,8 +175,9 @@ def _loader(cfg: Config, data: str, pairs: int, device: torch.device, plain: boo
     workers = cfg.TRAIN.NUM_WORKER
     if plain:
         pixels = PlainPixels(cfg.DATA.MEAN, cfg.DATA.STD, PartTimes())
-        return build_loader(cfg, "train", seed=cfg.TRAIN.SEED, batch_size=pairs, num_workers=workers, pixels=pixels)
-    return build_loader(cfg, "train", seed=cfg.TRAIN.SEED, batch_size=pairs, num_workers=workers)
+        return build_loader(cfg, "train", seed=cfg.TRAIN.SEED, batch_size=pairs, num_workers=workers, pixels=pixels,
+                            device=device)
+    return build_loader(cfg, "train", seed=cfg.TRAIN.SEED, batch_size=pairs, num_workers=workers, device=device)
 
 
 def profile_training(cfg: Config, *, data: str = RANDOM, plain: bool = True, device: str = "auto", rounds: int = 3,
@@ -202,6 +203,7 @@ def profile_training(cfg: Config, *, data: str = RANDOM, plain: bool = True, dev
         UserError: a number out of range, no such device, missing data, or memory runs out.
     """
     target = pick_device(device)
+    cfg = resolve_precision(cfg, target)
     default_steps, default_warmup = _DEFAULTS[target.type]
     steps, warmup = default_steps if steps is None else steps, default_warmup if warmup is None else warmup
     for name, value, low in (("rounds", rounds, 1), ("steps", steps, 1), ("warmup", warmup, 0),
@@ -215,7 +217,7 @@ def profile_training(cfg: Config, *, data: str = RANDOM, plain: bool = True, dev
                 ways["plain"] = cfg.with_overrides(_PLAIN), True
             variants = _compete(ways, data, target, rounds, steps, warmup)
         rates = {str(dtype).removeprefix("torch."): matrix_rate(target, dtype)
-                 for dtype in (torch.float32, torch.bfloat16)}
+                 for dtype in (torch.float32, getattr(torch, choose_dtype("auto", target, "")))}
         floor = _floor(cfg, variants["configured"], rates, memory_rate(target))
         return {"script": cfg.script, "config": cfg.name, "data": data, "rounds": rounds, "steps": steps,
                 "environment": describe_environment(target), "batch": str(variants["configured"].batch),
