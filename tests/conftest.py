@@ -6,7 +6,9 @@ import pickle
 import socket
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -18,10 +20,13 @@ if "PYTEST_XDIST_WORKER" not in os.environ and not any("test_cuda" in argument f
     os.environ["CUDA_VISIBLE_DEVICES"] = ""    # nor do autograd's threads for a GPU; tests/test_cuda.py runs by itself
 
 import torch  # noqa: E402
+import trees  # noqa: E402
 from demo_fakes import FRAMES, SIZE, frame  # noqa: E402
 from square_runs import load_train_script  # noqa: E402
-from tiny_models import steady_tracker, tiny  # noqa: E402
+from tiny_models import require_packages, steady_tracker, tiny  # noqa: E402
 
+from lib.deploy.export import ExportOptions, export_model  # noqa: E402
+from lib.models.checkpoint import save_slim  # noqa: E402
 from lib.vis.draw import VideoWriter  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,6 +61,28 @@ def cfg():
 def model(cfg):
     """The tracker of the module's `cfg`."""
     return steady_tracker(cfg)
+
+
+@pytest.fixture(scope="session")
+def student(tmp_path_factory) -> SimpleNamespace:
+    """A student to export: `model`, its configuration `cfg`, the file `checkpoint` with its weights, and `videos`."""
+    folder = tmp_path_factory.mktemp("student")
+    cfg = tiny("compresstracker", MODEL__BACKBONE__DISTILL_LAYER=2)
+    model, checkpoint = steady_tracker(cfg), folder / "student.pth.tar"
+    save_slim(checkpoint, model, cfg)
+    return SimpleNamespace(model=model, cfg=cfg, checkpoint=checkpoint, videos=trees.folder(folder / "videos", 12))
+
+
+@pytest.fixture(scope="session")
+def exported(student, tmp_path_factory):
+    """`exported(format, **options)`: folder and manifest of the student's export, each made once and left alone."""
+    @cache
+    def export(format, **options):
+        require_packages(format)
+        folder = tmp_path_factory.mktemp("export") / "out"
+        options = ExportOptions(format, frames=str(student.videos), check_crops=5, **options)
+        return folder, export_model(student.model, student.cfg, student.checkpoint, folder, options)
+    return export
 
 
 @pytest.fixture(autouse=True)
