@@ -269,7 +269,7 @@ def test_the_cache_knows_the_files_that_scores_depend_on(root):
         name = waiting.pop()
         if name not in found:
             found.add(name)
-            waiting += re.findall(r"^from lib\.test\.analysis\.(\w+) import",
+            waiting += re.findall(r"^from \.(\w+) import",
                                   (root / "lib" / "test" / "analysis" / f"{name}.py").read_text(), re.MULTILINE)
     assert len(found) > 5 and {f"{name}.py" for name in found - {"cache"}} <= set(cache_module._SCORING)
 

@@ -114,9 +114,6 @@ def train(args: argparse.Namespace) -> int:
                        "MODEL.PRETRAIN_FILE names")
     if args.use_wandb:
         check_wandb()
-    if args.mode != "single" and UNDER_TORCHRUN in os.environ:
-        raise UserError(f"--mode {args.mode} starts processes of its own, but this one was started by torchrun "
-                        "already; use --mode single there, or leave the launcher away")
     evaluation = Evaluation(args.evaluate, args.pack) if _may_evaluate(args) else None
     cfg = load_config(args.script, args.config, args.overrides)
     paths = RunPaths(Path(args.save_dir).expanduser().absolute(), cfg.script, cfg.name)
