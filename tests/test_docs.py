@@ -5,6 +5,7 @@ import ast
 import importlib.util
 import re
 import shlex
+import subprocess
 import sys
 from functools import cache
 from pathlib import Path
@@ -156,6 +157,16 @@ def test_python_commands_are_understood(name, line, parse, capsys):
     if config:
         cfg = load_config(script, config, options.get("overrides") or ())
         assert cfg.name == config
+
+
+def test_options_are_told_without_pytorch():
+    """Its import takes seconds, which is too long for a `--help` or a misspelt option."""
+    code = ("import runpy, sys\nfor path in sys.argv[1:]: runpy.run_path(path, run_name='a script')\n"
+            "print(*{'torch', 'matplotlib'} & set(sys.modules))")
+    scripts = [*(ROOT / "tracking").glob("*.py"), *(ROOT / "lib/test/utils").glob("transform_*.py")]
+    done = subprocess.run([sys.executable, "-c", code, *map(str, scripts)], cwd=ROOT, capture_output=True, text=True,
+                          check=True)
+    assert done.stdout == "\n"
 
 
 @pytest.mark.parametrize(("name", "line"), [command for command in COMMANDS if "install.sh" in command[1]])

@@ -17,8 +17,9 @@ from torch import nn
 from lib.config import load_config
 from lib.deploy import energy, profile
 from lib.deploy.counting import count, exact_macs, thop_counts
-from lib.deploy.export import ExportOptions, export_model
+from lib.deploy.export import export_model
 from lib.deploy.fast import HEAD_SWITCHES, FastOptions, can_pack
+from lib.deploy.formats import ExportOptions
 from lib.deploy.paths import Subject, switch_paths
 from lib.deploy.profile import PUBLISHED, EndToEnd, ProfileOptions, compare_with_paper, profile_config
 from lib.deploy.rates import matrix_rate, memory_rate

@@ -20,6 +20,7 @@ from torch.distributed.elastic.rendezvous.api import (
 from torch.distributed.run import parse_args as torchrun_arguments
 
 from lib.config import load_config
+from lib.pipeline.evaluation import Evaluation
 from lib.train.launch import Ended, Machines, launch
 from lib.train.state import newest_state
 from lib.train.trainer import Trainer
@@ -205,8 +206,8 @@ def test_elastic_machines_meet_to_evaluate_a_finished_run(root, train_script, tr
     """Which of them evaluates is known by that alone."""
     assert train_script(train_arguments("--set", "TRAIN.EPOCH=1")) == 0
     script, calls = load_train_script(root), []
-    monkeypatch.setattr(script, "launch", lambda *_: calls.append("met") or Ended(0, main))
-    monkeypatch.setattr(script.Evaluation, "run", lambda *_, **__: calls.append("evaluated") or 1)
+    monkeypatch.setattr("lib.train.launch.launch", lambda *_: calls.append("met") or Ended(0, main))
+    monkeypatch.setattr(Evaluation, "run", lambda *_, **__: calls.append("evaluated") or 1)
     line = train_arguments("--set", "TRAIN.EPOCH=1", "--mode", "multi_node", "--rdzv_endpoint", "localhost:1")
     assert script.train(script.parse_arguments(line)) == 0 and calls == []
     status = script.train(script.parse_arguments([*line, "--evaluate", f"folder:{square_data}"]))
