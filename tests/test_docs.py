@@ -16,7 +16,7 @@ from lib.config import KEYS, list_configs, load_config
 from lib.config.schema import SECTIONS
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "pretrained_models/README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 BUILT = ("data/", "output/", "output", "pretrained_models/", ".venv")
 
@@ -192,9 +192,8 @@ def spoken() -> list[str]:
 
 
 def troubles() -> list[str]:
-    """The messages that the README explains."""
-    section = text("README.md").split("\n## Troubleshooting\n")[1].split("\n## ")[0]
-    return re.findall(r"^\| `(.+?)` \|", section, flags=re.MULTILINE)
+    """The messages that are explained."""
+    return re.findall(r"^\| `(.+?)` \|", text("docs/troubleshooting.md"), flags=re.MULTILINE)
 
 
 def test_there_are_troubles():
