@@ -6,17 +6,19 @@ import logging
 import re
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib.test.analysis.drawing import Rerun, choose_frames, draw_results  # noqa: E402
 from lib.test.analysis.run import choose_trackers  # noqa: E402
 from lib.test.evaluation import get_dataset  # noqa: E402
 from lib.test.evaluation.environment import env_settings  # noqa: E402
-from lib.test.tracker import Tracker  # noqa: E402
 from lib.utils.errors import UserError  # noqa: E402
 from lib.utils.files import check_output_file  # noqa: E402
 from lib.utils.log import run_script  # noqa: E402
+
+if TYPE_CHECKING:
+    from lib.test.analysis.drawing import Rerun
 
 logger = logging.getLogger("vis_results")
 
@@ -84,6 +86,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Draw and say where."""
     options = parse(arguments)
+    from lib.test.analysis.drawing import choose_frames, draw_results
+
     env = env_settings()
     sequence, = get_dataset(options.dataset, env, options.sequence)
     folder = options.save_dir / "test" if options.save_dir else Path(env.save_dir) / "test"
@@ -108,13 +112,16 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def rerun(options: argparse.Namespace) -> Rerun | None:
+def rerun(options: argparse.Namespace) -> "Rerun | None":
     """The tracker that runs again, when one is asked for."""
     if not options.run:
         return None
     match = re.fullmatch(r"([^:=]+):([^=]+)(?:=(.+))?", options.run)
     if not match:
         raise UserError(f"--run {options.run}: expected script:config, or script:config=label")
+    from lib.test.analysis.drawing import Rerun
+    from lib.test.tracker import Tracker
+
     script, config, label = match.groups()
     tracker = Tracker.from_config(script, config, checkpoint=options.checkpoint, epoch=options.epoch,
                                   save_dir=options.save_dir, device=options.device, overrides=options.overrides)
