@@ -15,7 +15,7 @@ from ..deploy.profile import profile_config
 from ..models.build import find_pretrained
 from ..test.analysis.metrics import get_convention
 from ..test.analysis.plots import save_plots
-from ..test.analysis.results import BenchmarkReport, ResultFolder, evaluate_benchmark
+from ..test.analysis.results import BenchmarkReport, ResultFolder, boxes_of, evaluate_benchmark
 from ..test.evaluation.datasets import Sequence as TestSequence
 from ..test.evaluation.datasets import get_dataset
 from ..test.evaluation.environment import env_settings
@@ -235,7 +235,8 @@ def _write(outcome: Outcome, report: BenchmarkReport, sequences: list[TestSequen
     write_text(output / "table.csv", outcome.csv())
     save_plots(report, output / "plots", ("png", "pdf"))
     shown = _typical(report, sequences)
-    tracks = {label: ResultFolder(label, output / "results" / label.replace(" ", "_")).boxes(shown)
+    tracks = {label: boxes_of(ResultFolder(label, output / "results" / label.replace(" ", "_")), shown,
+                              report.convention)
               for label in ("teacher", "naive student", "compressed student")}
     tracks = {"ground truth": shown.ground_truth, **tracks}
     pictures = []

@@ -68,9 +68,22 @@ def remarks(report: BenchmarkReport) -> list[str]:
             rest = len(tracker.missing) - _NAMED
             lines.append(f"{tracker.label} lacks {len(tracker.missing)} of {report.total} sequences: {names}"
                          + (f" and {rest} more" if rest > 0 else "")
-                         + ("" if tracker.scores else "; no scores without --partial") + ".")
+                         + ("" if tracker.scores or not tracker.sequences else "; no scores without --partial") + ".")
+        lines.extend(_unusable(tracker))
         lines.extend(f"{tracker.label}: {line}." for line in _grouped(tracker.notes))
     return lines
+
+
+def _unusable(tracker: TrackerReport) -> list[str]:
+    """One line for each reason why results of a tracker cannot be used, up to some."""
+    names: dict[str, list[str]] = {}
+    for name, reason in tracker.unusable.items():
+        names.setdefault(reason, []).append(name)
+    lines = [f"{tracker.label} on {', '.join(of[:_NAMED])}{', ...' if len(of) > _NAMED else ''} cannot be used: {reason}."
+             for reason, of in names.items()]
+    rest = len(lines) - _NAMED
+    return lines[:_NAMED] + ([f"{tracker.label}: {rest} more results cannot be used; scores.json lists them."]
+                             if rest > 0 else [])
 
 
 def _grouped(notes: Sequence[Note]) -> list[str]:
@@ -214,6 +227,7 @@ def report_data(report: BenchmarkReport) -> dict[str, Any]:
                                  summarize([tracker.sequences[name]], report.convention).as_dict().items()}
                           for name in report.names if name in tracker.sequences},
             "missing": tracker.missing,
+            "unusable": tracker.unusable,
             "notes": [note._asdict() for note in tracker.notes],
         })
     return {

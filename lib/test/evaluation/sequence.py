@@ -24,6 +24,8 @@ class Sequence:
     """What the target is, in the benchmark's words; empty when it does not say."""
     attributes: tuple[str, ...] = ()
     """The benchmark's short names of this sequence's challenges; `BENCHMARKS[name].attributes` spells them out."""
+    earlier: np.ndarray | None = None
+    """(K, 4) boxes of the K frames of the video before the first one that is tracked; NaN where not annotated."""
 
     @property
     def length(self) -> int:
