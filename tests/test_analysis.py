@@ -18,7 +18,7 @@ from lib.test.analysis.cache import ScoreCache
 from lib.test.analysis.conventions import CONVENTIONS
 from lib.test.analysis.packed import PackedResults, PackedSequence, read_benchmark
 from lib.test.analysis.plots import PLOTS, draw_plot
-from lib.test.analysis.report import attribute_rows, csv_table, latex_table, markdown_table, text_table
+from lib.test.analysis.report import attribute_table, csv_table, latex_table, markdown_table, text_table
 from lib.test.analysis.results import ResultFolder, evaluate_benchmark, find_trackers, image_size, parse_tracker
 from lib.utils.errors import UserError
 from lib.utils.frames import ImageFrames
@@ -325,10 +325,10 @@ def test_scores_by_attribute(results, benchmark):
     benchmark[0].attributes, benchmark[1].attributes = ("fast",), ("fast", "small")
     report = evaluate_benchmark(find_trackers(results), benchmark, "lasot")
     assert report.attributes == {"fast": ["car-1", "cat-2"], "small": ["cat-2"]}
-    header, rows = attribute_rows(report)
-    assert header == ["Attribute", "Sequences", "good", "bad_003"]
-    assert [row[:2] for row in rows] == [["fast", "2"], ["small", "1"]]
-    assert float(rows[1][3]) == pytest.approx(100 * report.trackers[1].sequences["cat-2"].auc, abs=0.01)
+    table = attribute_table(report)
+    assert list(table.columns) == ["Attribute", "Sequences", "good", "bad_003"]
+    assert table.Attribute.tolist() == ["fast", "small"] and table.Sequences.tolist() == [2, 1]
+    assert table.bad_003[1] == pytest.approx(100 * report.trackers[1].sequences["cat-2"].auc)
     assert "AUC by attribute" in text_table(report) and "| small | 1 |" in markdown_table(report)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import numpy as np
+import pandas as pd
 
 from ..config import load_config
 from ..deploy.profile import profile_config
@@ -94,13 +95,11 @@ class Outcome:
 
     def csv(self) -> str:
         """The table for programs; one line per model and seed."""
-        lines = ["model,layers,parameters,macs,fps,seed,auc"]
-        for row in self.rows:
-            for seed, auc in enumerate(row.auc):
-                cells = [row.name, row.layers, row.parameters, row.macs, row.fps and round(row.fps, 1), seed,
-                         round(auc, 3)]
-                lines.append(",".join("" if cell is None else str(cell) for cell in cells))
-        return "\n".join(lines) + "\n"
+        rows = [{"model": row.name, "layers": row.layers, "parameters": row.parameters, "macs": row.macs,
+                 "fps": row.fps and round(row.fps, 1), "seed": seed, "auc": round(auc, 3)}
+                for row in self.rows for seed, auc in enumerate(row.auc)]
+        whole = dict.fromkeys(("layers", "parameters", "macs"), "Int64")
+        return pd.DataFrame(rows).astype(whole).to_csv(index=False, lineterminator="\n")
 
 
 def run_quickstart(output: str | Path, *, data: str | Path = "data/quickstart", seeds: int = 1,

@@ -16,6 +16,8 @@ from .sources import Result, ResultSource
 
 _SAME_BOX = 1.0
 """Pixels by which a written first box may differ from the annotation (results are cut to integers)."""
+_GIVEN = 0.5
+"""Overlap with the annotation below which a first row is not the given box, nor a prediction in that frame."""
 _DOUBTFUL = 0.25
 """Mean overlap below which another form of the boxes is tried: what is wrongly read as x,y,w,h has less."""
 _FITS, _TIMES = 0.3, 2.0
@@ -48,6 +50,8 @@ def read_aligned(result: Result, sequence, convention: Convention, source: Resul
             cannot score. `WrongForm` where the boxes are plainly in another form than x,y,w,h.
     """
     rows = result.rows()
+    if not len(rows.values) or not len(sequence.ground_truth):
+        raise UserError(f"{result.where}: there is no box, or no frame of {sequence.name} to compare it with")
     form = source.form or rows.form
     if form is None:
         form = suspected(rows.values, sequence, size)
@@ -59,6 +63,8 @@ def read_aligned(result: Result, sequence, convention: Convention, source: Resul
         if form.startswith(NORMALISED) and pixels is None:
             raise UserError(f"{result.where}: {form} boxes need the size of the pictures, which are not at hand")
         values = to_xywh(values, form, pixels)
+        if np.abs(rows.values[0] - sequence.ground_truth[0]).max() <= SAME:  # the given box was written as it came
+            values[0] = rows.values[0]
     pred, gt, visible, note = align(values, sequence, result.where)
     if form is None and (form := fitting_form(pred, gt)):
         raise _wrong_form(result, source, form, f"read as {form} they overlap the annotations far better")
@@ -71,6 +77,8 @@ def read_aligned(result: Result, sequence, convention: Convention, source: Resul
     notes = [*rows.notes, *([note] if note else [])]
     if len(bad):
         notes.append(f"{len(bad)} invalid boxes, in whose place the one before was scored")
+    if overlap(pred[:1], gt[:1])[0] < _GIVEN:
+        notes.append("its first row is not the box that trackers are given there; is it of this sequence?")
     return Aligned(pred, gt, visible), notes
 
 
@@ -79,13 +87,13 @@ def suspected(values: np.ndarray, sequence, size: Size) -> str | None:
 
     The first row is the box that the tracker was given, so it tells, where it was written: see `suspect_form`.
     """
-    gt = np.asarray(sequence.ground_truth, dtype=np.float64)
-    given = [gt[0], *([gt[len(gt) - len(values)]] if 0 < len(values) < len(gt) else []),
-             *(getattr(sequence, "earlier", None) if getattr(sequence, "earlier", None) is not None else ())]
+    gt, earlier = np.asarray(sequence.ground_truth, dtype=np.float64), getattr(sequence, "earlier", None)
+    if normalised := suspect_form(values[len(values) > 1:]):  # the picture's size tells which of them
+        return suspect_form(values, size(), gt[0]) or normalised
+    given = [gt[0], *(gt[len(gt) - len(values):][:1] if len(values) < len(gt) else ()),
+             *(() if earlier is None else earlier)]
     if any(np.abs(values[0] - box).max() <= SAME for box in given):
         return None
-    if suspect_form(values):  # parts of the picture's sides: its size tells which
-        return suspect_form(values, size(), gt[0])
     return next((form for box in given if (form := suspect_form(values[:1], None, box))), None)
 
 

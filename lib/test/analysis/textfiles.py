@@ -74,9 +74,7 @@ def parse_boxes(data: bytes, where: str) -> Rows:
     if columns:
         form, chosen, frames, others = columns
         notes.append("a header line left out" + (f" and the column(s) {', '.join(others)}" if others else ""))
-    elif is_code:
-        notes.append("VOT's code 1 in place of the given box, which is never judged")
-    else:
+    elif not is_code:
         begin = 0
     values = parse_table(data[begin:])
     if values is not None and values.shape[1] == 8 and not columns and not _may_be_decimal_commas(data):
