@@ -308,6 +308,15 @@ def test_a_bad_time_file_is_noted_and_decides_nothing(tmp_path, benchmark, conte
     assert [note.what.startswith("its times are left out") for note in tracker.notes] == [True] * (content is not None)
 
 
+def test_a_whole_file_that_cannot_be_read_takes_its_tracker_only(tmp_path, benchmark):
+    fill(tmp_path / "good", benchmark)
+    for name in ("bad.npz", "bad.json"):
+        (tmp_path / name).write_text("no")
+        report = score(benchmark, f"good={tmp_path / 'good'}", f"X={tmp_path / name}", partial=True)
+        assert report.trackers[0].scores.AO == 100 and report.scored == 2
+        assert f"{name}: cannot be read" in report.trackers[1].unusable["s1"]
+
+
 def test_results_that_are_of_another_sequence_are_noted(tmp_path, benchmark):
     write(tmp_path / "s0.txt", boxes((200, 100)))
     write(tmp_path / "s1.txt", benchmark[1].ground_truth)

@@ -13,6 +13,7 @@ from lib.test.analysis.conventions import convention_for  # noqa: E402
 from lib.test.analysis.drawing import Rerun, choose_frames, draw_results  # noqa: E402
 from lib.test.analysis.results import boxes_of  # noqa: E402
 from lib.test.analysis.run import choose_trackers  # noqa: E402
+from lib.test.analysis.sources import find_results  # noqa: E402
 from lib.test.evaluation import get_dataset  # noqa: E402
 from lib.test.evaluation.environment import env_settings  # noqa: E402
 from lib.test.tracker import Tracker  # noqa: E402
@@ -99,7 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.tracker or options.result or not options.run:
         results = options.results or (folder / "tracking_results" if options.save_dir else Path(env.results_path))
         sources, named = choose_trackers(results, options.tracker, options.result, box_formats=options.box_format)
-        present = [source for source in sources if any(source.find([sequence]))]
+        present = [source for source in sources if any(find_results(source, [sequence]))]
         lacking = [source for source in sources if source not in present]
         if not present or (named and lacking):
             raise UserError(f"{options.dataset}: {'; '.join(source.lacking([sequence]) for source in lacking)}; or run "

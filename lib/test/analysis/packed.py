@@ -18,7 +18,7 @@ import numpy as np
 
 from ...utils.errors import UserError
 from .names import match_names
-from .sources import AmbiguousResult, Result, some_names
+from .sources import Result, UnusableResult, ambiguous, some_names
 from .textfiles import Rows, json_rows, parse_json, read_bytes
 
 
@@ -115,25 +115,6 @@ class PackedResult:
         """Files of many sequences hold no times."""
 
 
-@dataclass(frozen=True)
-class DamagedResult:
-    """One sequence in a file with those of many whose rows are no boxes."""
-
-    where: str
-    problem: str
-
-    def content(self) -> list[bytes | memoryview]:
-        """See `sources.Result`."""
-        return [self.problem.encode()]
-
-    def rows(self) -> Rows:
-        """Refuses."""
-        raise UserError(self.problem)
-
-    def times(self) -> None:
-        """None."""
-
-
 class PackedResults:
     """A tracker's predictions on many sequences in one file, read when first asked for: a packed one (.npz), or JSON
     with an object {"<sequence>": boxes, ...}, see `textfiles.json_rows`. Used like `sources.ResultFolder`."""
@@ -147,14 +128,14 @@ class PackedResults:
         self.form = form
 
     @cached_property
-    def _results(self) -> dict[str, PackedResult | DamagedResult]:
+    def _results(self) -> dict[str, PackedResult | UnusableResult]:
         """All sequences of the file."""
         if self.path.suffix.lower() == ".json":
             return self._from_json()
         return {name: PackedResult(f"{self.path} [{name}]", fields["boxes"])
                 for name, fields in read_packed(self.path).items() if "boxes" in fields}
 
-    def _from_json(self) -> dict[str, PackedResult | DamagedResult]:
+    def _from_json(self) -> dict[str, PackedResult | UnusableResult]:
         content = parse_json(read_bytes(self.path), str(self.path))
         if not isinstance(content, dict):
             raise UserError(f'{self.path}: expected {{"<sequence>": [[x, y, w, h], ...], ...}}')
@@ -165,7 +146,7 @@ class PackedResults:
                 rows = json_rows(boxes, where)
                 results[name] = PackedResult(where, rows.values, tuple(rows.notes))
             except UserError as error:
-                results[name] = DamagedResult(where, str(error))
+                results[name] = UnusableResult(where, str(error))
         return results
 
     def find(self, sequences: Sequence) -> list[Result | None]:
@@ -175,7 +156,7 @@ class PackedResults:
 
     def _result(self, names: Sequence[str]) -> Result | None:
         if len(names) > 1:
-            return AmbiguousResult(str(self.path), tuple(names))
+            return ambiguous(str(self.path), names)
         return self._results[names[0]] if names else None
 
     def has_any(self, sequences: Sequence) -> bool:

@@ -22,8 +22,8 @@ _DOUBTFUL = 0.25
 """Mean overlap below which another form of the boxes is tried: what is wrongly read as x,y,w,h has less."""
 _FITS, _TIMES = 0.3, 2.0
 """Mean overlap in another form that speaks for it, and how many times that of x,y,w,h it must be."""
-_FEWEST = 5
-"""Frames from which overlaps can tell a form."""
+_FEWEST, _SAMPLE = 5, 300
+"""Frames from which overlaps can tell a form, and frames of a sequence that are looked at."""
 
 Size = Callable[[], tuple[int, int] | None]
 """Gives width and height of a sequence's pictures, or None where they are not at hand."""
@@ -88,7 +88,9 @@ def suspected(values: np.ndarray, sequence, size: Size) -> str | None:
     The first row is the box that the tracker was given, so it tells, where it was written: see `suspect_form`.
     """
     gt, earlier = np.asarray(sequence.ground_truth, dtype=np.float64), getattr(sequence, "earlier", None)
-    if normalised := suspect_form(values[len(values) > 1:]):  # the picture's size tells which of them
+    others = values[len(values) > 1:]
+    if suspect_form(others[:_SAMPLE]) and (normalised := suspect_form(others)):
+        # parts of the picture; its size tells which of them
         return suspect_form(values, size(), gt[0]) or normalised
     given = [gt[0], *(gt[len(gt) - len(values):][:1] if len(values) < len(gt) else ()),
              *(() if earlier is None else earlier)]
@@ -102,8 +104,9 @@ def fitting_form(pred: np.ndarray, gt: np.ndarray) -> str | None:
 
     This finds results whose first row was written in another form than the others, or not written.
     """
+    sample = slice(1, None, len(gt) // _SAMPLE + 1)  # without the given box
+    pred, gt = pred[sample], gt[sample]
     counted = annotated(gt) & ~invalid(pred)
-    counted[:1] = False  # the given box
     if counted.sum() < _FEWEST:
         return None
 

@@ -108,11 +108,16 @@ def text_table(report: BenchmarkReport) -> str:
 
 def _aligned(table: pd.DataFrame) -> list[str]:
     """A table as lines of text between rules, its first column to the left and the others to the right."""
-    first = table.columns[0]
-    header, *rows = table.set_index(first).rename_axis(index=None, columns=first).to_string(
-        float_format="{:.2f}".format).splitlines()
+    label = table.columns[0]
+    spaced = _cells(table).set_index(label).rename_axis(index=None, columns=label).map(" {}".format).add_prefix(" ")
+    header, *rows = spaced.to_string().splitlines()
     rule = "-" * len(header)
     return [rule, header, rule, *rows, rule]
+
+
+def _cells(table: pd.DataFrame) -> pd.DataFrame:
+    """A table as text, numbers with two decimals."""
+    return table.map(lambda cell: f"{cell:.2f}" if isinstance(cell, float) else str(cell))
 
 
 def markdown_table(report: BenchmarkReport) -> str:
@@ -126,7 +131,7 @@ def markdown_table(report: BenchmarkReport) -> str:
 
 def _markdown(table: pd.DataFrame) -> list[str]:
     """The lines of a Markdown table, all columns but the first to the right (pandas needs a further package)."""
-    cells = [table.columns, *table.map(lambda cell: f"{cell:.2f}" if isinstance(cell, float) else str(cell)).to_numpy()]
+    cells = [table.columns, *_cells(table).to_numpy()]
     lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in cells]
     return [lines[0], f"| {' | '.join(['---', *['---:'] * (len(table.columns) - 1)])} |", *lines[1:]]
 

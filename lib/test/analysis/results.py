@@ -26,7 +26,7 @@ from .metrics import (
     summarize,
 )
 from .reading import Aligned, WrongForm, align, read_aligned
-from .sources import Result, ResultFolder, ResultSource, find_trackers, parse_tracker
+from .sources import Result, ResultFolder, ResultSource, find_results, find_trackers, parse_tracker
 
 __all__ = ["BenchmarkReport", "Note", "ResultFolder", "ResultSource", "TrackerReport", "align", "boxes_of",
            "evaluate_benchmark", "find_trackers", "has_annotations", "image_size", "parse_tracker", "score_tracker"]
@@ -117,7 +117,7 @@ def score_tracker(source: ResultSource, sequences: Sequence, convention: Convent
         UserError: a sequence has no public annotations.
     """
     sizes = [None] * len(sequences) if sizes is None else sizes
-    results = source.find(sequences)
+    results = find_results(source, sequences)
     if cache is None:
         return _score(source, results, sequences, convention, sizes)[0]
     key = results_key(digest or benchmark_digest(sequences, sizes, convention), results, source.form)
@@ -172,7 +172,7 @@ def _score(source: ResultSource, results: Sequence[Result | None], sequences: Se
 
 def load_aligned(source: ResultSource, sequences: Sequence, convention: Convention) -> list[Aligned]:
     """Predictions and annotations of the sequences that a tracker has usable results for, as they are scored."""
-    return _score(source, source.find(sequences), sequences, convention, [None] * len(sequences))[1]
+    return _score(source, find_results(source, sequences), sequences, convention, [None] * len(sequences))[1]
 
 
 def boxes_of(source: ResultSource, sequence, convention: Convention) -> np.ndarray:
@@ -181,7 +181,7 @@ def boxes_of(source: ResultSource, sequence, convention: Convention) -> np.ndarr
     Raises:
         UserError: there are none, or they cannot be used: see `read_aligned`.
     """
-    result = source.find([sequence])[0]
+    result = find_results(source, [sequence])[0]
     if result is None:
         raise UserError(source.lacking([sequence]))
     pred = read_aligned(result, sequence, convention, source, partial(image_size, sequence))[0].pred

@@ -26,7 +26,7 @@ from .report import (
     sequences_csv,
 )
 from .results import BenchmarkReport, evaluate_benchmark, has_annotations, load_aligned
-from .sources import ResultFolder, ResultSource, external_folders, find_trackers, parse_tracker
+from .sources import ResultFolder, ResultSource, external_folders, find_results, find_trackers, parse_tracker
 
 logger = logging.getLogger(__name__)
 
@@ -203,7 +203,7 @@ def dataset_report(name: str, env: Any, sources: Sequence[ResultSource], named: 
         UserError: the data set is unknown or not there, no tracker has results, or a result file is damaged.
     """
     sequences = get_dataset(name, env)
-    present = [source for source in sources if any(source.find(sequences))]
+    present = [source for source in sources if any(find_results(source, sequences))]
     if not present:
         raise UserError(f"{name}: {'; '.join(source.lacking(sequences) for source in sources)}")
     title = sequences[0].dataset if ":" in name else name.lower()

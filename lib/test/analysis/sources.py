@@ -106,22 +106,35 @@ class TextResult:
 
 
 @dataclass(frozen=True)
-class AmbiguousResult:
-    """A sequence for which several stored results could be meant."""
+class UnusableResult:
+    """What is stored for a sequence and cannot be used."""
 
     where: str
-    stored: tuple[str, ...]
+    problem: str
 
     def content(self) -> list[bytes | memoryview]:
         """See `Result`."""
-        return [name.encode() for name in self.stored]
+        return [self.problem.encode()]
 
     def rows(self) -> Rows:
         """Refuses."""
-        raise UserError(f"{self.where}: {' and '.join(self.stored)} could both be meant; remove or rename all but one")
+        raise UserError(self.problem)
 
     def times(self) -> None:
         """None."""
+
+
+def ambiguous(where: str, stored: Sequence[str]) -> UnusableResult:
+    """For a sequence for which several stored results could be meant."""
+    return UnusableResult(where, f"{where}: {' and '.join(stored)} could both be meant; remove or rename all but one")
+
+
+def find_results(source: ResultSource, sequences: Sequence) -> list[Result | None]:
+    """`source.find`, with a reason for every sequence where the whole source cannot be read."""
+    try:
+        return source.find(sequences)
+    except UserError as error:
+        return [UnusableResult(source.label, str(error))] * len(sequences)
 
 
 @dataclass
@@ -188,8 +201,8 @@ class ResultFolder:
                 missing = [sequence.name for sequence in sequences if sequence.name not in results]
                 for name, stems in match_names(missing, stored, dataset, exact).items():
                     files = [file for stem in stems for file in stored[stem]]
-                    places = tuple(str(file.relative_to(folder)) for file in files)
-                    results[name] = _open(files[0]) if len(files) == 1 else AmbiguousResult(str(folder), places)
+                    places = [str(file.relative_to(folder)) for file in files]
+                    results[name] = _open(files[0]) if len(files) == 1 else ambiguous(str(folder), places)
         return [results.get(sequence.name) for sequence in sequences]
 
 
