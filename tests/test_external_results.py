@@ -219,6 +219,17 @@ def test_a_box_at_the_corner_fits_two_forms():
     assert fitting_form(centers(seq.ground_truth), seq.ground_truth) == "cxcywh"
 
 
+@pytest.mark.parametrize(("header", "convert", "form"), [
+    ("x,y,w,h", corners, "xyxy"), ("x1,y1,x2,y2", lambda rows: corners(rows) / 640, "normalised-xyxy"),
+    ("cx,cy,w,h", lambda rows: centers(rows) / 640, "normalised-cxcywh")])
+def test_a_header_that_is_not_true(tmp_path, benchmark, header, convert, form):
+    for seq in benchmark:
+        rows = convert(seq.ground_truth).tolist()
+        (tmp_path / f"{seq.name}.csv").write_text("\n".join([header, *(",".join(map(str, row)) for row in rows)]))
+    with pytest.raises(UserError, match=f"X={form}"):
+        score(benchmark, f"X={tmp_path}")
+
+
 def test_forms_that_do_not_exist(tmp_path, benchmark):
     fill(tmp_path, benchmark)
     for text, message in (("ltrb", "unknown form 'ltrb'"), ("Y=xyxy", "called 'Y'; there are X")):

@@ -18,7 +18,7 @@ import numpy as np
 
 from ...utils.errors import UserError
 from .names import match_names
-from .sources import Result, UnusableResult, ambiguous, some_names
+from .sources import EXTERNAL_REMEDY, Result, UnusableResult, ambiguous, some_names
 from .textfiles import Rows, json_rows, parse_json, read_bytes
 
 
@@ -120,7 +120,7 @@ class PackedResults:
     with an object {"<sequence>": boxes, ...}, see `textfiles.json_rows`. Used like `sources.ResultFolder`."""
 
     mean_of = ""
-    remedy = "get that sequence from where these results come from, or score the others with --partial"
+    remedy = EXTERNAL_REMEDY
 
     def __init__(self, label: str, path: str | Path, form: str | None = None):
         self.label = label

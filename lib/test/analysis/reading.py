@@ -52,13 +52,10 @@ def read_aligned(result: Result, sequence, convention: Convention, source: Resul
     rows = result.rows()
     if not len(rows.values) or not len(sequence.ground_truth):
         raise UserError(f"{result.where}: there is no box, or no frame of {sequence.name} to compare it with")
-    form = source.form or rows.form
-    if form is None:
-        form = suspected(rows.values, sequence, size)
-        if form:
-            raise _wrong_form(result, source, form, why_suspected(form, rows.values))
-    values = rows.values
-    if form and form != "xywh":
+    if source.form is None and (other := suspected(rows.values, sequence, size, rows.form or "xywh")):
+        raise _wrong_form(result, source, other, why_suspected(other, rows.values))
+    values, form = rows.values, source.form or rows.form or "xywh"
+    if form != "xywh":
         pixels = size() if form.startswith(NORMALISED) else None
         if form.startswith(NORMALISED) and pixels is None:
             raise UserError(f"{result.where}: {form} boxes need the size of the pictures, which are not at hand")
@@ -66,8 +63,8 @@ def read_aligned(result: Result, sequence, convention: Convention, source: Resul
         if np.abs(rows.values[0] - sequence.ground_truth[0]).max() <= SAME:  # the given box was written as it came
             values[0] = rows.values[0]
     pred, gt, visible, note = align(values, sequence, result.where)
-    if form is None and (form := fitting_form(pred, gt)):
-        raise _wrong_form(result, source, form, f"read as {form} they overlap the annotations far better")
+    if source.form is None and form == "xywh" and (other := fitting_form(pred, gt)):
+        raise _wrong_form(result, source, other, f"read as {other} they overlap the annotations far better")
     bad = np.flatnonzero(invalid(pred))
     if len(bad) and (not convention.repair or bad[0] == 0):
         frame = len(sequence.ground_truth) - len(gt) + bad[0] + 1
@@ -82,19 +79,20 @@ def read_aligned(result: Result, sequence, convention: Convention, source: Resul
     return Aligned(pred, gt, visible), notes
 
 
-def suspected(values: np.ndarray, sequence, size: Size) -> str | None:
-    """The form that (N, 4) numbers are plainly in instead of x,y,w,h in pixels; None for x,y,w,h, and in doubt.
+def suspected(values: np.ndarray, sequence, size: Size, stated: str = "xywh") -> str | None:
+    """The form that (N, 4) numbers are plainly in instead of a stated one in pixels; None for that one, and in doubt.
 
-    The first row is the box that the tracker was given, so it tells, where it was written: see `suspect_form`.
+    The first row is the box that the tracker was given, so it tells, where it was written: see `suspect_form`. Against
+    another form than x,y,w,h, which a file states in a header, only parts of the picture speak.
     """
     gt, earlier = np.asarray(sequence.ground_truth, dtype=np.float64), getattr(sequence, "earlier", None)
     others = values[len(values) > 1:]
     if suspect_form(others[:_SAMPLE]) and (normalised := suspect_form(others)):
         # parts of the picture; its size tells which of them
-        return suspect_form(values, size(), gt[0]) or normalised
+        return NORMALISED + stated if stated != "xywh" else suspect_form(values, size(), gt[0]) or normalised
     given = [gt[0], *(gt[len(gt) - len(values):][:1] if len(values) < len(gt) else ()),
-             *(() if earlier is None else earlier)]
-    if any(np.abs(values[0] - box).max() <= SAME for box in given):
+             *(() if earlier is None else earlier[:1])]
+    if stated != "xywh" or any(np.abs(values[0] - box).max() <= SAME for box in given):
         return None
     return next((form for box in given if (form := suspect_form(values[:1], None, box))), None)
 

@@ -26,7 +26,15 @@ from .metrics import (
     summarize,
 )
 from .reading import Aligned, WrongForm, align, read_aligned
-from .sources import Result, ResultFolder, ResultSource, find_results, find_trackers, parse_tracker
+from .sources import (
+    Result,
+    ResultFolder,
+    ResultSource,
+    UnusableResult,
+    find_results,
+    find_trackers,
+    parse_tracker,
+)
 
 __all__ = ["BenchmarkReport", "Note", "ResultFolder", "ResultSource", "TrackerReport", "align", "boxes_of",
            "evaluate_benchmark", "find_trackers", "has_annotations", "image_size", "parse_tracker", "score_tracker"]
@@ -148,7 +156,8 @@ def _score(source: ResultSource, results: Sequence[Result | None], sequences: Se
             return TrackerReport(source.label, missing=[sequence.name for sequence in sequences], unusable=stored), []
         except UserError as error:
             report.missing.append(sequence.name)
-            report.unusable[sequence.name] = f"{error}; {source.remedy}"
+            remedy = "" if isinstance(result, UnusableResult) else f"; {source.remedy}"
+            report.unusable[sequence.name] = f"{error}{remedy}"
             continue
         names.append(sequence.name)
         places.append(result.where)

@@ -299,7 +299,7 @@ def time_scoring(report: BenchmarkReport) -> str:
     """Time the scoring of a report's first tracker against a plain loop, on arrays in memory; a line for people."""
     from .plain import compare  # PyTorch takes seconds to import
 
-    source = next(iter(report.sources.values()))
+    source = report.sources[next(tracker.label for tracker in report.trackers if tracker.scores)]
     preds, gts, visible = zip(*load_aligned(source, report.benchmark, report.convention), strict=True)
     return f"{source.label}: {compare(preds, gts, visible, report.convention)}"
 

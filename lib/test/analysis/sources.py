@@ -23,6 +23,11 @@ _NAMED = 4
 """How many names a message gives as examples."""
 
 
+EXTERNAL_REMEDY = ("correct the file or get it whole from where these results come from, or score the other sequences "
+                   "with --partial")
+"""What to do about a result of another project that cannot be used."""
+
+
 class Result(Protocol):
     """One tracker's predictions on one sequence, not yet interpreted."""
 
@@ -159,8 +164,7 @@ class ResultFolder:
     def remedy(self) -> str:
         """See `ResultSource`."""
         if self.external:
-            return ("get the whole file from where these results come from, or score the other sequences with "
-                    "--partial")
+            return EXTERNAL_REMEDY
         return "delete the file and run the tracker on this sequence again"
 
     def find(self, sequences: Sequence) -> list[Result | None]:
