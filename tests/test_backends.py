@@ -15,9 +15,10 @@ import trees
 from tiny_models import scramble
 
 from lib.deploy import backends
-from lib.deploy.backends import BACKENDS, ExportedModel
-from lib.deploy.export import ExportOptions, export_model
+from lib.deploy.backends import ExportedModel
+from lib.deploy.export import export_model
 from lib.deploy.fast import FastOptions, build_fast
+from lib.deploy.formats import ENGINES, ExportOptions
 from lib.deploy.manifest import Manifest
 from lib.models.build import build_for_test
 from lib.models.checkpoint import save_slim
@@ -112,8 +113,8 @@ def test_the_formats_own_backend_is_the_default(onnx_export, torch_export):
     assert ExportedModel(onnx_export).backend == "onnxruntime"
     assert ExportedModel(torch_export).backend == "torchscript"
     assert ExportedModel(onnx_export).host_inputs and not ExportedModel(torch_export).host_inputs
-    for backend in BACKENDS:
-        assert next(name for name, (formats, _) in BACKENDS.items() if backend in formats or backend == name)
+    for backend in ENGINES:
+        assert next(name for name, formats in ENGINES.items() if backend in formats or backend == name)
 
 
 def damaged(folder, target, change):

@@ -15,7 +15,8 @@ from tiny_models import require_packages, scramble, steady_tracker, tiny
 from lib.deploy import export as export_module
 from lib.deploy.backends import ExportedModel
 from lib.deploy.crops import crop_pairs, model_inputs
-from lib.deploy.export import PRECISIONS, ExportOptions, compare, export_model
+from lib.deploy.export import compare, export_model
+from lib.deploy.formats import PRECISIONS, ExportOptions
 from lib.deploy.manifest import Manifest
 from lib.models.build import build_for_test
 from lib.models.checkpoint import save_slim

@@ -8,7 +8,6 @@ import sys
 import numpy as np
 import pytest
 from fake_trackers import Frames, Mover
-from square_runs import load_train_script
 from tiny_models import tiny
 
 from lib.test.evaluation import manifest
@@ -165,12 +164,3 @@ def test_a_second_training_is_refused(holder, tmp_path):
     with pytest.raises(UserError, match=f"is being written by process {first.pid} "):
         run_training(cfg, tmp_path)
     assert [path.name for path in paths.checkpoints.iterdir()] == [".owner"]
-
-
-def test_a_launcher_within_a_launcher_is_refused(root, tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "theirs")
-    train = load_train_script(root)
-    with pytest.raises(UserError, match="--mode multiple starts processes of its own, but this one was started by "
-                                        "torchrun already; use --mode single there"):
-        train.train(train.parse_arguments(["--script", "ostrack", "--config", "quickstart_teacher", "--mode",
-                                           "multiple", "--nproc_per_node", "2", "--save_dir", str(tmp_path)]))

@@ -9,7 +9,8 @@ from tiny_models import steady_tracker, tiny
 from lib.deploy import export as export_module
 from lib.deploy.backends import ExportedModel
 from lib.deploy.crops import crop_pairs, model_inputs
-from lib.deploy.export import ExportOptions, compare, export_model
+from lib.deploy.export import compare, export_model
+from lib.deploy.formats import ExportOptions
 from lib.deploy.quantise import Activation, last_products, quantise_onnx
 from lib.models.checkpoint import save_slim
 from lib.test.tracker import Tracker

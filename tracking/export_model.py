@@ -8,11 +8,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib.deploy.export import PRECISIONS, ExportOptions, export_model  # noqa: E402
-from lib.models.build import build_for_test  # noqa: E402
-from lib.models.checkpoint import load_weights  # noqa: E402
+from lib.deploy.formats import PRECISIONS, ExportOptions  # noqa: E402
 from lib.test.evaluation.environment import env_settings  # noqa: E402
-from lib.test.tracker import find_checkpoint  # noqa: E402
 from lib.utils.files import check_output  # noqa: E402
 from lib.utils.log import run_script  # noqa: E402
 
@@ -64,6 +61,11 @@ def main(arguments: list[str] | None = None) -> None:
     options = ExportOptions(format=args.format, precision=args.precision, batch=args.batch, joint=args.joint,
                             take_pixels=args.pixels, maps=args.maps, frames=args.frames, calibration_crops=args.crops,
                             check_crops=args.checks)
+    from lib.deploy.export import export_model
+    from lib.models.build import build_for_test
+    from lib.models.checkpoint import load_weights
+    from lib.test.tracker import find_checkpoint
+
     cfg, checkpoint = find_checkpoint(args.script, args.config, checkpoint=args.checkpoint, epoch=args.epoch,
                                       save_dir=args.save_dir, overrides=args.overrides)
     save_dir = args.save_dir or env_settings().save_dir

@@ -11,13 +11,11 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lib.config import Config, load_config  # noqa: E402
-from lib.pipeline.evaluation import Evaluation  # noqa: E402
-from lib.pipeline.tracking import TrackingValidation  # noqa: E402
-from lib.train.admin.logs import check_wandb  # noqa: E402
 from lib.train.failures import (  # noqa: E402
     LAUNCHER,
     UNDER_TORCHRUN,
@@ -26,12 +24,12 @@ from lib.train.failures import (  # noqa: E402
     record_failure,
     restarts_left,
 )
-from lib.train.launch import Machines, launch  # noqa: E402
-from lib.train.run import ALREADY_FINISHED, RunPaths, check_inputs, find_finished, run_training  # noqa: E402
-from lib.utils.device import pick_device  # noqa: E402
 from lib.utils.errors import UserError  # noqa: E402
 from lib.utils.files import check_output  # noqa: E402
 from lib.utils.log import run_script, setup_logging  # noqa: E402
+
+if TYPE_CHECKING:
+    from lib.train.run import RunPaths
 
 logger = logging.getLogger(__name__)
 
@@ -109,14 +107,15 @@ def worker_command(args: argparse.Namespace) -> list[str]:
 
 def train(args: argparse.Namespace) -> int:
     """Run in this process, or start the processes. Returns the exit status."""
+    from lib.pipeline.evaluation import Evaluation
+    from lib.train.admin.logs import check_wandb
+    from lib.train.run import ALREADY_FINISHED, RunPaths, find_finished
+
     if args.distill not in (None, "0"):
         logger.warning("--distill has no effect: --script compresstracker compresses a teacher, which "
                        "MODEL.PRETRAIN_FILE names")
     if args.use_wandb:
         check_wandb()
-    if args.mode != "single" and UNDER_TORCHRUN in os.environ:
-        raise UserError(f"--mode {args.mode} starts processes of its own, but this one was started by torchrun "
-                        "already; use --mode single there, or leave the launcher away")
     evaluation = Evaluation(args.evaluate, args.pack) if _may_evaluate(args) else None
     cfg = load_config(args.script, args.config, args.overrides)
     paths = RunPaths(Path(args.save_dir).expanduser().absolute(), cfg.script, cfg.name)
@@ -133,9 +132,13 @@ def train(args: argparse.Namespace) -> int:
                           num_gpus=max(1, workers))
 
 
-def _train(args: argparse.Namespace, cfg: Config, paths: RunPaths) -> int:
+def _train(args: argparse.Namespace, cfg: Config, paths: "RunPaths") -> int:
     """The training itself, in this process or in those that it starts. Returns the exit status."""
     check_output(paths.checkpoints, "--save_dir")
+    from lib.pipeline.tracking import TrackingValidation
+    from lib.train.launch import Machines, launch
+    from lib.train.run import check_inputs, run_training
+
     if args.resume != "auto" and (args.max_restarts or restarts_left()):
         raise UserError(f"--resume {args.resume} cannot be used where the processes may be started again: they would "
                         "begin there each time. Start without restarts first, or move the earlier files in "
@@ -164,6 +167,8 @@ def _device(args: argparse.Namespace, cfg: Config) -> str:
 
 def _processes(args: argparse.Namespace, cfg: Config) -> int:
     """Processes on this machine."""
+    from lib.utils.device import pick_device
+
     return args.nproc_per_node or _gpus(pick_device(_device(args, cfg)).type)
 
 

@@ -15,15 +15,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lib.test.tracker.choice import add_tracker_options, check_tracker_options, choose_tracker  # noqa: E402
-from lib.test.tracker.demo import default_output, parts_table, run_demo, save_as_results  # noqa: E402
 from lib.test.tracker.display import Display, can_display  # noqa: E402
-from lib.test.tracker.live import LiveTracker  # noqa: E402
 from lib.test.tracker.lost import LostRule  # noqa: E402
 from lib.test.tracker.redetect import Redetection  # noqa: E402
 from lib.test.tracker.sources import open_source  # noqa: E402
 from lib.utils.files import check_output  # noqa: E402
 from lib.utils.log import run_script  # noqa: E402
-from lib.utils.parts import PartTimes  # noqa: E402
 
 logger = logging.getLogger("video_demo")
 
@@ -67,6 +64,10 @@ def main() -> int:
     args = parse_arguments()
     lost = LostRule(*args.lost, args.lost_frames)
     redetect = None if args.redetect is None else Redetection(args.redetect, args.accept)
+    from lib.test.tracker.demo import default_output, parts_table, run_demo, save_as_results
+    from lib.test.tracker.live import LiveTracker
+    from lib.utils.parts import PartTimes
+
     output = Path(args.output).expanduser() if args.output else default_output(args.save_dir)
     check_output(output, "--output" if args.output else "--save_dir")
     source = open_source(args.videofile)

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..models.base import Prediction
 from ..utils.device import choose_dtype
 from ..utils.errors import UserError
+from .formats import ENGINES
 from .manifest import Manifest, Part
 
 Runner = Callable[[Mapping[str, Tensor]], list[Tensor]]
@@ -24,7 +25,7 @@ class ExportedModel:
 
     Args:
         folder: what tracking/export_model.py wrote.
-        backend: a key of `BACKENDS`; None takes the format's own.
+        backend: a key of `ENGINES`; None takes the format's own.
         device: where PyTorch's and TensorRT's graphs run. ONNX Runtime takes CUDA where its package has it; OpenVINO
             runs on the CPU.
 
@@ -41,14 +42,13 @@ class ExportedModel:
         folder = Path(folder).expanduser()
         self.manifest = manifest = Manifest.read(folder)
         if backend is None:
-            backend = next((name for name, (formats, _) in BACKENDS.items() if manifest.format in formats), "")
-        if backend not in BACKENDS:
-            raise UserError(f"unknown backend {backend!r}; choose one of {', '.join(BACKENDS)}")
-        formats, load = BACKENDS[backend]
-        if manifest.format not in formats:
-            able = [name for name, (other, _) in BACKENDS.items() if manifest.format in other]
-            raise UserError(f"backend {backend} runs {' and '.join(formats)}, but {folder} holds {manifest.format}; "
-                            f"choose {' or '.join(able)}, or export again")
+            backend = next((name for name, formats in ENGINES.items() if manifest.format in formats), "")
+        if backend not in ENGINES:
+            raise UserError(f"unknown backend {backend!r}; choose one of {', '.join(ENGINES)}")
+        if manifest.format not in ENGINES[backend]:
+            able = [name for name, formats in ENGINES.items() if manifest.format in formats]
+            raise UserError(f"backend {backend} runs {' and '.join(ENGINES[backend])}, but {folder} holds "
+                            f"{manifest.format}; choose {' or '.join(able)}, or export again")
         self.backend, self.takes_pixels = backend, manifest.take_pixels
         self.host_inputs = backend in _READ_ON_HOST
         main = manifest.parts[manifest.main]
@@ -58,7 +58,7 @@ class ExportedModel:
         self._runners: dict[str, Runner] = {}
         for name, part in manifest.parts.items():
             try:
-                self._runners[name] = load(folder / part.file, part, self._device, manifest.precision)
+                self._runners[name] = _LOADERS[backend](folder / part.file, part, self._device, manifest.precision)
             except UserError:
                 raise
             except Exception as error:  # damaged files make the engines fail in any way
@@ -233,13 +233,12 @@ def _tensorrt(path: Path, part: Part, device: torch.device, precision: str) -> R
     return run
 
 
-BACKENDS: dict[str, tuple[tuple[str, ...], Callable[..., Runner]]] = {
-    "onnxruntime": (("onnx",), _onnxruntime),
-    "openvino": (("openvino", "onnx"), _openvino),
-    "torchscript": (("torchscript",), _torch_graph(_load_torchscript)),
-    "torchexport": (("torchexport",), _torch_graph(_load_torchexport)),
-    "tensorrt": (("tensorrt",), _tensorrt),
+_LOADERS: dict[str, Callable[..., Runner]] = {
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+    "torchscript": _torch_graph(_load_torchscript),
+    "torchexport": _torch_graph(_load_torchexport),
+    "tensorrt": _tensorrt,
 }
-"""Backend -> the formats it runs, the format's own backend first, and its loader."""
 _READ_ON_HOST = ("onnxruntime", "openvino")
 """Backends that read their inputs in the CPU's memory."""

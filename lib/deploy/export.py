@@ -3,7 +3,7 @@
 import logging
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,19 +25,11 @@ from ..utils.files import atomic_folder, file_hash
 from .backends import ExportedModel, missing
 from .crops import CropPair, crop_pairs, model_inputs, score_weights
 from .fast import FastOptions, FastTracker, build_fast
+from .formats import ExportOptions
 from .manifest import MANIFEST, Manifest, Part, Port
 from .quantise import quantise_onnx
 
 logger = logging.getLogger(__name__)
-
-PRECISIONS = {
-    "onnx": ("float32", "float16", "int8"),
-    "openvino": ("float32", "bfloat16", "int8"),
-    "torchscript": ("float32", "bfloat16", "float16"),
-    "torchexport": ("float32", "bfloat16", "float16"),
-    "tensorrt": ("float32", "float16", "int8"),
-}
-"""Format -> precisions that can be written."""
 
 WITHOUT_BATCH = ("window",)
 """Roles of the inputs that all images share."""
@@ -50,45 +42,6 @@ TOLERANCE = 1e-3
 """Largest difference of a float32 export; one beyond it means other arithmetic, not other rounding."""
 SUSPICIOUS = 0.1
 """Difference from which a warning is given for the other precisions."""
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """What to write.
-
-    Attributes:
-        format: a key of `PRECISIONS`.
-        precision: one of its values.
-        batch: images per call; 0 for any number.
-        joint: one graph (template, search -> prediction) instead of two.
-        take_pixels: uint8 crops in, the normalisation inside.
-        maps: give the maps of size and offset of a CENTER head, too; score map and box alone are less work
-            (`FastOptions.peak_only`).
-        frames: sequences whose crops the export is checked on, and the int8 ranges measured on (see `crop_pairs`).
-        calibration_crops, check_crops: how many.
-    """
-
-    format: str = "onnx"
-    precision: str = "float32"
-    batch: int = 1
-    joint: bool = False
-    take_pixels: bool = False
-    maps: bool = False
-    frames: str | None = None
-    calibration_crops: int = 64
-    check_crops: int = 8
-
-    def __post_init__(self):
-        if self.format not in PRECISIONS:
-            raise UserError(f"format is {self.format!r}; choose one of {', '.join(PRECISIONS)}")
-        if self.precision not in PRECISIONS[self.format]:
-            raise UserError(f"precision {self.precision} cannot be written as {self.format}; choose one of "
-                            f"{', '.join(PRECISIONS[self.format])}")
-        if self.batch < 0:
-            raise UserError(f"batch is {self.batch}; it must be 1 or more, or 0 for any number")
-        if self.precision == "int8" and self.frames is None:
-            raise UserError("int8 measures the ranges of its numbers on your frames: name a folder of sequences with "
-                            "--frames")
 
 
 class _Graph(nn.Module):

@@ -9,13 +9,14 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import numpy as np
+import pandas as pd
 
 from ..config import load_config
 from ..deploy.profile import profile_config
 from ..models.build import find_pretrained
 from ..test.analysis.metrics import get_convention
 from ..test.analysis.plots import save_plots
-from ..test.analysis.results import BenchmarkReport, ResultFolder, evaluate_benchmark
+from ..test.analysis.results import BenchmarkReport, ResultFolder, boxes_of, evaluate_benchmark
 from ..test.evaluation.datasets import Sequence as TestSequence
 from ..test.evaluation.datasets import get_dataset
 from ..test.evaluation.environment import env_settings
@@ -95,13 +96,11 @@ class Outcome:
 
     def csv(self) -> str:
         """The table for programs; one line per model and seed."""
-        lines = ["model,layers,parameters,macs,fps,seed,auc"]
-        for row in self.rows:
-            for seed, auc in enumerate(row.auc):
-                cells = [row.name, row.layers, row.parameters, row.macs, row.fps and round(row.fps, 1), seed,
-                         round(auc, 3)]
-                lines.append(",".join("" if cell is None else str(cell) for cell in cells))
-        return "\n".join(lines) + "\n"
+        rows = [{"model": row.name, "layers": row.layers, "parameters": row.parameters, "macs": row.macs,
+                 "fps": row.fps and round(row.fps, 1), "seed": seed, "auc": round(auc, 3)}
+                for row in self.rows for seed, auc in enumerate(row.auc)]
+        whole = dict.fromkeys(("layers", "parameters", "macs"), "Int64")
+        return pd.DataFrame(rows).astype(whole).to_csv(index=False, lineterminator="\n")
 
 
 def run_quickstart(output: str | Path, *, data: str | Path = "data/quickstart", seeds: int = 1,
@@ -236,7 +235,8 @@ def _write(outcome: Outcome, report: BenchmarkReport, sequences: list[TestSequen
     write_text(output / "table.csv", outcome.csv())
     save_plots(report, output / "plots", ("png", "pdf"))
     shown = _typical(report, sequences)
-    tracks = {label: ResultFolder(label, output / "results" / label.replace(" ", "_")).boxes(shown)
+    tracks = {label: boxes_of(ResultFolder(label, output / "results" / label.replace(" ", "_")), shown,
+                              report.convention)
               for label in ("teacher", "naive student", "compressed student")}
     tracks = {"ground truth": shown.ground_truth, **tracks}
     pictures = []

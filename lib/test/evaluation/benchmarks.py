@@ -244,6 +244,7 @@ def _read(spec: Spec, stored: _Stored) -> Sequence:
         form = declared_form(DirectoryStorage(stored.root), stored.name)
         boxes, loss = own_boxes(boxes, frames, str(box_file), form)
         warn_of_loss(frames.path(0), loss)
+    earlier = np.concatenate([np.full((entry.first - 1, 4), np.nan), boxes[:entry.skip]])
     boxes = boxes[entry.skip:]
     if variant.format == "vatic":
         boxes = _thin_out(boxes, len(frames), variant.every)
@@ -255,7 +256,7 @@ def _read(spec: Spec, stored: _Stored) -> Sequence:
         visible = read_visibility(stored.path(variant.labels), len(boxes))
     object_class = stored.parts["group"] if spec.class_in_name else entry.object_class
     return Sequence(stored.name, spec.dataset, frames, boxes, visible, object_class, tuple(entry.attributes.split()),
-                    str(box_file))
+                    box_file=str(box_file), earlier=earlier)
 
 
 def _open_frames(spec: Spec, stored: _Stored, count: int) -> FrameSource:
@@ -304,6 +305,17 @@ ALIASES = {alias: name for name, spec in _SPECS.items() for alias in spec.aliase
 """Other names of benchmarks."""
 OWN_FOLDERS = frozenset(spec.dataset for spec in _SPECS.values() if spec.own_folder)
 """Data sets (`Sequence.dataset`) that share names of sequences with others; their results have their own folder."""
+
+
+def _lone_videos(spec: Spec) -> dict[str, str]:
+    """Sequence -> its video's name, where that is another one and no other sequence is of that video."""
+    videos = [entry.folder or name for name, entry in spec.sequences.items()]
+    return {spec.prefix + name: entry.folder for name, entry in spec.sequences.items()
+            if entry.folder not in ("", *spec.sequences) and videos.count(entry.folder) == 1}
+
+
+VIDEO_NAMES = {spec.dataset: videos for spec in _SPECS.values() if (videos := _lone_videos(spec))}
+"""Data set -> sequence -> its video's name, which others call it by (the GOT-10k toolkit OTB's `Human4_2` `Human4`)."""
 
 
 def vot_benchmark(dataset: str) -> Benchmark:

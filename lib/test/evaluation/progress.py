@@ -7,10 +7,9 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-logger = logging.getLogger(__name__)
+from ...utils.progress import LINE_EVERY, clock
 
-LINE_EVERY = 15.0
-"""Seconds between plain lines."""
+logger = logging.getLogger(__name__)
 
 
 class Progress:
@@ -68,11 +67,4 @@ class Progress:
         speed = self.frames_done / max(self.seconds, 1e-9)
         left = (self.frames - self.frames_done) / max(speed, 1e-9)
         logger.info("%d/%d sequences, %d/%d frames, %.1f frames/s, %s left", self.sequences_done, self.sequences,
-                    self.frames_done, self.frames, speed, _clock(left) if self.frames_done else "?")
-
-
-def _clock(seconds: float) -> str:
-    """Hours (when there are any), minutes and seconds."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+                    self.frames_done, self.frames, speed, clock(left) if self.frames_done else "?")

@@ -27,6 +27,8 @@ class Sequence:
     """The benchmark's short names of this sequence's challenges; `BENCHMARKS[name].attributes` spells them out."""
     box_file: str = ""
     """Where the boxes are from, for messages."""
+    earlier: np.ndarray | None = None
+    """(K, 4) boxes of the K frames of the video before the first one that is tracked; NaN where not annotated."""
 
     @property
     def length(self) -> int:

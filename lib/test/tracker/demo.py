@@ -19,6 +19,7 @@ from ...utils.errors import UserError
 from ...utils.files import write_text
 from ...utils.ownership import own
 from ...utils.parts import PartTimes
+from ...utils.progress import LINE_EVERY
 from ...utils.signals import StopRequest
 from ...utils.threads import BackgroundCalls
 from ...vis.draw import PALETTE, VideoWriter, draw_boxes, draw_score_map
@@ -32,8 +33,6 @@ from .tracker import check_box
 logger = logging.getLogger(__name__)
 
 LOST_COLOR = (150, 150, 150)
-LINE_EVERY = 15.0
-"""Seconds between two lines about the progress."""
 WRITE_QUEUE = 4
 """Pictures that may wait for the video's encoder, which works in a thread of its own."""
 SOURCES = ".sources.json"
