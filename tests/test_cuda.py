@@ -33,7 +33,8 @@ from lib.utils.device_crop import cut_on_device
 from lib.utils.window import hann_window
 
 if not torch.cuda.is_available():
-    pytest.skip("no CUDA GPU: what only one can show is untested", allow_module_level=True)
+    pytest.skip("no CUDA GPU, or hidden from a run of all tests: what only one can show is untested; with a GPU: "
+                "bash install.sh --test -- tests/test_cuda.py", allow_module_level=True)
 
 CUDA = torch.device("cuda")
 CE = {"MODEL__BACKBONE__DEPTH": 4, "MODEL__BACKBONE__CE_LOC": "[1, 3]", "MODEL__BACKBONE__CE_KEEP_RATIO": "[0.7, 0.5]",
