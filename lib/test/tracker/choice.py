@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from ...config import Config, load_config
 from ...deploy.formats import ENGINES
 from ...deploy.manifest import Manifest
-from ...utils.device import choose_dtype, pick_device
 from ...utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -94,6 +93,7 @@ def absolute_path(text: str) -> Path:
 
 def _trained(options: argparse.Namespace) -> Choice:
     """The tracker of a configuration's weights."""
+    from ...utils.device import choose_dtype, pick_device
     from .tracker import Tracker, find_checkpoint
 
     script, config = options.tracker_name, options.tracker_param
