@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import trees
-from tiny_models import scramble, tiny
+from tiny_models import scramble
 
 from lib.deploy import backends
 from lib.deploy.backends import ExportedModel
@@ -30,32 +30,24 @@ SMALL = ["MODEL.BACKBONE.TYPE=vit_tiny_patch16_224_compress", "MODEL.HEAD.NUM_CH
          "MODEL.BACKBONE.DISTILL_LAYER=2"]
 
 
-@pytest.fixture(scope="module")
-def cfg():
-    return tiny("compresstracker", MODEL__BACKBONE__DISTILL_LAYER=2)
+@pytest.fixture
+def cfg(student):
+    return student.cfg
 
 
-@pytest.fixture(scope="module")
-def weights(model, cfg, tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "student.pth.tar"
-    save_slim(path, model, cfg)
-    return path
+@pytest.fixture
+def model(student):
+    return student.model
 
 
-@pytest.fixture(scope="module")
-def onnx_export(model, cfg, weights, tmp_path_factory):
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        pytest.importorskip(package, reason=f"{package} is not installed: pip install {package}")
-    folder = tmp_path_factory.mktemp("exports") / "onnx"
-    export_model(model, cfg, weights, folder, ExportOptions("onnx"))
-    return folder
+@pytest.fixture
+def onnx_export(exported):
+    return exported("onnx")[0]
 
 
-@pytest.fixture(scope="module")
-def torch_export(model, cfg, weights, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("exports") / "torch"
-    export_model(model, cfg, weights, folder, ExportOptions("torchscript", take_pixels=True))
-    return folder
+@pytest.fixture
+def torch_export(exported):
+    return exported("torchscript", take_pixels=True)[0]
 
 
 def track(tracker, frames=10):

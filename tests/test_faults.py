@@ -90,7 +90,6 @@ def test_a_killed_loader_worker_ends_the_run(train_script, train_arguments, monk
     assert time.monotonic() - start < 30
 
 
-@pytest.mark.forks
 @pytest.mark.parametrize("limit, file", [(100_000, "OSTrack_ep0002.pth.tar"), (300_000, "state_ep0002.pth")])
 def test_a_full_disk_keeps_the_last_good_checkpoint(train_script, train_arguments, tmp_path, limit, file):
     """A limit on the size of files stands for the disk's end."""

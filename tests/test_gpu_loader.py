@@ -124,8 +124,8 @@ def test_a_device_without_a_decoder_is_found_at_the_start(tmp_path, monkeypatch,
     cfg = configuration(trees.got10k(tmp_path, sequences=2), LOADER="gpu")
     build_loader(cfg, "train", seed=1, batch_size=4, num_workers=0, device=CPU)
     monkeypatch.setattr(gpu, "decode_jpeg", fail)
-    with pytest.raises(UserError, match=f"DATA.LOADER is gpu, but torchvision {torchvision.__version__[:4]}.* nvJPEG.*"
-                                        "set DATA.LOADER to frames or crops") as caught:
+    with pytest.raises(UserError, match=f"torchvision {torchvision.__version__[:4]}.* cannot decode a JPEG file on "
+                                        "cpu.*nvJPEG.*set DATA.LOADER to frames or crops") as caught:
         build_loader(cfg, "train", seed=1, batch_size=4, num_workers=0, device=CPU)
     assert str(error) not in str(caught.value)
 

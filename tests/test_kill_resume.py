@@ -21,7 +21,6 @@ from lib.train.trainer import Trainer
 SETTINGS = ("--set", "TRAIN.VAL_EPOCH_INTERVAL=1", "--set", "TRAIN.EPOCH=3")
 EVERY_STEP = ("--set", "TRAIN.SAVE_STEP_INTERVAL=1")
 CONTEXT = multiprocessing.get_context("fork")
-pytestmark = pytest.mark.forks
 
 
 def die(*_, **__):

@@ -197,9 +197,9 @@ class _Run:
     def __init__(self, cfg: Config, paths: RunPaths, world: World, device: torch.device, batch: BatchPlan,
                  stop: StopRequest, sequences: TrackedSequences | None) -> None:
         self._asked, self._paths, self._world, self._device, self._stop = cfg, paths, world, device, stop
+        self._sequences, self._batch = sequences, batch
         self._cfg = cfg = resolve_precision(cfg, device)
-        self._sequences = sequences
-        self._recipe, self._batch = build_recipe(cfg), batch
+        self._recipe = build_recipe(cfg)
         torch.manual_seed(cfg.TRAIN.SEED)  # the same initial weights on every process
         self._train_loader = self._loader("train")
         self._val_loader = self._loader("val") if cfg.DATA.VAL.DATASETS_NAME else None

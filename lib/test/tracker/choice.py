@@ -105,6 +105,8 @@ def _trained(options: argparse.Namespace) -> Choice:
                              overrides=tuple(options.overrides), backend=backend, fast=tuple(options.fast))
     if backend == "torch":
         return Choice(cfg, checkpoint, cfg.name, make)
+    from ...utils.device import choose_dtype, pick_device
+
     dtypes = [choose_dtype(text.removeprefix("dtype="), pick_device(options.device), "fast option dtype")
               for text in options.fast if text.startswith("dtype=")]
     return Choice(cfg, checkpoint, "_".join([cfg.name, backend, *dtypes]), make,

@@ -166,6 +166,6 @@ def _check_decoding(device: torch.device) -> None:
     try:
         _decode_jpegs([torch.from_numpy(picture.reshape(-1))], device)
     except (Undecodable, AttributeError) as error:      # the latter where torchvision has no decoders at all
-        raise UserError(f"DATA.LOADER is gpu, but torchvision {torchvision.__version__} cannot decode a JPEG file on "
-                        f"{device}: it needs a build for your CUDA, with nvJPEG (see pytorch.org); install it, or set "
+        raise UserError(f"torchvision {torchvision.__version__} cannot decode a JPEG file on {device}, which "
+                        "DATA.LOADER gpu needs; install a build for your CUDA, with nvJPEG (see pytorch.org), or set "
                         "DATA.LOADER to frames or crops") from error

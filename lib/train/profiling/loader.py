@@ -301,15 +301,19 @@ def _variants(cfg: Config, dataset: TrackingDataset, packed: Any, processing: Pa
         sampler = PairSampler([_TimedDataset(source, watch)], None, data.SAMPLER_MODE, data.MAX_SAMPLE_INTERVAL)
         return LoaderVariant(Pairs(sampler, processing, make_pixels(watch), seed=0, split="train"), cfg, watch)
 
-    return {
+    found = {
         PLAIN: variant(dataset, lambda watch: PlainPixels(data.MEAN, data.STD, watch)),
         "frames": variant(dataset, lambda watch: _timed(FramePixels, watch)(*sizes)),
         "frames, whole decode": variant(dataset,
                                         lambda watch: _timed(FramePixels, watch)(*sizes, decoder="simplejpeg")),
         "frames, scaled decode": variant(dataset, lambda watch: _timed(FramePixels, watch)(*sizes, scaled=True)),
         "crops": variant(packed, lambda watch: _timed(PackedPixels, watch)(*sizes)),
-        "gpu (the CPU's part)": variant(dataset, lambda watch: DevicePixels(*sizes, device)),
     }
+    try:
+        found["gpu (the CPU's part)"] = variant(dataset, lambda watch: DevicePixels(*sizes, device))
+    except UserError as error:
+        logger.warning("left out: %s", error)
+    return found
 
 
 def _describe(variant: LoaderVariant, plain: LoaderVariant, pairs: int) -> dict[str, Any]:
