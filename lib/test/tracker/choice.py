@@ -93,7 +93,6 @@ def absolute_path(text: str) -> Path:
 
 def _trained(options: argparse.Namespace) -> Choice:
     """The tracker of a configuration's weights."""
-    from ...utils.device import choose_dtype, pick_device
     from .tracker import Tracker, find_checkpoint
 
     script, config = options.tracker_name, options.tracker_param
