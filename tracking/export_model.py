@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lib.deploy.formats import PRECISIONS, ExportOptions  # noqa: E402
 from lib.test.evaluation.environment import env_settings  # noqa: E402
 from lib.utils.files import check_output  # noqa: E402
-from lib.utils.log import run_script  # noqa: E402
+from lib.utils.log import load_torch, run_script  # noqa: E402
 
 logger = logging.getLogger("export")
 
@@ -61,6 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = ExportOptions(format=args.format, precision=args.precision, batch=args.batch, joint=args.joint,
                             take_pixels=args.pixels, maps=args.maps, frames=args.frames, calibration_crops=args.crops,
                             check_crops=args.checks)
+    load_torch()
     from lib.deploy.export import export_model
     from lib.models.build import build_for_test
     from lib.models.checkpoint import load_weights

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lib.config import load_config  # noqa: E402
 from lib.utils.errors import UserError  # noqa: E402
 from lib.utils.files import check_output  # noqa: E402
-from lib.utils.log import run_script  # noqa: E402
+from lib.utils.log import load_torch, run_script  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +68,7 @@ def strides(texts: list[str], datasets: list[str]) -> dict[str, int]:
 
 def main() -> None:
     args = parse_arguments()
+    load_torch()
     from lib.train.admin.environment import env_settings
     from lib.train.data.packing import Packing, Recipe
     from lib.train.data.processing import View

@@ -8,7 +8,6 @@ whole frames, --floors measures the device's limits, --full does all three.
 
 import argparse
 import json
-import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,12 +17,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lib.config import load_config  # noqa: E402
 from lib.utils.errors import UserError  # noqa: E402
 from lib.utils.files import check_output_file, write_text  # noqa: E402
-from lib.utils.log import run_script  # noqa: E402
+from lib.utils.log import load_torch, run_script  # noqa: E402
 
 if TYPE_CHECKING:
     from lib.deploy.profile import EndToEnd
-
-logger = logging.getLogger("profile_model")
 
 BACKENDS = ("plain", "torch", "fast")
 MADE_UP = "made-up"
@@ -85,8 +82,9 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_arguments()
-    if args.json:
-        check_output_file(args.json, "--json")
+    for option in ("json", "markdown"):
+        if getattr(args, option):
+            check_output_file(getattr(args, option), f"--{option}")
     cfg = load_config(args.script, args.config, args.overrides)
     against = []
     for name in args.against:
@@ -94,7 +92,7 @@ def main() -> None:
         if not slash:
             raise UserError(f"--against {name}: expected SCRIPT/CONFIG, for example ostrack/vitb_256_mae_32x4_ep300")
         against.append(load_config(script, config))
-    logger.info("profiling %s/%s", cfg.script, cfg.name)
+    load_torch()
     from lib.deploy.profile import ProfileOptions, profile_config
     from lib.deploy.report import report_markdown
 

@@ -17,7 +17,7 @@ from lib.test.evaluation.results import results_root, tracker_folder  # noqa: E4
 from lib.test.tracker.choice import add_tracker_options, check_tracker_options, choose_tracker  # noqa: E402
 from lib.utils.errors import UserError  # noqa: E402
 from lib.utils.files import check_output  # noqa: E402
-from lib.utils.log import run_script  # noqa: E402
+from lib.utils.log import load_torch, run_script  # noqa: E402
 
 if TYPE_CHECKING:
     from lib.test.evaluation.running import RunSummary
@@ -73,6 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
     env = env_settings()
     results_path = results_root(options.save_dir, env)
     check_output(results_path, "--save_dir")
+    load_torch()
     choice = choose_tracker(options)
     if options.batch > 1 and choice.batch != "batch":
         raise UserError(f"--batch {options.batch} needs graphs for any batch, and those in {options.exported} are for "

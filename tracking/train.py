@@ -26,7 +26,7 @@ from lib.train.failures import (  # noqa: E402
 )
 from lib.utils.errors import UserError  # noqa: E402
 from lib.utils.files import check_output  # noqa: E402
-from lib.utils.log import run_script, setup_logging  # noqa: E402
+from lib.utils.log import load_torch, run_script, setup_logging  # noqa: E402
 
 if TYPE_CHECKING:
     from lib.train.run import RunPaths
@@ -184,6 +184,7 @@ def main() -> int:
     if int(os.environ.get("RANK", "0")) > 0:
         setup_logging(quiet=True)
     end_with_launcher()
+    load_torch()
     try:
         status = train(args)
     except TrainingInterrupted as stopped:

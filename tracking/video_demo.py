@@ -20,7 +20,7 @@ from lib.test.tracker.lost import LostRule  # noqa: E402
 from lib.test.tracker.redetect import Redetection  # noqa: E402
 from lib.test.tracker.sources import open_source  # noqa: E402
 from lib.utils.files import check_output  # noqa: E402
-from lib.utils.log import run_script  # noqa: E402
+from lib.utils.log import load_torch, run_script  # noqa: E402
 
 logger = logging.getLogger("video_demo")
 
@@ -64,6 +64,7 @@ def main() -> int:
     args = parse_arguments()
     lost = LostRule(*args.lost, args.lost_frames)
     redetect = None if args.redetect is None else Redetection(args.redetect, args.accept)
+    load_torch()
     from lib.test.tracker.demo import default_output, parts_table, run_demo, save_as_results
     from lib.test.tracker.live import LiveTracker
     from lib.utils.parts import PartTimes

@@ -19,7 +19,7 @@ from lib.test.evaluation.environment import env_settings  # noqa: E402
 from lib.utils.box_forms import FORMS  # noqa: E402
 from lib.utils.errors import UserError  # noqa: E402
 from lib.utils.files import check_output_file  # noqa: E402
-from lib.utils.log import run_script  # noqa: E402
+from lib.utils.log import load_torch, run_script  # noqa: E402
 
 if TYPE_CHECKING:
     from lib.test.analysis.drawing import Rerun
@@ -92,6 +92,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Draw and say where."""
     options = parse(arguments)
+    load_torch()
     from lib.test.analysis.drawing import choose_frames, draw_results
 
     env = env_settings()

@@ -86,7 +86,8 @@ def export_model(model: OSTrack, cfg: Config, checkpoint: Path, target: Path, op
         manifest = _manifest(cfg, options, parts, checkpoint)
         manifest.write(folder)
         with full_float32():
-            difference = compare(model, ExportedModel(folder, device=device), pairs, cfg)
+            logger.info("comparing with PyTorch on %d crops", len(pairs))
+        difference = compare(model, ExportedModel(folder, device=device), pairs, cfg)
         worst = np.max(list(difference.values()))      # NaN where there is one
         if options.precision == "float32" and not worst <= TOLERANCE:
             raise RuntimeError(f"the export differs from the PyTorch model by {difference}; nothing was written")
@@ -142,6 +143,7 @@ def _write_parts(model: OSTrack, cfg: Config, folder: Path, options: ExportOptio
     if options.format == "tensorrt":
         _require_tensorrt(parts, options.precision)
     for name, graph in graphs.items():
+        logger.info("writing %s (%s)", parts[name].file, options.precision)
         feeds = None
         if options.precision == "int8" and name != "template":          # the template's part runs once per target
             crops = crop_pairs(options.frames, options.calibration_crops, cfg)

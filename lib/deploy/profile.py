@@ -6,6 +6,7 @@ of a batch size are timed in the same run, in turn, so that a slow phase of the 
 """
 
 import json
+import logging
 import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -41,6 +42,8 @@ from .paths import (
 from .rates import matrix_rate, memory_rate
 from .report import closing_text, conditions_text, frames_text, passes_text, sizes_text
 from .timing import Timings, time_alternately
+
+logger = logging.getLogger(__name__)
 
 PUBLISHED = Path(__file__).with_name("published.json")
 """The paper's table."""
@@ -161,6 +164,7 @@ def profile_config(
         outlines = [_outline(name, build, config) for name, (build, config) in builders.items()]
         report["sizes"] = [_size(outline, published) for outline in outlines]
         tell(sizes_text(report))
+        logger.info("building the models with random weights, then timing them")
         subjects = [outline._replace(model=builders[outline.name][0](outline.cfg).eval())
                     for outline in progress(outlines, len(outlines), "building models", "models")]
         variants = _variants(subjects, options, target)

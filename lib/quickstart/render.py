@@ -16,6 +16,7 @@ import numpy as np
 
 from ..utils.errors import UserError
 from ..utils.files import cannot_write, write_text
+from ..utils.progress import progress
 from .scene import Sequence
 
 logger = logging.getLogger(__name__)
@@ -168,10 +169,9 @@ def _run(jobs: list[_Job], workers: int) -> None:
 
 
 def _report(results: Iterable[None], total: int) -> None:
-    """Log every tenth of the way while `results` come in."""
-    for done, _ in enumerate(results, start=1):
-        if done == total or done * 10 // total != (done - 1) * 10 // total:
-            logger.info("rendered %d of %d sequences", done, total)
+    """Show how far it is while `results` come in."""
+    for _ in progress(results, total, "rendering", "sequences"):
+        pass
 
 
 def _render(job: _Job) -> None:

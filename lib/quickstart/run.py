@@ -202,6 +202,7 @@ def _test(sequences: list[TestSequence], teacher: Path, checkpoints: dict[str, l
         trackers |= {_label(name, seed): build(*STUDENT, file) for seed, file in enumerate(files)}
     sources = []
     for label, factory in trackers.items():
+        logger.info("-- %s", label)
         place = folder / label.replace(", ", "_").replace(" ", "_")
         summary = run_dataset(sequences, factory, place, threads=workers, num_gpus=1, device=device, sub_pixel=True,
                               force=True)

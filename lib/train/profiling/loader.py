@@ -24,6 +24,7 @@ from ...utils.crop import Normaliser
 from ...utils.device import pick_device, synchronize
 from ...utils.errors import UserError
 from ...utils.parts import PartTimes
+from ...utils.progress import progress
 from ..data.crops import PackedPixels, open_packed
 from ..data.decode import Picture, find_turbojpeg
 from ..data.device import to_device
@@ -264,16 +265,16 @@ def _measure(cfg: Config, name: str, work: Path, pairs: int, rounds: int, device
     packing.run(0, 0.0)
     packed = open_packed(name, work, (processing.template, processing.search))
     variants = _variants(cfg, dataset, packed, processing, device)
-    for variant in variants.values():
+    for variant in progress(variants.values(), len(variants), "warm-up", "loaders"):
         variant.round(min(pairs, BATCH))  # not counted: caches fill
         variant.rates.clear()
         variant.watch.seconds.clear()
-    for number in range(rounds):
-        for variant in list(variants.values())[:: 1 if number % 2 else -1]:
-            variant.round(pairs)
+    in_turn = [variant for number in range(rounds) for variant in list(variants.values())[:: 1 if number % 2 else -1]]
+    for variant in progress(in_turn, len(in_turn), "timing loaders in turn", "rounds"):
+        variant.round(pairs)
     keys = [(0, index) for index in range(BATCH)]
     entries = {key: _describe(variant, variants[PLAIN], pairs) for key, variant in variants.items()}
-    for key, variant in variants.items():
+    for key, variant in progress(variants.items(), len(variants), "timing the device's part", "loaders"):
         entries[key]["device_milliseconds"] = variant.device_milliseconds(keys, device, rounds)
         if workers and key != PLAIN:
             entries[key]["workers_pairs_per_second"] = variant.workers_rate(workers, cfg.TRAIN.WORKER_KIND, device)

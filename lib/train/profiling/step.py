@@ -31,6 +31,7 @@ from ...utils.errors import UserError
 from ...utils.files import resolve
 from ...utils.local_files import VARIABLE_PREFIX
 from ...utils.parts import PartMarks, PartTimes
+from ...utils.progress import Progress, progress
 from ...utils.signals import StopRequest
 from ..admin.environment import env_settings
 from ..admin.logs import RunLog
@@ -119,18 +120,18 @@ class TrainingVariant:
         self._done = 0
         learner.actor.train()
 
-    def round(self, steps: int, warm: int) -> None:
-        """Take `steps` timed steps after `warm` others."""
-        self._take(warm)
+    def round(self, steps: int, warm: int, shown: Progress) -> None:
+        """Take `steps` timed steps after `warm` others, each `shown`."""
+        self._take(warm, shown)
         self._timer.take()
         start = time.perf_counter()
         self._timer.mark("start")
-        self._take(steps)
+        self._take(steps, shown)
         parts = self._timer.take()
         self.seconds.append((time.perf_counter() - start) / steps)
         self.parts.append({part: parts[part] / steps for part in PARTS})
 
-    def _take(self, steps: int) -> None:
+    def _take(self, steps: int, shown: Progress) -> None:
         with matmul_precision(self.cfg, self._device):
             for _ in range(steps):
                 passes = [self._next() for _ in range(self.batch.accumulate)]
@@ -138,6 +139,7 @@ class TrainingVariant:
                 self._trainer.train_step(passes, self._epoch, self._done % self._steps, self._steps, self._sums,
                                          self._timer.mark)
                 self._done += 1
+                shown.advance()
 
     def _next(self) -> dict:
         """The loader's next batch; a new epoch begins where one ends."""
@@ -231,11 +233,12 @@ def _compete(ways: Mapping[str, tuple[Config, bool]], data: str, device: torch.d
     """Let all ways take their steps, in turn."""
     variants: dict[str, TrainingVariant] = {}
     try:
-        for name, (config, plain) in ways.items():
+        for name, (config, plain) in progress(ways.items(), len(ways), "building", "models"):
             variants[name] = TrainingVariant(config, data, device, plain)
-        for number in range(rounds):
-            for name in list(variants)[:: -1 if number % 2 else 1]:
-                variants[name].round(steps, warmup)
+        with Progress(rounds * len(variants) * (steps + warmup), "training in turn", "steps") as shown:
+            for number in range(rounds):
+                for name in list(variants)[:: -1 if number % 2 else 1]:
+                    variants[name].round(steps, warmup, shown)
     except torch.OutOfMemoryError as error:
         cfg = ways["configured"][0]
         raise UserError(describe_memory(cfg, plan_batch(cfg), device)) from error
