@@ -10,7 +10,7 @@ import pytest
 import torch
 import trees
 from test_device_crop import PLACES, film, noise, squares_in, track
-from test_distributed_equality import SYNC, arbitrary
+from test_distributed_equality import arbitrary
 from test_gpu_loader import levels
 from test_processing import batches, configuration
 from tiny_models import scramble, steady_tracker, tiny, tiny_batch
@@ -93,7 +93,8 @@ def train_part(rank, port, folder, cfg):
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA GPUs: NCCL is untested")
-@pytest.mark.parametrize("kind, more", [("ostrack", SYNC), ("compresstracker", NO_NORM | {"TRAIN__ACCUMULATE": 2})])
+@pytest.mark.parametrize("kind, more", [("ostrack", {"TRAIN__SYNC_BN": "true"}),
+                                        ("compresstracker", NO_NORM | {"TRAIN__ACCUMULATE": 2})])
 def test_two_gpus_train_as_one(monkeypatch, tmp_path, kind, more):
     cfg = noise_config(kind, TRAIN__DEVICE="cuda", **more)
     with socket.socket() as free:
