@@ -16,7 +16,7 @@ requirements.txt into it. Run again, it only checks.
            also runs without a GPU)
   --gui    opencv-python instead of opencv-python-headless, to open windows
   --demo   set up, then run tracking/quickstart.py
-  --test   set up, then run all tests
+  --test   set up, then run the tests, two at a time (-- -m slow: those that are left out)
   --help   show this text
 
 ARGUMENTS after -- go to the quickstart or to pytest, e.g. --test -- -k config.
@@ -140,8 +140,8 @@ import importlib
 import platform
 import sys
 
-names = """torch torchvision timm numpy cv2 yaml easydict tensorboard thop lmdb simplejpeg pandas tqdm matplotlib setuptools
-           got10k trax pytest onnx onnxscript onnxruntime openvino"""
+names = """torch torchvision timm safetensors numpy cv2 yaml easydict tensorboard thop lmdb simplejpeg pandas tqdm matplotlib
+           setuptools pynvml got10k trax pytest xdist onnx onnxscript onnxruntime openvino"""
 broken = []
 for name in names.split():
     try:
@@ -224,6 +224,6 @@ choose_environment
 install
 case $task in
     demo) exec "$python" tracking/quickstart.py ${arguments[@]+"${arguments[@]}"} ;;
-    test) exec "$python" -m pytest ${arguments[@]+"${arguments[@]}"} ;;
+    test) exec "$python" -m pytest -n 2 --dist worksteal ${arguments[@]+"${arguments[@]}"} ;;
 esac
 if ! $here; then say "Activate it: source $PWD/$VENV/bin/activate"; fi

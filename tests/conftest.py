@@ -6,27 +6,35 @@ import pickle
 import socket
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before PyTorch is imported: OpenMP's threads do not survive a fork
+# Before PyTorch is imported:
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # OpenMP's threads do not survive a fork
+if "PYTEST_XDIST_WORKER" not in os.environ and not any("test_cuda" in argument for argument in sys.argv):
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""    # nor do autograd's threads for a GPU; tests/test_cuda.py runs by itself
 
+import torch  # noqa: E402
+import trees  # noqa: E402
 from demo_fakes import FRAMES, SIZE, frame  # noqa: E402
 from square_runs import load_train_script  # noqa: E402
-from tiny_models import steady_tracker, tiny  # noqa: E402
+from tiny_models import require_packages, steady_tracker, tiny  # noqa: E402
 
+from lib.deploy.export import ExportOptions, export_model  # noqa: E402
+from lib.models.checkpoint import save_slim  # noqa: E402
 from lib.vis.draw import VideoWriter  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that train in a fork come first: autograd refuses to, once this process has compiled something."""
-    items.sort(key=lambda item: not (item.get_closest_marker("forks") or "twice" in getattr(item, "fixturenames", ())))
+# The first backward pass decides whether this process may train in forks later on: it may, unless something was
+# compiled or exported before (fake tensors make autograd start threads).
+torch.ones((), requires_grad=True).backward()
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +63,28 @@ def model(cfg):
     return steady_tracker(cfg)
 
 
+@pytest.fixture(scope="session")
+def student(tmp_path_factory) -> SimpleNamespace:
+    """A student to export: `model`, its configuration `cfg`, the file `checkpoint` with its weights, and `videos`."""
+    folder = tmp_path_factory.mktemp("student")
+    cfg = tiny("compresstracker", MODEL__BACKBONE__DISTILL_LAYER=2)
+    model, checkpoint = steady_tracker(cfg), folder / "student.pth.tar"
+    save_slim(checkpoint, model, cfg)
+    return SimpleNamespace(model=model, cfg=cfg, checkpoint=checkpoint, videos=trees.folder(folder / "videos", 12))
+
+
+@pytest.fixture(scope="session")
+def exported(student, tmp_path_factory):
+    """`exported(format, **options)`: folder and manifest of the student's export, each made once and left alone."""
+    @cache
+    def export(format, **options):
+        require_packages(format)
+        folder = tmp_path_factory.mktemp("export") / "out"
+        options = ExportOptions(format, frames=str(student.videos), check_crops=5, **options)
+        return folder, export_model(student.model, student.cfg, student.checkpoint, folder, options)
+    return export
+
+
 @pytest.fixture(autouse=True)
 def no_environment_overrides(monkeypatch, tmp_path_factory):
     """A test never sees the paths that the user's shell overrides, and leaves no index in the data folder."""
@@ -67,8 +97,6 @@ def no_environment_overrides(monkeypatch, tmp_path_factory):
 @pytest.fixture
 def twice(tmp_path):
     """Run a function in two processes that torchrun might have started; gives both results, or what they raised."""
-    import torch
-
     from lib.train.failures import TrainingInterrupted
     from lib.utils.errors import UserError
 

@@ -45,7 +45,8 @@ def replace_cuda_graphs(monkeypatch):
             pass
 
     monkeypatch.setattr(torch.cuda, "CUDAGraph", RecordedGraph)
-    monkeypatch.setattr(torch.cuda, "graph", lambda graph: graph)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, pool=None: graph)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
     for name in ("device", "stream"):
         monkeypatch.setattr(torch.cuda, name, contextlib.nullcontext)
     for name in ("Stream", "current_stream"):

@@ -18,7 +18,8 @@ from tiny_models import scramble, tiny
 import lib
 from lib import LostRule, Redetection, Result, Tracker, UserError
 from lib.config import config_from_dict, load_config
-from lib.deploy.export import ExportOptions, export_model
+from lib.deploy.export import export_model
+from lib.deploy.formats import ExportOptions
 from lib.families.build import build_for_test
 from lib.models.checkpoint import save_slim
 from lib.test.tracker import Tracker as RunTimeTracker

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 import trees
-from tiny_models import scramble, tiny
+from tiny_models import scramble
 
 from lib.deploy import backends
-from lib.deploy.backends import BACKENDS, ExportedModel
-from lib.deploy.export import ExportOptions, export_model
+from lib.deploy.backends import ExportedModel
+from lib.deploy.export import export_model
 from lib.deploy.fast import FastOptions, build_fast
+from lib.deploy.formats import ENGINES, ExportOptions
 from lib.deploy.manifest import Manifest
 from lib.families.build import build_for_test
 from lib.models.checkpoint import save_slim
@@ -29,32 +30,24 @@ SMALL = ["MODEL.BACKBONE.TYPE=vit_tiny_patch16_224_compress", "MODEL.HEAD.NUM_CH
          "MODEL.BACKBONE.DISTILL_LAYER=2"]
 
 
-@pytest.fixture(scope="module")
-def cfg():
-    return tiny("compresstracker", MODEL__BACKBONE__DISTILL_LAYER=2)
+@pytest.fixture
+def cfg(student):
+    return student.cfg
 
 
-@pytest.fixture(scope="module")
-def weights(model, cfg, tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "student.pth.tar"
-    save_slim(path, model, cfg)
-    return path
+@pytest.fixture
+def model(student):
+    return student.model
 
 
-@pytest.fixture(scope="module")
-def onnx_export(model, cfg, weights, tmp_path_factory):
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        pytest.importorskip(package, reason=f"{package} is not installed: pip install {package}")
-    folder = tmp_path_factory.mktemp("exports") / "onnx"
-    export_model(model, cfg, weights, folder, ExportOptions("onnx"))
-    return folder
+@pytest.fixture
+def onnx_export(exported):
+    return exported("onnx")[0]
 
 
-@pytest.fixture(scope="module")
-def torch_export(model, cfg, weights, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("exports") / "torch"
-    export_model(model, cfg, weights, folder, ExportOptions("torchscript", take_pixels=True))
-    return folder
+@pytest.fixture
+def torch_export(exported):
+    return exported("torchscript", take_pixels=True)[0]
 
 
 def track(tracker, frames=10):
@@ -120,8 +113,8 @@ def test_the_formats_own_backend_is_the_default(onnx_export, torch_export):
     assert ExportedModel(onnx_export).backend == "onnxruntime"
     assert ExportedModel(torch_export).backend == "torchscript"
     assert ExportedModel(onnx_export).host_inputs and not ExportedModel(torch_export).host_inputs
-    for backend in BACKENDS:
-        assert next(name for name, (formats, _) in BACKENDS.items() if backend in formats or backend == name)
+    for backend in ENGINES:
+        assert next(name for name, formats in ENGINES.items() if backend in formats or backend == name)
 
 
 def damaged(folder, target, change):

@@ -54,7 +54,7 @@ def test_a_batch_that_cannot_be_divided_names_the_nearest_that_can(total, proces
     text = str(error.value).split("choose ")[1]
     assert text.split(", or ") == choices
     with pytest.raises(UserError, match="cannot be divided"):
-        check_inputs(cfg, [processes])
+        check_inputs(cfg, processes)
 
 
 def test_an_epoch_of_less_than_a_batch_is_refused():
@@ -89,7 +89,7 @@ def train(monkeypatch, tmp_path):
         monkeypatch.setattr(run, "build_for_train", lambda cfg: TinyNet())
         monkeypatch.setattr(learner, "build_actor", actor)
         monkeypatch.setattr(run, "save_slim", lambda path, model, cfg, extra: None)
-        monkeypatch.setattr(run, "build_loader", lambda cfg, split, *, seed, rank, world_size, batch_size, num_workers:
+        monkeypatch.setattr(run, "build_loader", lambda cfg, split, *, seed, rank, world_size, batch_size, **rest:
                             TinyLoader(seed, rank, world_size, batch_size,
                                        parts=cfg.TRAIN.ACCUMULATE if split == "train" else 1))
         run.run_training(cfg, tmp_path / "run", log_to_console=False)

@@ -332,7 +332,7 @@ def test_vot_folders(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="has no sequence in .*empty"):
         get_dataset("vot:empty", None)
     write(inner / "list.txt", "s10\ngone\n")
-    with pytest.raises(UserError, match=r"1 of 2 sequences of .* have no box file in .*: gone"):
+    with pytest.raises(UserError, match=r"1 of 2 sequences in .*list.txt, line 2, names 'gone'"):
         get_dataset("vot:mine", None)
 
 

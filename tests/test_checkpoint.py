@@ -1,18 +1,27 @@
 """Checkpoints: official and own formats, damaged files, and files that try to run code."""
 
+import bz2
+import gzip
 import io
+import lzma
 import os
 import pickle
+import re
 import resource
 import sys
+import tarfile
 import types
 import zipfile
 
+import numpy as np
 import pytest
+import safetensors.torch
+import timm
 import torch
 from tiny_models import copies, same, scramble, tiny
 
 from lib.families.build import build_for_test, build_student, build_teacher
+from lib.families.ostrack.weights import load_mae
 from lib.models.checkpoint import load_weights, read_checkpoint, save_slim, slim_state_dict
 from lib.models.safe_load import Placeholder
 from lib.utils.errors import UserError
@@ -176,13 +185,116 @@ def test_half_precision_and_parameter_weights(tmp_path, teacher_cfg, teacher):
         assert torch.equal(model.backbone.norm.weight.data, half["backbone.norm.weight"].data.float())
 
 
+# ---------------------------------------------------------------- files of others
+
+def renamed(weights, change):
+    return {change(name): value for name, value in weights.items()}
+
+
+def prefixed(prefix):
+    return lambda weights: renamed(weights, lambda name: prefix + name)
+
+
+def compiled_layers(weights):
+    """Each layer compiled by itself, the whole in DistributedDataParallel."""
+    return renamed(weights, lambda name: "module." + re.sub(r"(blocks\.\d+\.)", r"\1_orig_mod.", name))
+
+
+LAYOUTS = {
+    "compiled": lambda w: {"net": prefixed("_orig_mod.")(w)},
+    "compiled in ddp": lambda w: {"net": prefixed("module._orig_mod.")(w)},
+    "ddp compiled": lambda w: {"net": prefixed("_orig_mod.module.")(w)},
+    "compiled layers": lambda w: {"net": compiled_layers(w)},
+    "ddp of the backbone": lambda w: {"net": renamed(w, lambda name: name.replace("backbone.", "backbone.module."))},
+    "lightning": lambda w: {"state_dict": prefixed("net.")(w), "pytorch-lightning_version": "2.1"},
+    "lightning with others": lambda w: {"state_dict": prefixed("model._orig_mod.")(w) | {"loss.scale": torch.ones(1)}},
+    "a prefix of one's own": lambda w: {"state_dict": prefixed("tracker.student.")(w)},
+    "deepspeed": lambda w: {"module": w, "ds_version": "0.14"},
+    "ema": lambda w: {"ema": w, "updates": 3},
+    "ema in the names": lambda w: {"model": prefixed("model_ema.module.")(w)},
+    "ema beside": lambda w: {"ema": zeros(w), "model": w},
+    "ema beside, in the names": lambda w: {"state_dict": prefixed("net_ema.")(zeros(w)) | prefixed("net.")(w)},
+    "a teacher beside": lambda w: {"student": w, "teacher": zeros(w)},
+    "averaged model": lambda w: prefixed("module.")(w) | {"n_averaged": torch.tensor(7)},
+    "nested": lambda w: {"checkpoint": {"model": {"state_dict": w}}},
+    "bare": lambda w: w,
+    "without counters": lambda w: {"net": {k: v for k, v in w.items() if not k.endswith("num_batches_tracked")}},
+}
+
+
+def zeros(weights):
+    return {name: torch.zeros_like(value) for name, value in weights.items()}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts_of_others(tmp_path, cfg, student, layout):
+    content = LAYOUTS[layout](slim_state_dict(student, student=True))
+    assert_loads(cfg, save(tmp_path / "a.ckpt", content), student)
+
+
+def test_raw_checkpoint_of_a_compiled_net(tmp_path, cfg, teacher, student):
+    weights = slim_state_dict(student, student=True) | {f"ori_{name}": v for name, v in teacher.state_dict().items()}
+    path = save(tmp_path / "raw.pth", {"net": prefixed("module._orig_mod.")(weights)})
+    assert_loads(cfg, path, student)
+    assert_loads(cfg, path, teacher, "teacher", build_teacher)
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.bin"])
+def test_safetensors(tmp_path, cfg, student, name):
+    weights = prefixed("model.")(slim_state_dict(student, student=True))
+    safetensors.torch.save_file(weights, tmp_path / name)
+    assert assert_loads(cfg, tmp_path / name, student) == {}
+    content = (tmp_path / name).read_bytes()
+    size = 0x8b1f  # the header's length may look like the start of another kind
+    longer = size.to_bytes(8, "little") + content[8:8 + int.from_bytes(content[:8], "little")].ljust(size)
+    (tmp_path / name).write_bytes(longer + content[8 + int.from_bytes(content[:8], "little"):])
+    assert_loads(cfg, tmp_path / name, student)
+    (tmp_path / name).write_bytes(content[:-100])
+    with pytest.raises(UserError, match=rf"{name} cannot be read as a PyTorch checkpoint: it is truncated or damaged"):
+        read_checkpoint(tmp_path / name)
+
+
+def test_two_models_that_fit_are_not_guessed_between(tmp_path, cfg, student):
+    weights = slim_state_dict(student, student=True)
+    path = save(tmp_path / "two.pth", {"a": weights, "b": zeros(weights)})
+    with pytest.raises(UserError, match=r"two\.pth holds several models that fit \(a, b\); write the one"):
+        load_weights(build_student(cfg), path)
+    assert_loads(cfg, save(tmp_path / "same.pth", {"a": weights, "b": dict(weights)}), student)
+
+
+@pytest.mark.parametrize("layout", [
+    lambda w: w, lambda w: {"model": w}, lambda w: {"state_dict": prefixed("module.encoder.")(w)},
+    lambda w: {"student": prefixed("module.backbone.")(w) | {"module.head.mlp.0.weight": torch.ones(2, 2)},
+               "teacher": prefixed("backbone.")(zeros(w))}],
+    ids=["bare", "mae", "contrastive", "dino"])
+def test_vit_weights_of_others(tmp_path, layout):
+    vit = timm.create_model("vit_tiny_patch16_224", depth=6, embed_dim=32, num_heads=2, img_size=64)
+    model = build_for_test(tiny("ostrack", MODEL__BACKBONE__DEPTH=4))
+    load_mae(model, save(tmp_path / "vit.pth", layout(scramble(vit, 3).state_dict())))
+    assert torch.equal(model.backbone.blocks[3].attn.qkv.weight, vit.blocks[3].attn.qkv.weight)
+    assert torch.equal(model.backbone.patch_embed.proj.weight, vit.patch_embed.proj.weight)
+
+
+def test_weights_of_another_vit_are_told_by_their_names(tmp_path):
+    model = build_for_test(tiny("ostrack"))
+    path = save(tmp_path / "hf.pth", {"vit.embeddings.cls_token": torch.ones(2), "vit.layernorm.bias": torch.ones(2)})
+    with pytest.raises(UserError, match="entries are vit.embeddings.cls_token, vit.layernorm.bias; expected cls_tok"):
+        load_mae(model, path)
+
+
+def test_whole_numbers_are_no_weights(tmp_path, teacher_cfg, teacher):
+    weights = {name: (value * 100).to(torch.int8) for name, value in teacher.state_dict().items()}
+    with pytest.raises(UserError, match=r"int8\.pth does not fit .* is int8 .*expected float32"):
+        load_weights(build_for_test(teacher_cfg), save(tmp_path / "int8.pth", {"net": weights}))
+
+
 # ---------------------------------------------------------------- files that do not fit
 
 @pytest.mark.parametrize("override, problem", [
     ({"MODEL__BACKBONE__DEPTH": 4}, r"holds a tracker of 6 layers, .* asks for 4; use the configuration"),
-    ({"MODEL__BACKBONE__EMBED_DIM": 48}, r"does not fit .*size mismatch.* Use the configuration"),
+    ({"MODEL__BACKBONE__EMBED_DIM": 48}, r"does not fit .*\(1, 4, 32\), expected float32 \(1, 4, 48\)\. Use the"),
     ({"DATA__SEARCH__SIZE": 128}, r"does not fit .*pos_embed_x.* Use the configuration"),
-    ({"MODEL__HEAD__TYPE": "MLP"}, r"does not fit .*lacks box_head\.layers.*unknown entry box_head\.conv.* Use the")])
+    ({"MODEL__HEAD__TYPE": "MLP"}, r"does not fit .*lacks box_head\.layers.* more; it has the unknown box_head\.conv")])
 def test_wrong_model(tmp_path, teacher_cfg, teacher, override, problem):
     path = tmp_path / "teacher.pth.tar"
     save_slim(path, teacher, teacher_cfg)
@@ -201,7 +313,8 @@ def test_a_student_in_the_place_of_the_teacher(tmp_path, cfg, student, teacher):
     ([torch.zeros(2)], "holds one list, not a dictionary"),
     ({"epoch": 3}, "holds no weights"),
     ({"net": {0: torch.zeros(1)}}, "holds no weights"),
-    ({"model": {"blocks.0.norm1.weight": torch.zeros(2)}}, "holds no tracker .*MAE weights are named by"),
+    ({"model": {"blocks.0.norm1.weight": torch.zeros(2)}},
+     "holds no tracker: its first entries are blocks.0.norm1.weight; expected backbone.pos_embed_z, .*Weights of a backbone alone are"),
     ({"net": {"backbone.blocks.x.weight": torch.zeros(2)}}, "holds a tracker of 1 layers"),
     (Settings(), "holds one object, not a dictionary")])
 def test_files_of_another_kind(tmp_path, teacher_cfg, content, problem):
@@ -223,7 +336,7 @@ def test_file_that_may_not_be_read(tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(torch, "load", refuse)
+    monkeypatch.setattr("builtins.open", refuse)
     with pytest.raises(UserError, match=r"locked\.pth cannot be read: Permission denied; change its permissions"):
         read_checkpoint(path)
 
@@ -233,16 +346,50 @@ def script_module(path):
     torch.jit.save(module, str(path))
 
 
-@pytest.mark.filterwarnings("ignore:.*TorchScript", "ignore:.*torch.jit", "ignore:Detected pickle protocol")
-@pytest.mark.parametrize("write", [
-    lambda path: path.write_bytes(b""), lambda path: path.write_text("<!DOCTYPE html> too many downloads"),
-    lambda path: path.write_bytes(bytes(range(256)) * 20), lambda path: path.write_bytes(pickle.dumps([1, 2])),
-    lambda path: path.write_bytes(pickle.dumps({"net": 1})), lambda path: zipfile.ZipFile(path, "w").close(),
-    script_module], ids=["empty", "text", "bytes", "list", "dict", "zip", "torchscript"])
-def test_files_that_are_no_checkpoint(tmp_path, write):
-    path = tmp_path / "bad.pth"
-    write(path)
-    with pytest.raises(UserError, match=r"bad\.pth cannot be read as a PyTorch checkpoint \(.+\).* Copy or download"):
+def tar(path):
+    inner = save(path.with_name("student.pth"), {"net": {}})
+    with tarfile.open(path, "w") as archive:
+        archive.add(inner, "student.pth")
+
+
+def zipped(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("student.pth", b"weights")
+
+
+KINDS = {
+    "empty": (b"", r"is empty \(0 bytes\)"),
+    "web page": (b"\n<!DOCTYPE html><html>too many downloads", r"is a web page \(HTML\).*download the file itself"),
+    "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12\n", "is a Git LFS pointer.*git lfs"),
+    "text": (b"not found\n", "is a text that begins with 'not found'"),
+    "json": (b'{"metadata": {"total_size": 1}}', "is a JSON text"),
+    "xml": (b'<?xml version="1.0"?><net name="x">', "is an XML file, as OpenVINO writes.*--exported"),
+    "bytes": (bytes(range(256)) * 20, "is of an unknown kind, or damaged"),
+    "pickle": (pickle.dumps({"net": [1] * 40}), "is a pickle that torch.save did not write"),
+    "old pickle": (pickle.dumps({"net": [1] * 40}, protocol=2), "is a pickle that torch.save did not write"),
+    "gzip": (gzip.compress(b"weights"), r"is compressed with gzip; unpack it \(gunzip\)"),
+    "bzip2": (bz2.compress(b"weights"), "is compressed with bzip2"),
+    "xz": (lzma.compress(b"weights"), "is compressed with xz"),
+    "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(40), "is an HDF5 file"),
+    "onnx": (b"\x08\x0a\x12\x07pytorch\x1a\x052.11." + bytes(40), "is an ONNX model; .*--exported"),
+    "lite": (b"\x1c\0\0\0TFL3" + bytes(40), "is a TensorFlow Lite model"),
+    "array": (lambda path: np.save(path.open("wb"), np.zeros(3)), r"is a NumPy array \(\.npy\)"),
+    "arrays": (lambda path: np.savez(path.open("wb"), a=np.zeros(3)), r"is an archive of NumPy arrays \(\.npz\)"),
+    "tar": (tar, r"is a tar archive \(with student\.pth\); unpack it \(tar -xf\) and name the checkpoint"),
+    "zip": (zipped, r"is a zip archive \(with student\.pth\); unpack it \(unzip\)"),
+    "empty zip": (lambda path: zipfile.ZipFile(path, "w").close(), "is a zip archive; unpack it"),
+    "torchscript": (script_module, "is a TorchScript module; .*--exported"),
+    "damaged zip": (b"PK\x03\x04" + bytes(40), "cannot be read as a PyTorch checkpoint: .*truncated or damaged"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*TorchScript", "ignore:.*torch.jit")
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_that_are_no_checkpoint_are_told_by_their_kind(tmp_path, kind):
+    content, message = KINDS[kind]
+    path = tmp_path / "bad.pth.tar"
+    path.write_bytes(content) if isinstance(content, bytes) else content(path)
+    with pytest.raises(UserError, match=r"bad\.pth\.tar " + message):
         read_checkpoint(path)
 
 
@@ -254,7 +401,7 @@ def test_truncated_file(tmp_path, student, new_format, objects):
     path = tmp_path / "cut.pth"
     for length in (1, 10, 100, 1000, len(whole) // 3, len(whole) // 2, len(whole) - 1000, len(whole) - 1):
         path.write_bytes(whole[:length])
-        with pytest.raises(UserError, match=r"cut\.pth cannot be read .* Copy or download it again"):
+        with pytest.raises(UserError, match=r"cut\.pth cannot be read as a PyTorch checkpoint: .* download it again"):
             read_checkpoint(path)
 
 
@@ -344,7 +491,7 @@ def test_a_file_cannot_change_the_process_or_write_a_patch_file(tmp_path, target
 def test_a_file_can_refer_to_storages_only(tmp_path, write):
     module = b"(" + text("module") + name("nowhere", "Unknown") + text("") + text("") + b"tQ"
     write(tmp_path / "attack.pth", b"\x80\x02" + b"}" + text("a") + module + b"s.")
-    with pytest.raises(UserError, match="no tensor storage"):
+    with pytest.raises(UserError, match="truncated or damaged"):
         read_checkpoint(tmp_path / "attack.pth")
 
 

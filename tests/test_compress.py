@@ -7,7 +7,9 @@ from tiny_models import copies, mae_file, same, scramble, tiny, tiny_batch
 from lib.families.build import build_compressor, build_for_train, build_teacher
 from lib.models.checkpoint import save_slim
 from lib.models.compress import Compressor
+from lib.models.layers.drop_path import DropPath
 from lib.train.actors import build_actor
+from lib.train.speed import resolve_precision
 from lib.utils.errors import UserError
 
 MIXED = [True, False, False, True]
@@ -215,6 +217,26 @@ def test_nothing_is_shared_where_the_two_passes_may_differ():
     assert counts == {"teacher": 12, "student": 0, "embed": 2}
 
 
+def test_an_embedding_with_other_buffers_is_another_one():
+    net = with_the_teachers_embedding(config(**FROZEN_EMBEDDING))
+    for tracker, mean in ((net.student, 0.0), (net.teacher, 1.0)):
+        tracker.backbone.patch_embed.register_buffer("mean", torch.tensor(mean))
+    assert not net.share_prefix()
+    net.student.backbone.patch_embed.mean.fill_(1.0)
+    assert net.share_prefix()
+
+
+def test_frozen_layers_drop_no_paths():
+    """Nor does anything else in them follow the training mode; what learns does."""
+    for trainable, training in (("[norm, head]", False), ("[layers]", True)):
+        net = compressor(config(TRAIN__DROP_PATH_RATE=0.9, COMPRESS__TRAINABLE=trainable,
+                                COMPRESS__FORCED_STUDENT="true")).train()
+        assert all(module.training == training for module in net.student.layers.modules())
+        assert net.student.box_head.training != training
+        drops = [module for module in net.student.modules() if isinstance(module, DropPath)]
+        assert drops and all(drop.training == training for drop in drops)
+
+
 def test_sharing_is_a_switch(teacher_file):
     path, _ = teacher_file
     for share in ("true", "false"):
@@ -224,9 +246,10 @@ def test_sharing_is_a_switch(teacher_file):
 
 @pytest.mark.parametrize("dtype, training, own", [
     ("same", {}, None), ("float32", {}, None), ("bfloat16", {}, "bfloat16"), ("float16", {}, "float16"),
-    ("bfloat16", {"TRAIN__AMP": "true"}, None), ("float32", {"TRAIN__AMP": "true"}, "float32")])
+    ("bfloat16", {"TRAIN__AMP": "true"}, None), ("auto", {"TRAIN__AMP": "true"}, None), ("auto", {}, "bfloat16"),
+    ("float32", {"TRAIN__AMP": "true"}, "float32")])
 def test_the_teachers_own_pass_has_its_number_format(dtype, training, own):
-    cfg = config(COMPRESS__TEACHER_DTYPE=dtype, **training)
+    cfg = resolve_precision(config(COMPRESS__TEACHER_DTYPE=dtype, **training), torch.device("cpu"))
     net, seen = compressor(cfg).eval(), []
     assert net.teacher_dtype == (own and getattr(torch, own))
     net.teacher.layers[0].mlp.fc1.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import signal
 import sys
 from types import SimpleNamespace
@@ -17,12 +18,13 @@ from lib.test.tracker.live import LiveTracker, Result
 from lib.test.tracker.lost import LostRule
 from lib.test.tracker.sources import Frame, Source, open_source
 from lib.utils.errors import UserError
+from lib.utils.frames import open_frames
 from lib.utils.parts import PartTimes
 from lib.vis.draw import VideoWriter
 
 
 def check_files(result, output, name, frames):
-    assert sorted(path.name for path in output.iterdir()) == sorted(
+    assert sorted(path.name for path in output.iterdir() if path.name[0] != ".") == sorted(
         f"{name}{end}" for end in (".mp4", ".csv", ".txt", "_time.txt", "_scores.txt"))
     boxes = [[int(v) for v in line.split("\t")] for line in lines(result.files["boxes"])]
     assert len(boxes) == frames
@@ -115,10 +117,44 @@ def test_the_video_that_is_read_is_not_written_over(film, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     path = film.rename(tmp_path / "film.mp4")
     before = path.read_bytes()
-    with pytest.raises(UserError, match="written over the one that is read, .*film.mp4.*--output"):
-        run_demo(brightest(), open_source(str(path)), [box(0)], ".")
-    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["film.mp4"]
-    assert len(run_demo(brightest(), open_source(str(path)), [box(0)], tmp_path / "out").targets) == FRAMES
+    for _ in range(2):
+        result = run_demo(brightest(), open_source(str(path)), [box(0)], ".")
+        assert path.read_bytes() == before and result.files["video"].name == "film-2.mp4"
+
+
+def test_films_of_one_name_keep_their_files_apart(film, tmp_path, caplog):
+    films = [tmp_path / place / "clip.mp4" for place in "ab"]
+    for path in films:
+        path.parent.mkdir()
+        shutil.copy(film, path)
+    with caplog.at_level("INFO"):
+        first, second, again = (run_demo(brightest(), open_source(str(path)), [box(0)], tmp_path / "out").files
+                                for path in (*films, films[0]))
+    assert (first["table"].name, second["table"].name, again["table"].name) == ("clip.csv", "clip-2.csv", "clip.csv")
+    assert len(list((tmp_path / "out").glob("clip*.mp4"))) == 2
+    assert "has files of another clip, so those of this one are called clip-2" in caplog.text
+
+
+def test_the_table_has_the_time_stamps_of_the_film(film, monkeypatch):
+    stamps = [0, 40, 80, 200, 320, 320, 300, 400]    # of a variable frame rate; two do not rise
+    source = open_source(str(film))
+    monkeypatch.setattr(source._frames, "seconds", lambda index: (1000 + stamps[index]) / 1000)
+    times = [frame.seconds for frame in source.frames()]
+    assert times == pytest.approx([0, 0.04, 0.08, 0.2, 0.32, 0.32 + 1 / 12, 0.32 + 2 / 12, 0.32 + 3 / 12])
+    frames = open_source(str(film))._frames
+    assert frames.seconds(3) is None
+    frames[3]
+    assert frames.seconds(3) == pytest.approx(3 / 12)
+
+
+def test_a_film_may_have_any_ending(film, tmp_path):
+    assert len(open_frames(film.rename(tmp_path / "film.dat"))) == FRAMES
+    (tmp_path / "text.mp4").write_text("no film")
+    with pytest.raises(UserError, match="cannot open the video .*text.mp4"):
+        len(open_frames(tmp_path / "text.mp4"))
+    (tmp_path / "one.jpg").write_bytes(b"")
+    with pytest.raises(UserError, match="one.jpg is one picture; name a video file or the folder"):
+        open_frames(tmp_path / "one.jpg")
 
 
 @pytest.mark.parametrize("option", [{"max_frames": 0}, {"fps": 0.0}, {"fps": float("nan")}])
@@ -233,9 +269,10 @@ def test_a_box_that_is_not_drawn_anew_stays(film, tmp_path):
 
 def test_several_targets_have_files_of_their_own(film, tmp_path):
     boxes = [box(0), [1.0, 2.0, 30.0, 40.0]]
+    tmp_path = tmp_path / "out"
     result = run_demo(brightest(), open_source(str(film)), boxes, tmp_path)
     assert sorted(path.name for path in tmp_path.glob("film*")) == sorted(
-        ["film.avi", "film.mp4", "film.csv", *(f"film_{n}{end}" for n in (1, 2)
+        ["film.mp4", "film.csv", *(f"film_{n}{end}" for n in (1, 2)
                                                for end in (".txt", "_time.txt", "_scores.txt"))])
     assert lines(tmp_path / "film_2.txt")[:2] == ["1\t2\t30\t40", lines(tmp_path / "film_2.txt")[1]]
     assert lines(tmp_path / "film_2.txt")[3].endswith("\t30\t40")
@@ -331,10 +368,10 @@ def test_default_folders(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "env_settings", lambda: settings)
     assert demo.default_output() == tmp_path / "s/video_demo"
     assert demo.default_output(tmp_path) == tmp_path / "video_demo"
-    result = demo.DemoResult()
+    result = demo.DemoResult(name="film")
     result.add(Frame(np.zeros((2, 2, 3), np.uint8), 0, 0.0), [Result([1.9, 2, 3, 4], 1.0, False)], 0.1)
-    path, = demo.save_as_results(result, "ostrack", "mine", "film")
+    path, = demo.save_as_results(result, "ostrack", "mine")
     assert path == tmp_path / "r/ostrack/mine/video_film.txt" and path.read_text() == "1\t2\t3\t4\n"
     result.targets[0] *= 2
-    paths = demo.save_as_results(result, "ostrack", "mine", "film")
+    paths = demo.save_as_results(result, "ostrack", "mine")
     assert [path.name for path in paths] == ["video_film_1.txt", "video_film_2.txt"]

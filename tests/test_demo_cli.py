@@ -10,7 +10,8 @@ import torch
 from demo_fakes import lines
 
 from lib.config import load_config
-from lib.deploy.export import ExportOptions, export_model
+from lib.deploy.export import export_model
+from lib.deploy.formats import ExportOptions
 from lib.families.build import build_for_test
 from lib.models.checkpoint import load_weights, save_slim
 from lib.utils.errors import UserError

@@ -1,6 +1,5 @@
 """Crops made on the device have OpenCV's pixels, and a tracker that uses them gives the same boxes."""
 
-import warnings
 
 import cv2
 import numpy as np
@@ -19,8 +18,6 @@ from lib.utils.crop import Square, cut_square, square_around
 from lib.utils.device_crop import axes_of, cut_on_device, interpolation_weights, resize
 
 CPU = torch.device("cpu")
-CUDA = torch.device("cuda")
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
 BOXES = [[30, 20, 20, 16], [-5, -8, 20, 30], [50, 50, 16, 16], [8, 8, 4.1, 3.7], [24, 24, 16, 16], [0, 0, 60, 60],
          [3, 5, 0.4, 0.4], [200, 10, 9, 9], [10, -90, 12, 9], [-40, 20, 50, 9]]
 """Inside, over every border, enlarged, reduced, as they are, of one pixel, beside the frame."""
@@ -262,36 +259,3 @@ def test_where_crops_are_made_by_default(monkeypatch):
 
 
 # ---- with a GPU
-
-
-@needs_cuda
-def test_on_cuda_crops_are_opencvs_while_others_are_queued():
-    """Nothing is waited for between the calls, so a buffer that is used again too early would show."""
-    images = [noise(640, 480, seed) for seed in range(20)]
-    boxes = [[100, 80, 120, 90], [-20, 300, 60, 90], [500, 400, 30, 30], [900, 10, 5, 5]]
-    squares = squares_in(images[0], boxes)
-    found = [cut_on_device([image] * 4, squares, 256, CUDA) for image in images for _ in range(3)]
-    for crops, image in zip(found, (image for image in images for _ in range(3)), strict=True):
-        assert np.array_equal(crops.cpu().numpy(), np.stack([cut_square(image, place, 256) for place in squares]))
-
-
-@needs_cuda
-@pytest.mark.parametrize("options", [None, FastOptions(take_pixels=True), FastOptions.best("cuda")])
-def test_on_cuda_a_track_has_the_same_boxes_and_waits_once_per_frame(model, cfg, options):
-    run = model if options is None else build_fast(model, options, device=CUDA, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)
-    results = []
-    for where in (False, True):
-        tracker = Tracker.from_model(run, cfg, device=CUDA, crop_on_device=where)
-        results.append(track(tracker, film(101)))
-    places = [np.array([result.box_xywh for result in found]) for found in results]
-    np.testing.assert_allclose(places[1], places[0], rtol=0, atol=1e-3)
-    image, target = next(film(1)), tracker.start(next(film(1)), PLACES[0])
-    torch.cuda.set_sync_debug_mode("warn")
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            tracker.step([image], [target])
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    waits = [str(one.message) for one in caught if "synchronizing" in str(one.message)]
-    assert len(waits) == 1, waits

@@ -5,6 +5,7 @@ import ast
 import importlib.util
 import re
 import shlex
+import subprocess
 import sys
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,7 @@ from lib.config import list_configs, load_config, schema_of
 from lib.families import FAMILIES
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "pretrained_models/README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 BUILT = ("data/", "output/", "output", "pretrained_models/", ".venv")
 
@@ -158,6 +159,16 @@ def test_python_commands_are_understood(name, line, parse, capsys):
         assert cfg.name == config
 
 
+def test_options_are_told_without_pytorch():
+    """Its import takes seconds, which is too long for a `--help` or a misspelt option."""
+    code = ("import runpy, sys\nfor path in sys.argv[1:]: runpy.run_path(path, run_name='a script')\n"
+            "print(*{'torch', 'matplotlib'} & set(sys.modules))")
+    scripts = [*(ROOT / "tracking").glob("*.py"), *(ROOT / "lib/test/utils").glob("transform_*.py")]
+    done = subprocess.run([sys.executable, "-c", code, *map(str, scripts)], cwd=ROOT, capture_output=True, text=True,
+                          check=True)
+    assert done.stdout == "\n"
+
+
 @pytest.mark.parametrize(("name", "line"), [command for command in COMMANDS if "install.sh" in command[1]])
 def test_install_commands_are_understood(name, line):
     known = re.findall(r"(--\w+)", re.search(r"^usage: (.*)$", text("install.sh"), flags=re.MULTILINE)[1])
@@ -181,9 +192,8 @@ def spoken() -> list[str]:
 
 
 def troubles() -> list[str]:
-    """The messages that the README explains."""
-    section = text("README.md").split("\n## Troubleshooting\n")[1].split("\n## ")[0]
-    return re.findall(r"^\| `(.+?)` \|", section, flags=re.MULTILINE)
+    """The messages that are explained."""
+    return re.findall(r"^\| `(.+?)` \|", text("docs/troubleshooting.md"), flags=re.MULTILINE)
 
 
 def test_there_are_troubles():

@@ -10,72 +10,47 @@ import numpy as np
 import pytest
 import torch
 import trees
-from tiny_models import scramble, steady_tracker, tiny
+from tiny_models import require_packages, scramble, steady_tracker, tiny
 
 from lib.deploy import export as export_module
 from lib.deploy.backends import ExportedModel
 from lib.deploy.crops import crop_pairs, model_inputs
-from lib.deploy.export import PRECISIONS, ExportOptions, compare, export_model
+from lib.deploy.export import compare, export_model
+from lib.deploy.formats import PRECISIONS, ExportOptions
 from lib.deploy.manifest import Manifest
 from lib.families.build import build_for_test
 from lib.models.checkpoint import save_slim
 from lib.test.tracker import Tracker
 from lib.utils.errors import UserError
 
-NEEDS = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
 CE = {"MODEL__BACKBONE__DEPTH": 3, "MODEL__BACKBONE__CE_LOC": "[1]", "MODEL__BACKBONE__CE_KEEP_RATIO": "[0.7]"}
 
 
-def require(format):
-    for package in NEEDS.get(format, ()):
-        pytest.importorskip(package, reason=f"{package} is not installed: pip install {package}")
+@pytest.fixture
+def cfg(student):
+    return student.cfg
 
 
-@pytest.fixture(scope="module")
-def cfg():
-    return tiny("compresstracker", MODEL__BACKBONE__DISTILL_LAYER=2)
-
-
-@pytest.fixture(scope="module")
-def trained(cfg, tmp_path_factory):
+@pytest.fixture
+def trained(student):
     """A model and the file with its weights."""
-    model = steady_tracker(cfg)
-    path = tmp_path_factory.mktemp("weights") / "student.pth.tar"
-    save_slim(path, model, cfg)
-    return model, path
+    return student.model, student.checkpoint
 
 
-@pytest.fixture(scope="module")
-def videos(tmp_path_factory):
-    return trees.folder(tmp_path_factory.mktemp("videos"), frames=12)
+@pytest.fixture
+def videos(student):
+    return student.videos
 
 
-ONNX = [{}, {"joint": True, "batch": 0, "take_pixels": True}, {"maps": True}]
-
-
-@pytest.fixture(scope="module")
-def exported(trained, cfg, videos, tmp_path_factory):
-    """A function that exports, each combination once: -> folder, manifest."""
-    done = {}
-
-    def make(format, options):
-        require(format)
-        key = (format, *sorted(options.items()))
-        if key not in done:
-            folder = tmp_path_factory.mktemp("export") / "out"
-            done[key] = folder, export_model(*_order(trained, cfg), folder, ExportOptions(
-                format=format, frames=str(videos), check_crops=5, **options))
-        return done[key]
-
-    return make
+ONNX = [{}, {"joint": True, "batch": 0, "take_pixels": True}, {"joint": True, "maps": True}]
 
 
 @pytest.mark.parametrize(("format", "options"), [
     *(("onnx", options) for options in ONNX), ("openvino", {"joint": True, "take_pixels": True}),
     ("torchscript", {"batch": 0}), ("torchscript", {"joint": True, "batch": 3, "maps": True}),
-    ("torchexport", {"batch": 0, "take_pixels": True}), ("torchexport", {"batch": 0, "maps": True})])
+    ("torchexport", {"batch": 0, "take_pixels": True, "maps": True})])
 def test_float32(exported, cfg, videos, format, options):
-    folder, manifest = exported(format, options)
+    folder, manifest = exported(format, **options)
     maps = {"size_map", "offset_map"} if options.get("maps") else set()
     assert set(manifest.largest_difference) == {"boxes", "score_map"} | maps
     assert max(manifest.largest_difference.values()) < 1e-4
@@ -99,9 +74,9 @@ def test_float32(exported, cfg, videos, format, options):
 
 
 @pytest.mark.parametrize(("format", "precision"), [
-    ("onnx", "float16"), ("openvino", "bfloat16"), ("torchscript", "bfloat16")])
+    ("onnx", "float16"), pytest.param("openvino", "bfloat16", marks=pytest.mark.slow), ("torchscript", "bfloat16")])
 def test_lower_precision(trained, cfg, tmp_path, format, precision):
-    require(format)
+    require_packages(format)
     manifest = export_model(*_order(trained, cfg), tmp_path / "out", ExportOptions(format=format, precision=precision,
                                                                                     joint=True))
     assert manifest.precision == precision
@@ -112,10 +87,9 @@ def _order(trained, cfg):
     return trained[0], cfg, trained[1]
 
 
-@pytest.mark.parametrize(("format", "joint"), [("onnx", True), ("torchexport", False)])
-@pytest.mark.parametrize("maps", [True, False])
+@pytest.mark.parametrize(("format", "joint", "maps"), [("onnx", True, False), ("torchexport", False, True)])
 def test_candidate_elimination(tmp_path, format, joint, maps):
-    require(format)
+    require_packages(format)
     cfg = tiny("ce", **CE, MODEL__BACKBONE__CE_TEMPLATE_RANGE="GT_BOX")
     model = scramble(build_for_test(cfg)).eval()
     save_slim(tmp_path / "ce.pth.tar", model, cfg)
@@ -126,27 +100,27 @@ def test_candidate_elimination(tmp_path, format, joint, maps):
     assert manifest.largest_difference["score_map"] < 1e-4
 
 
-@pytest.mark.parametrize("format", ["torchscript", "openvino"])
+@pytest.mark.parametrize("format", ["torchscript", "onnx", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_a_head_without_maps(tmp_path, format):
-    if format == "openvino":
-        pytest.importorskip("openvino", reason="openvino is not installed: pip install openvino")
+    require_packages(format)
     cfg = tiny(MODEL__HEAD__TYPE="CORNER", MODEL__NUM_CHANNELS=16, MODEL__BACKBONE__DEPTH=2)
     model = scramble(build_for_test(cfg)).eval()
     save_slim(tmp_path / "corner.pth.tar", model, cfg)
-    manifest = export_model(model, cfg, tmp_path / "corner.pth.tar", tmp_path / "out", ExportOptions(format, batch=2))
-    assert list(manifest.parts["search"].outputs) == ["boxes"] == list(manifest.largest_difference)
+    manifest = export_model(model, cfg, tmp_path / "corner.pth.tar", tmp_path / "out",
+                            ExportOptions(format, joint=True, batch=2))
+    assert list(manifest.parts["tracker"].outputs) == ["boxes"] == list(manifest.largest_difference)
     assert manifest.largest_difference["boxes"] < 1e-4
 
 
-def test_manifest_names_the_weights_and_the_rules(trained, cfg, tmp_path):
+def test_manifest_names_the_weights_and_the_rules(trained, cfg, exported):
     import hashlib
 
-    manifest = export_model(*_order(trained, cfg), tmp_path / "out", ExportOptions("torchscript"))
+    folder, manifest = exported("torchscript")
     digest = hashlib.sha256(trained[1].read_bytes()).hexdigest()
     assert manifest.checkpoint == {"file": "student.pth.tar", "sha256": digest}
     assert (manifest.template_size, manifest.search_size, manifest.stride) == (32, 64, 16)
     assert (manifest.template_factor, manifest.search_factor) == (cfg.TEST.TEMPLATE_FACTOR, cfg.TEST.SEARCH_FACTOR)
-    assert manifest.mean == tuple(json.loads((tmp_path / "out" / "manifest.json").read_text())["mean"])
+    assert manifest.mean == tuple(json.loads((folder / "manifest.json").read_text())["mean"])
     assert manifest.libraries["torch"] == torch.__version__.split("+")[0]
 
 
@@ -193,10 +167,9 @@ def test_a_wrong_graph_is_not_kept(trained, cfg, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_compare_sees_other_weights(trained, cfg, tmp_path):
-    export_model(*_order(trained, cfg), tmp_path / "out", ExportOptions("torchscript"))
+def test_compare_sees_other_weights(cfg, exported):
     other = scramble(build_for_test(cfg), seed=3).eval()
-    assert compare(other, ExportedModel(tmp_path / "out"), crop_pairs(None, 2, cfg), cfg)["boxes"] > 1e-3
+    assert compare(other, ExportedModel(exported("torchscript")[0]), crop_pairs(None, 2, cfg), cfg)["boxes"] > 1e-3
 
 
 def test_a_doubtful_export_is_told_of(trained, cfg, tmp_path, monkeypatch, caplog):
@@ -231,7 +204,7 @@ def test_wrong_options(wrong, message):
 
 @pytest.mark.parametrize(("package", "format"), [("onnxscript", "onnx"), ("openvino", "openvino")])
 def test_a_missing_package_is_named(trained, cfg, tmp_path, monkeypatch, package, format):
-    require(format)
+    require_packages(format)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UserError, match=f"pip install .*{package}"):
         export_model(*_order(trained, cfg), tmp_path / "out", ExportOptions(format))
@@ -242,7 +215,7 @@ def test_tensorrt_says_the_command(trained, cfg, tmp_path, monkeypatch, videos):
     monkeypatch.setattr(export_module, "find_spec", lambda name: None)
     with pytest.raises(UserError) as caught:
         export_model(*_order(trained, cfg), tmp_path / "out", ExportOptions("tensorrt", batch=0))
-    assert ("trtexec --onnx=search.onnx --saveEngine=search.engine --stronglyTyped "
+    assert ("trtexec --onnx=search.onnx --saveEngine=search.engine --stronglyTyped --noTF32 "
             "--minShapes=tokens:1x4x128,search:1x3x64x64 ") in str(caught.value)
     assert "trtexec --onnx=template.onnx" in str(caught.value)
     with pytest.raises(UserError) as caught:
@@ -339,7 +312,7 @@ def client(root):
     ({}, "5000 15 24 18", "has no area in a frame of")])
 def test_the_reference_client_names_wrong_input(client, exported, tmp_path, folder, box, message):
     trees.write_picture(tmp_path / "frames" / "0.png", 0)
-    export = tmp_path if folder is None else exported("onnx", folder)[0]
+    export = tmp_path if folder is None else exported("onnx", **folder)[0]
     with pytest.raises(SystemExit, match=message):
         client.main([str(export), str(tmp_path / "frames"), *box.split(), "--output", str(tmp_path / "boxes.txt")])
     assert not (tmp_path / "boxes.txt").exists()
@@ -347,7 +320,7 @@ def test_the_reference_client_names_wrong_input(client, exported, tmp_path, fold
 
 @pytest.mark.parametrize("options", ONNX)
 def test_the_reference_client_tracks_the_same_boxes(client, exported, trained, cfg, tmp_path, options):
-    folder, _ = exported("onnx", options)
+    folder, _ = exported("onnx", **options)
     frames = [trees.picture(i) for i in range(8)]
     for i in range(8):
         trees.write_picture(tmp_path / "frames" / f"{i:03d}.png", i)

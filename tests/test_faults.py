@@ -10,12 +10,9 @@ import time
 
 import pytest
 import torch
-import torch.distributed as dist
 from square_runs import TWO, alive, checkpoints, children, end, run_log, same, slim, wait_until
 
-from lib.train import heartbeat
-from lib.train.distributed import World
-from lib.train.failures import ERROR_FILE, end_with_launcher, record_failure, restarts_left
+from lib.train.failures import ERROR_FILE, LAUNCHER, end_with_launcher, record_failure, restarts_left
 from lib.train.state import newest_state
 from lib.train.trainer import Trainer
 from lib.utils.errors import UserError
@@ -33,6 +30,7 @@ def running(start_training, train_arguments, tmp_path):
     end(process)
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_run_with_one_message(running):
     processes, start = children(running.pid), time.monotonic()
     assert len(processes) == 2
@@ -44,6 +42,7 @@ def test_a_killed_process_ends_the_run_with_one_message(running):
     assert not any(map(alive, processes))
 
 
+@pytest.mark.slow
 def test_processes_do_not_outlive_their_launcher(running, tmp_path):
     processes = children(running.pid)
     running.kill()
@@ -91,37 +90,6 @@ def test_a_killed_loader_worker_ends_the_run(train_script, train_arguments, monk
     assert time.monotonic() - start < 30
 
 
-def test_a_process_that_hangs_ends_the_others():
-    """Two processes with a store between them; one stops without closing anything, as a machine without power."""
-    server = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(server.port)}
-
-    def work(rank, hangs):
-        heartbeat.BEAT = 0.1
-        with heartbeat.heartbeat(World(rank=rank, size=2), environment):
-            time.sleep(1)
-            if hangs:
-                os.kill(os.getpid(), signal.SIGSTOP)
-            time.sleep(2 if hangs is None else 20)
-
-    context = multiprocessing.get_context("fork")
-    healthy = [context.Process(target=work, args=(rank, None)) for rank in (0, 1)]
-    for process in healthy:
-        process.start()
-    for process in healthy:
-        process.join(20)
-    assert [process.exitcode for process in healthy] == [0, 0]
-
-    stopped, other = (context.Process(target=work, args=(rank, rank == 0)) for rank in (0, 1))
-    stopped.start()
-    other.start()
-    other.join(10)
-    assert other.exitcode == 1
-    stopped.kill()
-    stopped.join()
-
-
-@pytest.mark.forks
 @pytest.mark.parametrize("limit, file", [(100_000, "OSTrack_ep0002.pth.tar"), (300_000, "state_ep0002.pth")])
 def test_a_full_disk_keeps_the_last_good_checkpoint(train_script, train_arguments, tmp_path, limit, file):
     """A limit on the size of files stands for the disk's end."""
@@ -153,16 +121,16 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(train_script, train_argument
     assert same(again, slim(tmp_path, 2))
 
 
-def test_the_cause_is_logged_where_the_launcher_starts_again(tmp_path, caplog):
+def test_who_says_the_cause(tmp_path):
+    """This project's launcher, unless it starts the processes again; otherwise the process itself."""
     file = tmp_path / "error.json"
-    environment = {ERROR_FILE: str(file), "RANK": "1", "TORCHELASTIC_MAX_RESTARTS": "2"}
-    for count, logged in ((0, True), (1, True), (2, False)):
-        caplog.clear()
+    environment = {ERROR_FILE: str(file), "TORCHELASTIC_MAX_RESTARTS": "2", LAUNCHER: "1"}
+    for count, launcher_does in ((0, False), (1, False), (2, True)):
         environment["TORCHELASTIC_RESTART_COUNT"] = str(count)
         assert restarts_left(environment) == 2 - count
-        assert record_failure(UserError("no such file: x"), environment)
-        assert ("process 1: no such file: x" in caplog.text) == logged
+        assert record_failure(UserError("no such file: x"), environment) == launcher_does
         assert json.loads(file.read_text())["message"]["message"] == "no such file: x"
+    assert not record_failure(UserError("x"), {ERROR_FILE: str(file)})
     assert restarts_left({}) == 0 and not record_failure(UserError("x"), {})
 
 

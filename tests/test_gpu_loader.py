@@ -4,11 +4,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import torchvision
 import trees
 from test_processing import batches, configuration, ready
 
-from lib.train.data import build_loader
+import lib.train.data.loader as loader_module
+from lib.train.data import build_loader, gpu
 from lib.train.data.gpu import DevicePixels, Undecodable
+from lib.utils.errors import UserError
 
 CPU = torch.device("cpu")
 
@@ -78,17 +81,74 @@ def test_damaged_bytes_are_undecodable():
         DevicePixels(8, 8).crops(batch, CPU)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
-@pytest.mark.parametrize(("kind", "num_workers"), [("process", 0), ("process", 2), ("thread", 2)])
-def test_on_cuda_the_batches_are_the_same(tmp_path, kind, num_workers):
-    """Copied ahead on a stream of its own, or decoded by nvJPEG."""
+WRAPPED = "Error while decoding JPEG images: "
+
+
+@pytest.mark.parametrize("error", [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB"),
+    RuntimeError(f"{WRAPPED}CUDA out of memory. Tried to allocate 1 GiB\nException raised from malloc"),
+    RuntimeError(f"{WRAPPED}Failed to decode jpeg stream: 5\nException raised from decode"),
+    torch.AcceleratorError("CUDA error: out of memory")])
+def test_missing_memory_is_no_damaged_image(tmp_path, monkeypatch, error):
+    """torchvision wraps what PyTorch and nvJPEG raise in an error of one kind; the run says what to do about memory."""
+    loader = build_loader(configuration(trees.got10k(tmp_path, sequences=2), LOADER="gpu"), "train", seed=1,
+                          batch_size=4, num_workers=0)
+    batch = next(iter(loader))
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(gpu, "decode_jpeg", fail)
+    with pytest.raises(torch.OutOfMemoryError, match="no memory for 8 decoded images"):
+        loader.to_device(batch, CPU)
+    assert loader.replaced == 0
+
+
+@pytest.mark.parametrize("error", [RuntimeError("CUDA error: an illegal memory access was encountered"),
+                                   torch.AcceleratorError("an illegal memory access")])
+def test_a_broken_device_is_no_damaged_image(monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(gpu, "decode_jpeg", fail)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        gpu._decode_jpegs([torch.zeros(3, dtype=torch.uint8)], CPU)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("decode_jpegs_cuda: torchvision not compiled with nvJPEG support"),
+                                   AttributeError("'image' object has no attribute 'decode_jpegs_cuda'")])
+def test_a_device_without_a_decoder_is_found_at_the_start(tmp_path, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    cfg = configuration(trees.got10k(tmp_path, sequences=2), LOADER="gpu")
+    build_loader(cfg, "train", seed=1, batch_size=4, num_workers=0, device=CPU)
+    monkeypatch.setattr(gpu, "decode_jpeg", fail)
+    with pytest.raises(UserError, match=f"torchvision {torchvision.__version__[:4]}.* cannot decode a JPEG file on "
+                                        "cpu.*nvJPEG.*set DATA.LOADER to frames or crops") as caught:
+        build_loader(cfg, "train", seed=1, batch_size=4, num_workers=0, device=CPU)
+    assert str(error) not in str(caught.value)
+
+
+def test_a_batch_may_be_asked_for_twice(tmp_path):
+    """Also one that was found damaged: it is counted once."""
     root = trees.got10k(tmp_path, sequences=2)
-    for loader_name, tolerance in (("frames", 1e-3), ("gpu", 40)):
-        cfg = configuration(root, kind=kind, LOADER=loader_name)
-        cfg.TRAIN.DEVICE = "cuda"
-        loader = build_loader(cfg, "train", seed=1, batch_size=4, num_workers=num_workers)
-        for _ in range(2):  # the copies begin ahead as soon as the device is known
-            found = [{key: value.cpu() if isinstance(value, torch.Tensor) else value
-                      for key, value in loader.to_device(batch, torch.device("cuda")).items()} for batch in loader]
-            largest, mean = levels(batches(configuration(root)), found)
-            assert len(found) == 6 and largest <= tolerance and mean < 1
+    for file in sorted(root.glob("*/000000*[0246].jpg")):
+        file.write_bytes(trees.hollow(file.read_bytes()))
+    loader = build_loader(configuration(f"{root}", LOADER="gpu"), "train", seed=1, batch_size=4, num_workers=0)
+    for batch in loader:
+        first = loader.to_device(batch, CPU)
+        replaced = loader.replaced
+        assert levels([first], [loader.to_device(batch, CPU)]) == (0, 0) and loader.replaced == replaced
+    assert loader.replaced > 0
+
+
+def test_memory_is_pinned_for_cuda_only(tmp_path, monkeypatch):
+    """Whatever the configuration says: --device decides."""
+    pinned = []
+    monkeypatch.setattr(loader_module, "batches", lambda *_, pin, **__: pinned.append(pin))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    cfg = configuration(trees.got10k(tmp_path, sequences=2))
+    for device in (None, CPU, torch.device("cuda", 1)):
+        build_loader(cfg, "train", seed=1, batch_size=4, num_workers=0, device=device)
+    assert pinned == [False, False, True]

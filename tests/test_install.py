@@ -137,7 +137,8 @@ def test_the_python_range_is_the_same_everywhere(root):
 
 
 def test_install_checks_the_import_of_every_requirement(root):
-    modules = {"opencv-python-headless": "cv2", "PyYAML": "yaml", "vot-trax": "trax"}
+    modules = {"opencv-python-headless": "cv2", "PyYAML": "yaml", "vot-trax": "trax", "nvidia-ml-py": "pynvml",
+               "pytest-xdist": "xdist"}
     checked = re.search(r'^names = """(.*?)"""', (root / "install.sh").read_text(), re.MULTILINE | re.DOTALL)[1].split()
     wanted = {modules.get(name, name) for name, _, _ in pins(root)} - {"ruff", "turbojpeg"}  # not imported
     assert set(checked) == wanted
@@ -241,7 +242,7 @@ def test_a_failed_installation_is_not_taken_for_done(stub, variable, words):
 def test_test_passes_its_arguments_and_its_result_on(stub):
     done = run(stub, "--test", "--", "-k", "a b")
     assert done.returncode == 7
-    assert calls(stub, "-m pytest") == ["-m pytest -k a b"]
+    assert calls(stub, "-m pytest") == ["-m pytest -n 2 --dist worksteal -k a b"]
 
 
 def test_demo_runs_the_quickstart(stub):

@@ -1,24 +1,26 @@
 """SIGKILL at any point of `tracking/train.py`, then the same command again: bit-identical weights."""
 
+import logging
 import multiprocessing
 import os
 import signal
 import socket
+from types import SimpleNamespace
 
 import pytest
 import torch
 from square_runs import TWO, alive, best, checkpoints, children, end, run_log, same, slim, wait_until
 
+import lib.models.safe_load as safe_load
 import lib.train.run as run
 import lib.train.state as state
 from lib.train.actors import TrackerActor
-from lib.train.state import list_states
+from lib.train.state import list_states, newest_state
 from lib.train.trainer import Trainer
 
 SETTINGS = ("--set", "TRAIN.VAL_EPOCH_INTERVAL=1", "--set", "TRAIN.EPOCH=3")
 EVERY_STEP = ("--set", "TRAIN.SAVE_STEP_INTERVAL=1")
 CONTEXT = multiprocessing.get_context("fork")
-pytestmark = pytest.mark.forks
 
 
 def die(*_, **__):
@@ -50,15 +52,14 @@ def die_with_the_best_written(self, epoch, scores):
 
 
 def kill_when_saving(number):
-    """The states' own `torch.save`, so that the slim checkpoints are left alone."""
-    class Torch:
-        save = staticmethod(torch.save)
+    """Within state `number`; slim checkpoints are left alone."""
+    write = state.write_tensors
 
-        def __getattr__(self, name):
-            return getattr(torch, name)
+    def half(path, content):
+        safe_load.torch = SimpleNamespace(save=die_within_the_file)
+        write(path, content)
 
-    state.torch = Torch()
-    in_call(state.torch, "save", number, die_within_the_file)
+    in_call(state, "write_tensors", number, half)
 
 
 def kill_when_best(number):
@@ -192,20 +193,35 @@ def test_two_processes_killed_and_started_again(pair, train_arguments, tmp_path,
     check(tmp_path, expected)
 
 
-def test_the_launcher_starts_a_killed_process_again(start_training, pair, train_arguments, tmp_path):
-    """A real run of two processes loses one, and ends as if nothing had happened."""
-    settings = (*EVERY_STEP, "--set", "TRAIN.PRINT_INTERVAL=1", "--set", "TRAIN.EPOCH=12")
-    process = start_training(train_arguments(*TWO, *settings, "--max_restarts", "1"))
+def test_killed_restarted_stopped_continued(start_training, train_script, pair, train_arguments, tmp_path, caplog):
+    """A real run of two processes loses one, is stopped, goes on, and ends as if nothing had happened."""
+    settings = (*EVERY_STEP, "--set", "TRAIN.PRINT_INTERVAL=1")
+    line = train_arguments(*TWO, *settings, "--max_restarts", "1")
+    process = start_training([*line, "--set", "TRAIN.EPOCH=500"])
     try:
-        wait_until(lambda: "[train: 2/12, 1/3]" in run_log(tmp_path) or process.poll() is not None)
+        wait_until(lambda: "[train: 1/500, 2/3]" in run_log(tmp_path) or process.poll() is not None)
         victim = children(process.pid)[1]
         os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: "[train:" in run_log(tmp_path).partition("(restart 1 of 1)")[2]
+                   or process.poll() is not None)
+        process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=180)
-        assert process.returncode == 0, stderr
-        assert "(restart 1 of 1)" in stderr and not alive(victim)
+        assert process.returncode == 130 and not alive(victim), stderr
     finally:
         end(process)
-    lost = slim(tmp_path, 12)
+    assert stderr.count("Run the same command again") == 1
+    assert "4 pairs per step (2 processes x 2 pairs)" in stderr
+    position, state = newest_state(checkpoints(tmp_path))
+
+    epochs = ("--set", f"TRAIN.EPOCH={state.epoch + 1}")
+    assert pair(train_arguments(*settings, *epochs)) == [0, 0]
+    log = run_log(tmp_path)
+    assert f"from epoch {state.epoch}, step {state.step} of {position}" in log
+    assert log.count("finished:") == 1 and f"[val: {state.epoch + 1}/" in log
+    with caplog.at_level(logging.INFO):
+        assert train_script([*line, *epochs]) == 0  # returns at once, starts nothing
+    assert "already finished" in caplog.text
+    lost = slim(tmp_path, state.epoch + 1)
     (tmp_path / "out").rename(tmp_path / "lost")
-    assert pair(train_arguments(*settings)) == [0, 0]
-    assert same(lost, slim(tmp_path, 12))
+    assert pair(train_arguments(*settings, *epochs)) == [0, 0]
+    assert same(lost, slim(tmp_path, state.epoch + 1))

@@ -1,6 +1,5 @@
 """Packing into LMDB: the official layout, restarts, verification, and the training data that comes out of it."""
 
-import fcntl
 import json
 import logging
 import shutil
@@ -14,6 +13,7 @@ from lib.train.dataset import build_dataset, open_dataset, packing
 from lib.train.dataset.packing import pack, plan, verify
 from lib.utils.errors import UserError
 from lib.utils.local_files import train_fields
+from lib.utils.ownership import own
 
 lmdb = pytest.importorskip("lmdb")
 
@@ -237,11 +237,8 @@ def test_a_full_disk_is_named_and_the_next_run_goes_on(tmp_path, monkeypatch):
 
 def test_two_at_once_are_refused(tmp_path):
     storage, target = lasot_target(tmp_path)
-    (tmp_path / "out.part").mkdir()
-    with open(tmp_path / "out.part" / packing.LOCK_FILE, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="another process is packing into"):
-            pack(storage, target)
+    with own(tmp_path / "out.part"), pytest.raises(UserError, match=r"out\.part is being written by"):
+        pack(storage, target)
 
 
 def test_a_missing_picture_is_named(tmp_path, monkeypatch):

@@ -2,7 +2,7 @@
 
 import importlib.util
 import re
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -123,15 +123,25 @@ def test_student(layers, images):
     assert any(name.startswith("backbone.distill_blocks.0.") for name in slim_state_dict(model, student=True))
 
 
+@pytest.fixture(scope="module")
+def compressor():
+    """`compressor(layers, mode)`: a configuration and its teacher and student, built once for the cases in a row."""
+    @lru_cache(maxsize=1)
+    def build(layers, mode):
+        cfg = load_config("compresstracker", f"compresstracker_vitb_256_{layers}_released",
+                          ["TRAIN.DROP_PATH_RATE=0.0", f"COMPRESS.TEACHER_MODE={mode}"])
+        return cfg, build_compressor(cfg, load=False)
+    return build
+
+
 @pytest.mark.parametrize("layers, mode, draws", [
     (4, "eval", "1011"), (4, "eval", "0100"), (4, "eval", "1111"), (4, "train", "1011"), (4, "train", "0100"),
     (4, "train", "1111"), (2, "eval", "01"), (2, "eval", "11"), (2, "train", "01"), (2, "train", "11")])
-def test_training_step(layers, mode, draws, images, teacher):
+def test_training_step(layers, mode, draws, images, compressor):
     expected = golden(f"compresstracker_256_{layers}")
     prefix = f"train_{mode}_{draws}_"
-    cfg = load_config("compresstracker", f"compresstracker_vitb_256_{layers}_released",
-                      ["TRAIN.DROP_PATH_RATE=0.0", f"COMPRESS.TEACHER_MODE={mode}"])
-    net = build_compressor(cfg, load=False)
+    cfg, net = compressor(layers, mode)
+    net.zero_grad(set_to_none=True)
     fill(net.teacher)
     fill(net.student, student_name)
     actor = build_actor(cfg, net)

@@ -22,13 +22,22 @@ ELIMINATION = {"MODEL__BACKBONE__CE_LOC": "[1]", "MODEL__BACKBONE__CE_KEEP_RATIO
                "TRAIN__CE_START_EPOCH": 0, "TRAIN__CE_WARM_EPOCH": 0}
 
 
+@pytest.fixture(scope="module")
+def trained():
+    """Kind and settings -> losses and names of the trainings so far."""
+    return {}
+
+
 @pytest.fixture
-def losses(monkeypatch, tmp_path):
-    """`losses(kind, **overrides)`: the losses of all steps of a small training, and the names of its result."""
+def losses(monkeypatch, tmp_path, trained):
+    """`losses(kind, **overrides)`: the losses of all steps of a small training, and the names of its result; each is
+    trained once."""
     def go(kind="compresstracker", **overrides):
         name = "_".join(map(str, [kind, *overrides, *overrides.values()]))
-        weights, found = fit(monkeypatch, tmp_path / name, noise_config(kind, **({"TRAIN__EPOCH": 1} | overrides)))
-        return found, set(weights)
+        if name not in trained:
+            weights, found = fit(monkeypatch, tmp_path / name, noise_config(kind, **({"TRAIN__EPOCH": 1} | overrides)))
+            trained[name] = found, set(weights)
+        return trained[name]
     return go
 
 

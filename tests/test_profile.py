@@ -17,8 +17,9 @@ from torch import nn
 from lib.config import load_config
 from lib.deploy import energy, profile
 from lib.deploy.counting import count, exact_macs, thop_counts
-from lib.deploy.export import ExportOptions, export_model
+from lib.deploy.export import export_model
 from lib.deploy.fast import HEAD_SWITCHES, FastOptions, can_pack
+from lib.deploy.formats import ExportOptions
 from lib.deploy.paths import Subject, switch_paths
 from lib.deploy.profile import PUBLISHED, EndToEnd, ProfileOptions, compare_with_paper, profile_config
 from lib.deploy.rates import matrix_rate, memory_rate
@@ -148,11 +149,31 @@ def test_timing_refuses_nonsense():
         time_alternately({"a": lambda: None}, torch.device("cpu"), iterations=0, warmup=0)
 
 
+def test_a_time_budget_leaves_out_passes_of_all():
+    def timed(seconds):
+        calls = {"fast": lambda: time.sleep(0.001), "slow": lambda: time.sleep(0.009)}
+        timings = time_alternately(calls, torch.device("cpu"), iterations=30, warmup=0, seconds=seconds)
+        assert timings["fast"].seconds.shape == timings["slow"].seconds.shape
+        return timings["slow"].seconds.shape
+
+    assert timed(60.0) == (10, 3), "it is enough for all"
+    blocks, per_block = timed(0.21)                   # 20 calls of each: 5 blocks of one untimed and three timed
+    assert 3 <= blocks <= 5 and per_block == 3
+    assert timed(0.0) == (3, 1), "the least there is"
+
+
 @pytest.fixture(scope="module")
-def report():
+def told():
+    """The parts of the report, in the order in which they were told."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def report(told):
     cfg = load_config("compresstracker", "compresstracker_vitb_256_4", SMALL)
     against = load_config("ostrack", "vitb_256_mae_ce_32x4_ep300", SMALL)
-    return profile_config(cfg, against=[against], device="cpu", threads=1, iterations=4, warmup=1)
+    return profile_config(cfg, against=[against], device="cpu", threads=1, iterations=4, warmup=1,
+                          tell=told.append)
 
 
 def test_report_compares_student_and_teacher(report):
@@ -172,21 +193,24 @@ def test_report_compares_student_and_teacher(report):
     assert json.loads(json.dumps(report)) == report
 
 
-def test_report_text(report):
+def test_report_text(report, told):
     text = report_text(report)
+    assert text == "\n\n".join(told)
+    conditions, sizes, passes, _ = told
+    assert "torch" in conditions and "MACs by thop" in sizes and "4 timed passes of each" in passes
     for word in ("student", "teacher", "MACs by thop", "p95", "FPS", "times faster than teacher", "float32",
                  report["environment"]["device_name"], torch.__version__.split("+")[0]):
         assert word in text, word
     published = PAPER["models"][3] | {"macs_match": True, "params_match": False}
     report = json.loads(json.dumps(report))
-    report["models"][0]["published"] = published
+    report["sizes"][0]["published"] = report["models"][0]["published"] = published
     text = report_text(report)
     assert "(paper 10.9: match)" in text and "(paper 35.4: DIFFERS)" in text and PAPER["source"] in text
 
 
 @pytest.mark.parametrize(("argument", "message"), [
     ({"options": ProfileOptions(batches=(1, 0))}, "batch is 0"), ({"threads": 0}, "threads is 0"),
-    ({"iterations": 0}, "iterations is 0"), ({"warmup": -1}, "warmup is -1"),
+    ({"iterations": 0}, "iterations is 0"), ({"warmup": -1}, "warmup is -1"), ({"seconds": -1}, "seconds is -1"),
     ({"options": ProfileOptions(backends=("tpu",))}, "unknown backend or precision 'tpu'"),
     ({"options": ProfileOptions(precisions=("float8",))}, "unknown backend or precision 'float8'"),
     ({"options": ProfileOptions(backends=("fast",), fast=("speed=true",))}, "fast option 'speed=true'"),
@@ -333,37 +357,27 @@ def test_switches_take_part_in_a_report(monkeypatch):
     assert "fast float32, no switch" in report_markdown(report)
 
 
-class FakeNvml:
-    """The driver's library with a counter that rises by 500 millijoules at each look."""
-
-    def __init__(self, code=0):
-        self.code, self.millijoules, self.uuid = code, 1000, None
-
-    def nvmlInit_v2(self):  # noqa: N802
-        return 0
-
-    def nvmlDeviceGetHandleByUUID(self, uuid, handle):  # noqa: N802
-        self.uuid = uuid
-        return 0
-
-    def nvmlDeviceGetTotalEnergyConsumption(self, handle, value):  # noqa: N802
-        self.millijoules += 500
-        value._obj.value = self.millijoules
-        return self.code
-
-
 def test_energy_where_the_driver_tells(monkeypatch):
-    library = FakeNvml()
-    monkeypatch.setattr(energy.ctypes, "CDLL", lambda name: library)
+    """A counter that rises by 500 millijoules between two looks."""
+    class NVMLError(Exception):
+        pass
+
+    def count(handle):
+        assert handle == "handle of GPU-12-34"
+        if not counts:
+            raise NVMLError
+        return counts.pop(0)
+
+    driver = SimpleNamespace(NVMLError=NVMLError, nvmlInit=lambda: None, nvmlDeviceGetTotalEnergyConsumption=count,
+                             nvmlDeviceGetHandleByUUID="handle of {}".format)
+    monkeypatch.setitem(sys.modules, "pynvml", driver)
     monkeypatch.setattr(energy, "synchronize", lambda device: None)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="12-34"))
-    calls = []
-    cuda = torch.device("cuda", 0)
+    calls, counts, cuda = [], [1000, 1500], torch.device("cuda", 0)
     joules = energy.joules_per_call(lambda: (calls.append(1), time.sleep(0.01)), cuda, seconds=0.05)
-    assert joules == pytest.approx(0.5 / len(calls)) and library.uuid == b"GPU-12-34"
-    library.code = 3
+    assert joules == pytest.approx(0.5 / len(calls))
     assert energy.joules_per_call(lambda: None, cuda) is None, "a GPU that does not tell"
-    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "pynvml", None)
     assert energy.joules_per_call(lambda: None, torch.device("cpu")) is None
 
 
@@ -382,19 +396,34 @@ def script(root, monkeypatch):
 def test_script_prints_and_writes(script, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     script("--script", "ostrack", "--config", "vitb_256_mae_32x4_ep300", "--device", "cpu", "--threads", "1",
-           "--iterations", "2", "--warmup", "1", "--json", "report.json", "--model_only", *[part for key in SMALL
-                                                                         for part in ("--set", key)])
+           "--iterations", "2", "--warmup", "1", "--json", "report.json", "--full", "--model_only",
+           *[part for key in SMALL for part in ("--set", key)])
     assert "MACs by thop" in capsys.readouterr().out
     written = json.loads((tmp_path / "report.json").read_text())
     assert [(m["layers"], m["backend"]) for m in written["models"]] == [(12, "plain"), (12, "torch"), (12, "fast")]
     assert written["models"][0]["speed_up"] is None and written["models"][2]["over_plain"]["over"] == "model plain"
+    assert written["frames"] is written["rates"] is None
+
+
+def test_script_times_the_usual_way_only_unless_asked_for_more(script, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(profile, "profile_config", lambda cfg, **options: asked.update(options))
+    script("--seconds", "2.5")
+    assert tuple(asked["options"].backends) == ("torch",) and asked["seconds"] == 2.5 and asked["iterations"] is None
+    assert not asked["floors"] and asked["end_to_end"] is None
+    script("--full")
+    assert asked["options"].backends == ("plain", "torch", "fast")
+    assert asked["floors"] and asked["end_to_end"].name == "1280x720 JPEG"
+    script("--full", "--backend", "fast", "--model_only")
+    assert asked["options"].backends == ["fast"] and not asked["floors"] and asked["end_to_end"] is None
 
 
 def test_script_times_whole_frames_of_its_own_and_of_a_folder(script, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("lib.deploy.rates.MATRIX_SIDE", {"cpu": 256})
     monkeypatch.setattr("lib.deploy.rates.COPIED_BYTES", {"cpu": 2**20})
     trees.write_video(tmp_path / "clip.avi", 5)
-    for extra, name in (([], "1280x720 JPEG"), (["--frames", str(tmp_path / "clip.avi")], "clip.avi")):
+    for extra, name in ((["--frames", "--floors"], "1280x720 JPEG"), (["--frames", str(tmp_path / "clip.avi")],
+                                                                      "clip.avi")):
         script("--script", "ostrack", "--config", "vitb_256_mae_32x4_ep300", "--device", "cpu", "--threads", "1",
                "--iterations", "2", "--warmup", "0", "--markdown", str(tmp_path / "table.md"), *extra,
                *[part for key in SMALL for part in ("--set", key)])

@@ -3,9 +3,11 @@
 import importlib.util
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 import simplejpeg
+import torch
 
 from lib.config import load_config
 from lib.train.profiling import loader
@@ -86,3 +88,16 @@ def test_the_script_prints_the_table_and_writes_the_report(root, tmp_path, monke
     monkeypatch.setattr(sys, "argv", ["profile_training.py", "--loader", "--frames", str(tmp_path / "nowhere")])
     with pytest.raises(UserError, match="nowhere"):
         module.main()
+
+
+def test_a_loader_that_the_device_cannot_run_is_left_out(monkeypatch, caplog):
+    def fail(*_, **__):
+        raise RuntimeError("compiled without nvJPEG")
+
+    cfg, sizes = load_config("compresstracker", "compresstracker_vitb_256_4"), SimpleNamespace(size=32)
+    monkeypatch.setattr("lib.train.data.gpu.decode_jpeg", fail)
+    monkeypatch.setattr(loader, "LoaderVariant", lambda *_: None)
+    monkeypatch.setattr(loader, "PairSampler", lambda *_: None)
+    processing = SimpleNamespace(template=sizes, search=sizes)
+    found = loader._variants(cfg, None, None, processing, torch.device("cpu"))
+    assert PLAIN in found and "gpu (the CPU's part)" not in found and "left out: torchvision" in caplog.text

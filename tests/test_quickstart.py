@@ -14,14 +14,15 @@ from lib.test.evaluation.single import track_sequence
 from lib.test.tracker import Tracker
 from lib.utils.errors import UserError
 
-SHORT = ("TRAIN.EPOCH=1", "TEST.EPOCH=1", "DATA.TRAIN.SAMPLE_PER_EPOCH=32", "DATA.VAL.SAMPLE_PER_EPOCH=16",
-         "TRAIN.PRINT_INTERVAL=1")
+SHORT = ("TRAIN.EPOCH=1", "TEST.EPOCH=1", "TRAIN.BATCH_SIZE=4", "DATA.TRAIN.SAMPLE_PER_EPOCH=8",
+         "DATA.VAL.SAMPLE_PER_EPOCH=4", "TRAIN.PRINT_INTERVAL=1")
 
 
 @pytest.fixture
 def small(monkeypatch, tmp_path):
     """A benchmark of a few short sequences, and the quickstart's call for it."""
-    for name, value in (("TRAIN_SEQUENCES", 3), ("VAL_SEQUENCES", 1), ("TEST_SEQUENCES", 2), ("FRAMES", (24, 24))):
+    for name, value in (("TRAIN_SEQUENCES", 3), ("VAL_SEQUENCES", 1), ("TEST_SEQUENCES", 2), ("FRAMES", (20, 20)),
+                        ("TIMED_PASSES", 20)):
         monkeypatch.setattr(run, name, value)
     return lambda **options: run.run_quickstart(tmp_path / "out", data=tmp_path / "data", device="cpu", workers=0,
                                                 overrides=SHORT, **options)
@@ -45,7 +46,7 @@ def test_end_to_end(small, tmp_path):
     assert all(path.exists() for path in outcome.files.values())
     assert {path.suffix for path in (tmp_path / "out" / "plots").iterdir()} == {".png", ".pdf"}
     video = cv2.VideoCapture(str(outcome.files["video"]))
-    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 24
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 20
     seeds = [(tmp_path / "out" / f"compressed_student_seed{seed}").rglob("CompressTracker_ep0001.pth.tar")
              for seed in range(2)]
     checkpoints = [next(found) for found in seeds]
@@ -78,11 +79,13 @@ def mean_auc(tracker, sequences) -> float:
     return float(np.mean(scores))
 
 
+@pytest.mark.slow
 def test_template_matching_does_not_solve_the_benchmark(test_split):
     assert len(test_split) == 20
     assert 0.15 < mean_auc(MatchTemplateTracker(), test_split) < 0.45
 
 
+@pytest.mark.slow
 def test_a_real_tracker_can_solve_the_benchmark(test_split, shared_dir, tmp_path):
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install onnxruntime")
     assert mean_auc(Tracker.from_export(write_manifest(shared_dir, tmp_path), device="cpu"), test_split) >= 0.50

@@ -153,7 +153,7 @@ def test_a_tracker_without_scores_is_shown_without(report, sequences, tmp_path):
     (tmp_path / "1.0" / "easy.txt").unlink()
     part = evaluate_benchmark(list(report.sources.values()), sequences, "otb")
     data = json.loads(Page(html_page(part)).data)
-    assert data["trackers"][1]["scores"] is None and data["trackers"][1]["found"] == "3/4"
+    assert data["trackers"][1]["scores"] is None and data["trackers"][1]["coverage"] == "3/4"
     assert data["trackers"][1]["sequences"][0] is None and data["trackers"][1]["curves"] is None
 
 

@@ -1,5 +1,6 @@
 """Result files of every kind: read where they can mean one thing only, with a note; refused with file and line else."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +10,7 @@ from lib.test.analysis.conventions import convention_for
 from lib.test.analysis.packed import PackedResults
 from lib.test.analysis.report import remarks
 from lib.test.analysis.results import ResultFolder, align, evaluate_benchmark
-from lib.test.analysis.textfiles import parse_boxes, parse_times, read_boxes
+from lib.test.analysis.textfiles import parse_boxes, parse_times, read_bytes
 from lib.utils.errors import UserError
 from lib.utils.numbers import parse_table
 
@@ -67,43 +68,70 @@ def test_the_nearest_number_is_read():
 def test_every_usual_separator_is_read(tmp_path, text):
     path = tmp_path / "s.txt"
     path.write_text(text, encoding="utf-8", newline="")
-    assert read_boxes(path).tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
-    assert parse_boxes(path.read_bytes(), "s")[1] == []
+    rows = parse_boxes(read_bytes(path), "s")
+    assert rows.values.tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]] and rows.notes == [] and rows.form is None
 
 
 @pytest.mark.parametrize(("text", "message"), [
     ("", "empty"), ("\n \n", "empty"), ("1,2,3,4\n1,2,3\n", "line 2: 3 column"), ("1,2,3,4,5\n", "line 1: 5 column"),
-    ("1,2,3,4\nx,y,w,h\n", "line 2: .*not numeric"), ("1,2,3,4\n1,nan,3,4\n", "line 2: .*not finite.*lasot"),
-    ("1,2,3,4\n1,2,3,inf", "line 2: .*not finite"), ("1,2,3,4\n\n1,2,3,4\n", "line 2: an empty line"),
-    ("1,2,3,4\n1,2,-3,4\n", "line 2: negative"), ("1:2:3:4\n", "line 1: 1 column"), ("0.5\n0.6\n", "line 1: 1 column"),
+    ("1,2,3,4\nx,y,w,h\n", "line 2: .*not numeric"),
+    ("1,2,3,4\n\n1,2,3,4\n", "line 2: an empty line"),
+    ("1:2:3:4\n", "line 1: 1 column"), ("0.5\n0.6\n", "line 1: 1 column"),
     ("x,y,w,h\n", "empty|expected one box"), ("x,y,w,h\n1,2,3,4\n1,2,x,4\n", "line 3: .*not numeric"),
-    ("x1,y1,x2,y2\n1,2,3,4\n", "line 1: .*not numeric"), ("1,5;2,5;3,5;4,5\n", "line 1: 8 column.*decimal commas"),
+    ("x1,y1,w,y2\n1,2,3,4\n", "line 1: .*not numeric"), ("1,5;2,5;3,5;4,5\n", "line 1: 8 column.*decimal commas"),
+    ("1,5\t2,5\t3,5\t4,5\n", "line 1: 8 column.*decimal commas"),
+    ("1\n1,2,3,4\n2\n", "line 3: .*VOT run with restarts"),
+    ("frame,x,y,w,h\n1,1,2,3,4\n3,1,2,3,4\n", "column 'frame' does not rise"),
     ("1,2,3,4,5,6,7,8\n1,2,3,4\n", "line 1: 8 column")])
-def test_bad_result_files_are_refused_with_file_and_line(tmp_path, text, message):
-    path = tmp_path / "sequence.txt"
-    path.write_text(text)
-    with pytest.raises(UserError, match=message) as caught:
-        read_boxes(path)
-    assert str(path) in str(caught.value)
+def test_bad_result_files_are_refused_with_file_and_line(text, message):
+    with pytest.raises(UserError, match=f"sequence.txt.*{message}"):
+        parse_boxes(text.encode(), "sequence.txt")
 
 
 @pytest.mark.parametrize("header", ["x,y,w,h", "X\tY\tWidth\tHeight", "\ufeffleft top width height", "xmin;ymin;w;h"])
 def test_a_header_line_is_left_out_and_noted(header):
-    boxes, notes = parse_boxes(f"{header}\r\n1,2,3,4\r\n".encode(), "s")
-    assert boxes.tolist() == [[1, 2, 3, 4]] and notes == ["a header line left out"]
+    rows = parse_boxes(f"{header}\r\n1,2,3,4\r\n".encode(), "s")
+    assert rows.values.tolist() == [[1, 2, 3, 4]] and rows.notes == ["a header line left out"] and rows.form == "xywh"
+
+
+@pytest.mark.parametrize(("text", "form", "noted"), [
+    ("x1,y1,x2,y2\n1,2,3,4\n", "xyxy", ""), ("cx;cy;w;h\n1;2;3;4\n", "cxcywh", ""),
+    (",x,y,w,h,score\n0,1,2,3,4,0.5\n", "xywh", "without a name, score"),
+    ('"frame","h","w","y","x"\n1,4,3,2,1\n', "xywh", "frame")])
+def test_a_header_says_which_columns_are_the_boxes(text, form, noted):
+    rows = parse_boxes(text.encode(), "s")
+    assert rows.values.tolist() == [[1, 2, 3, 4]] and rows.form == form and noted in rows.notes[0]
+
+
+@pytest.mark.parametrize("content", [
+    [[1, 2, 3, 4], [5, 6, 7, None]], {"res": [[1, 2, 3, 4], [5, 6, 7, NAN]]},
+    {"anything": [[1, 2, 3, 4], [5, 6, 7, NAN]]},
+    [{"res": [[1, 2, 3, 4], [5, 6, 7, NAN]], "type": "rect", "len": 2}]])
+def test_json(content):
+    values = parse_boxes(json.dumps(content).encode(), "s.json").values
+    np.testing.assert_array_equal(values, [[1, 2, 3, 4], [5, 6, 7, NAN]])
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("{", "cannot be read as JSON"), ("[]", "list of boxes"), ('{"a": 1, "b": 2}', "list of boxes"),
+    ('[{"res": [[1, 2, 3, 4]], "type": "ivtAff"}]', "type 'ivtAff'"), ("[[1, 2, 3]]", "list of boxes"),
+    ('["a"]', "list of boxes")])
+def test_json_that_holds_no_boxes(text, message):
+    with pytest.raises(UserError, match=f"s.json.*{message}"):
+        parse_boxes(text.encode(), "s.json")
 
 
 def test_polygons_become_upright_boxes():
-    boxes, notes = parse_boxes(b"10,0,20,10,10,20,0,10\n0 0 4 0 4 2 0 2\n", "s")
-    assert boxes.tolist() == [[0, 0, 20, 20], [0, 0, 4, 2]] and "four corners" in notes[0]
+    rows = parse_boxes(b"10,0,20,10,10,20,0,10\n0 0 4 0 4 2 0 2\n", "s")
+    assert rows.values.tolist() == [[0, 0, 20, 20], [0, 0, 4, 2]] and "four corners" in rows.notes[0]
+    assert parse_boxes(b"1.5,0.5 4.5,0.5 4.5,2.5 1.5,2.5\n", "s").values.tolist() == [[1.5, 0.5, 3, 2]]
 
 
 def test_binary_and_missing_result_files(tmp_path):
-    (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00\x81")
     with pytest.raises(UserError, match="not a text file"):
-        read_boxes(tmp_path / "a.txt")
+        parse_boxes(b"\xff\xfe\x00\x81", "a.txt")
     with pytest.raises(UserError, match="cannot be read"):
-        read_boxes(tmp_path / "b.txt")
+        read_bytes(tmp_path / "b.txt")
 
 
 def test_times():
@@ -141,7 +169,7 @@ def test_the_first_box_is_put_back_when_only_it_can_be_missing(sequence):
 
 @pytest.mark.parametrize("rows", [slice(0, 7), slice(0, 5), slice(0, 0)])
 def test_missing_rows_that_could_be_any_are_refused(sequence, rows):
-    with pytest.raises(UserError, match=f"file: {len(range(8)[rows])} boxes for the 8 .*Delete the file"):
+    with pytest.raises(UserError, match=f"file: {len(range(8)[rows])} boxes for the 8 .*is not plain"):
         align(sequence.ground_truth[rows], sequence, "file")
 
 
@@ -177,7 +205,7 @@ def test_notes_of_many_files_are_one_line(tmp_path, sequence):
 
 def test_invalid_boxes_are_repaired_and_reported_under_lasots_rules(tmp_path, sequence):
     text = lines(sequence.ground_truth[:5]) + "nan,nan,nan,nan\n" + lines(sequence.ground_truth[5:7])
-    with pytest.raises(UserError, match="line 6"):
+    with pytest.raises(UserError, match=r"car-1.txt: the box of frame 6 is \[nan.*run the tracker on this"):
         score(tmp_path, sequence, text)
     report = score(tmp_path, sequence, text, convention_for("otb", "lasot"))
     assert "1 invalid boxes" in report.trackers[0].notes[0].what
@@ -191,7 +219,7 @@ def test_files_of_the_got10k_toolkit(tmp_path, sequence):
     for run in (1, 2):
         (folder / f"car-1_{run:03d}.txt").write_text(lines(sequence.ground_truth))
     (folder / "car-1_time.txt").write_text("0.1\n" * FRAMES)
-    source = ResultFolder("T", tmp_path / "GOT-10k", flat=True)
+    source = ResultFolder("T", tmp_path / "GOT-10k", external=True)
     assert source.locate(sequence).endswith("car-1_001.txt")
     tracker = evaluate_benchmark([source], [sequence], "got10k_val").trackers[0]
     assert tracker.scores.AO == 100 and tracker.fps == pytest.approx(10)
@@ -202,5 +230,5 @@ def test_packed_results_with_invalid_boxes_name_the_sequence(tmp_path, sequence)
     boxes = sequence.ground_truth.copy()
     boxes[3] = NAN
     np.savez(tmp_path / "T.npz", names=["car-1"], offsets=[0, FRAMES], boxes=boxes)
-    with pytest.raises(UserError, match=r"T.npz \[car-1\]: the prediction of frame 4"):
+    with pytest.raises(UserError, match=r"T.npz \[car-1\]: the box of frame 4"):
         evaluate_benchmark([PackedResults("T", tmp_path / "T.npz")], [sequence], "otb")

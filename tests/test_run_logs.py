@@ -59,6 +59,25 @@ def curves(folder):
         tag: [event.step for event in events.Images(tag)] for tag in tags["images"]}
 
 
+def test_a_slow_epoch_shows_signs_of_life_on_the_console(monkeypatch, tmp_path, caplog):
+    """Without a bar: after 5 seconds, then ever more rarely, and not beside the run's own lines."""
+    now = [0.0]
+    monkeypatch.setattr("lib.train.admin.logs.time.monotonic", lambda: now[0])
+    said = []
+    with caplog.at_level("INFO"), RunLog("run", tmp_path / "log.txt", tmp_path / "board") as log:
+        log.start_progress("epoch 1/5", 100, 0)
+        for step in range(1, 101):
+            now[0] += 4
+            log.advance()
+            if step == 9:
+                log.progress("a report", "")
+            said += [(step, record.getMessage()) for record in caplog.records]
+            caplog.clear()
+    assert [step for step, _ in said] == [2, 5, 9, 14, 24, 39, 54, 69, 84, 99]
+    assert said[0][1] == "epoch 1/5: 2 of 100" and said[2][1] == "a report"
+    assert "of 100" not in (tmp_path / "log.txt").read_text()
+
+
 def test_curves_by_epoch_and_by_step(train, tmp_path):
     train()
     scalars, pictures = curves(tmp_path)

@@ -96,7 +96,7 @@ def test_every_storage_shows_the_same_files(kind, tmp_path):
     for ask in (storage.read, storage.read_text):
         with pytest.raises(UserError, match="cannot read .*3.jpg"):
             ask("a/img/3.jpg")
-    with pytest.raises(UserError, match="no text file"):
+    with pytest.raises(UserError, match="no text in UTF-8"):
         storage.read_text("a/img/2.jpg")
 
 

@@ -2,8 +2,6 @@
 
 import importlib.util
 import logging
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -35,26 +33,9 @@ def work(tmp_path_factory):
     return work
 
 
-def run(root, work, *arguments, script="compresstracker", config=CONFIG):
-    command = [sys.executable, str(root / "tracking" / "test.py"), script, config, "--save_dir", "out", *arguments]
-    return subprocess.run(command, cwd=work, capture_output=True, text=True, timeout=300)
-
-
 def small(*arguments):
     overrides = [part for item in SMALL for part in ("--set", item)]
     return ["--epoch", "2", "--device", "cpu", *overrides, *arguments]
-
-
-def test_whole_folder_with_two_processes(root, work):
-    done = run(root, work, *small("--dataset", "folder:videos", "--threads", "2", "--num_gpus", "8", "--runid", "1"))
-    assert done.returncode == 1, done.stderr
-    assert "broken failed" in done.stderr and "1 of 3 sequences failed" in done.stderr
-    assert "2 processes on cpu" in done.stderr
-    folder = work / "out/test/tracking_results/compresstracker" / f"{CONFIG}_001" / "folder_videos"
-    assert sorted(path.name for path in folder.iterdir()) == ["one.txt", "one_time.txt", "two.txt", "two_time.txt"]
-    lines = (folder / "one.txt").read_text().splitlines()
-    assert len(lines) == 3 and lines[0] == "20\t15\t20\t16"
-    assert (folder / "two.txt").read_text() == (folder / "one.txt").read_text(), "processes disagree"
 
 
 @pytest.fixture
@@ -65,6 +46,18 @@ def main(root, work, monkeypatch):
     spec.loader.exec_module(module)
     monkeypatch.chdir(work)
     return lambda *arguments: module.main(["compresstracker", CONFIG, "--save_dir", "out", *small(*arguments)])
+
+
+def test_whole_folder_with_two_processes(main, work, caplog):
+    with caplog.at_level(logging.INFO):
+        assert main("--dataset", "folder:videos", "--threads", "2", "--num_gpus", "8", "--runid", "1") == 1
+    assert "broken failed" in caplog.text and "1 of 3 sequences failed" in caplog.text
+    assert "2 processes on cpu" in caplog.text
+    folder = work / "out/test/tracking_results/compresstracker" / f"{CONFIG}_001" / "folder_videos"
+    assert sorted(path.name for path in folder.iterdir()) == ["one.txt", "one_time.txt", "two.txt", "two_time.txt"]
+    lines = (folder / "one.txt").read_text().splitlines()
+    assert len(lines) == 3 and lines[0] == "20\t15\t20\t16"
+    assert (folder / "two.txt").read_text() == (folder / "one.txt").read_text(), "processes disagree"
 
 
 def test_one_sequence_sub_pixel_in_this_process(main, work, caplog):

@@ -99,7 +99,7 @@ def test_progress_passes_everything_on(monkeypatch, caplog, capsys):
     with caplog.at_level(logging.INFO):
         assert list(progress(iter("abc"), 3, "letters", "read")) == ["a", "b", "c"]
     assert [message.split(", ")[0] for message in caplog.messages] == [f"letters: {n} of 3 read" for n in (1, 2, 3)]
-    assert caplog.messages[-1].endswith(" per second, 0 minutes left")
+    assert caplog.messages[-1].endswith(" per second, 0:00 left")
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     caplog.clear()
     assert list(progress(iter("abc"), 3, "letters", "read")) == ["a", "b", "c"]
@@ -107,11 +107,11 @@ def test_progress_passes_everything_on(monkeypatch, caplog, capsys):
 
 
 def test_progress_goes_on_from_what_was_done(monkeypatch, caplog):
-    now = iter([0.0, 10.0, 20.0, 40.0])
+    now = iter([0.0, 3.0, 20.0, 40.0])
     monkeypatch.setattr("lib.utils.progress.time.monotonic", lambda: next(now))
     with caplog.at_level(logging.INFO), Progress(1000, "pack", "frames", done=400) as shown:
         shown.advance(10)
         shown.advance(10)
         shown.advance(180)
-    assert caplog.messages == ["pack: 420 of 1000 frames, 1.0 per second, 10 minutes left",
-                               "pack: 600 of 1000 frames, 5.0 per second, 1 minutes left"]
+    assert caplog.messages == ["pack: 420 of 1000 frames, 1.0 per second, 9:40 left",
+                               "pack: 600 of 1000 frames, 5.0 per second, 1:20 left"]

@@ -3,16 +3,19 @@
 import configparser
 import importlib
 import importlib.util
+import io
 import json
 import shlex
 import subprocess
 import sys
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import trees
 from fake_trackers import Looker, Mover
+from PIL import Image
 
 from lib.test.evaluation import get_dataset
 from lib.test.evaluation.running import run_dataset
@@ -22,6 +25,7 @@ from lib.test.tracker import Tracker
 from lib.test.utils.packing import SERVERS, pack
 from lib.utils.errors import UserError
 from lib.utils.files import ROOT
+from lib.utils.images import decode_rgb
 
 TEACHER = ROOT / "pretrained_models" / "quickstart_teacher.pth.tar"
 FRAMES = 6
@@ -233,6 +237,13 @@ def test_got10k_tracker_from_a_configuration(got10k_toolkit):
     image = trees.picture(0)
     tracker.init(image, [20, 15, 24, 18])
     assert tracker.update(image).shape == (4,)
+    buffer, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6  # to be shown turned, as lib.utils.images does
+    Image.fromarray(image).save(buffer, "PNG", exif=exif)
+    seen = []
+    tracker.tracker = SimpleNamespace(initialize=lambda image, box: seen.append(image))
+    tracker.init(Image.open(buffer), [20, 15, 24, 18])
+    assert np.array_equal(seen[0], decode_rgb(buffer.getvalue(), "turned"))
 
 
 def test_got10k_without_its_package(monkeypatch):

@@ -157,6 +157,13 @@ def test_track_needs_initialize(image):
         Tracker(FixedModel({(8, 8): 0.9}), **SIZES).track(image)
 
 
+def test_no_targets_give_no_results(image):
+    tracker = Tracker(lambda *crops: 1 / 0, **SIZES)
+    assert tracker.step([], []) == tracker.find([], [], []) == []
+    with pytest.raises(ValueError):
+        tracker.step([image], [])
+
+
 def test_model_that_does_not_fit_is_named(image):
     tracker = Tracker(FixedModel({(4, 4): 0.9}, side=8), **SIZES)
     tracker.initialize(image, [10, 10, 40, 40])

@@ -1,58 +1,24 @@
 """`tracking/train.py` as a user runs it: one process, two processes, stopped, failing, and with wrong arguments."""
 
-import logging
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
-import torch
-from square_runs import TWO, checkpoints, end, load_train_script, run_log, same, slim, wait_until
-from torch.distributed.elastic.rendezvous.api import (
-    RendezvousClosedError,
-    RendezvousConnectionError,
-    RendezvousTimeoutError,
-)
+import torch.distributed as dist
+from square_runs import TWO, checkpoints, end, load_train_script, same, slim, wait_until
+from torch.distributed.elastic.rendezvous.api import RendezvousTimeoutError
 from torch.distributed.run import parse_args as torchrun_arguments
 
 from lib.config import load_config
-from lib.train.launch import Ended, Machines, launch
+from lib.train.distributed import read_place
+from lib.train.launch import Machines, launch
 from lib.train.state import newest_state
 from lib.train.trainer import Trainer
 from lib.utils.errors import UserError
-
-
-def test_two_processes_stopped_continued_finished(start_training, train_script, train_arguments, tmp_path, caplog):
-    line = train_arguments(*TWO, "--set", "TRAIN.PRINT_INTERVAL=1")
-    log = tmp_path / "out" / "logs" / "ostrack-tiny.log"
-    with start_training([*line, "--set", "TRAIN.EPOCH=500"]) as process:
-        deadline = time.monotonic() + 300
-        while not (log.is_file() and "[train: 1/500, 2/3]" in log.read_text()) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert log.is_file(), "the processes did not start to train"
-        process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=300)
-    assert process.returncode == 130, stderr
-    assert stderr.count("Run the same command again") == 1 and "Traceback" not in stderr
-    assert "4 pairs per step (2 processes x 2 pairs)" in stderr
-    position, state = newest_state(checkpoints(tmp_path))
-
-    line += ["--set", f"TRAIN.EPOCH={state.epoch + 1}"]
-    with start_training(line) as process:
-        _, stderr = process.communicate(timeout=300)
-    assert process.returncode == 0, stderr
-    assert f"from epoch {state.epoch}, step {state.step} of {position}" in stderr
-    assert stderr.count("finished:") == 1 and f"[val: {state.epoch + 1}/" in stderr
-    assert all(bool(torch.isfinite(value).all()) for value in slim(tmp_path, state.epoch + 1).values())
-
-    with caplog.at_level(logging.INFO):
-        assert train_script(line) == 0  # returns at once, starts nothing
-    assert "already finished" in caplog.text
-
 
 WORKER = """
 import os, signal, sys, time
@@ -74,12 +40,17 @@ rank = int(os.environ["RANK"])
     ("sys.exit(143)", 143),
 ])
 def test_the_launcher_reports_the_cause(root, body, outcome):
-    command = ["-c", WORKER.format(root=str(root), body=body)]
+    command, handlers = ["-c", WORKER.format(root=str(root), body=body)], signal_handlers()
     if isinstance(outcome, int):
-        assert launch(command, 2) == Ended(outcome, main=outcome == 0)
+        assert launch(command, 2) == outcome
     else:
         with pytest.raises(UserError, match=outcome):
             launch(command, 2)
+    assert signal_handlers() == handlers, "Ctrl-C would go to the launcher still"
+
+
+def signal_handlers():
+    return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)]
 
 
 def test_stopped_by_sigterm_and_continued_is_bit_identical(train_script, train_arguments, tmp_path, monkeypatch):
@@ -137,114 +108,104 @@ def test_official_command_lines_are_understood(root, train_script, train_argumen
 
 # ---------------------------------------------------------------- several machines
 
-def test_plain_torchrun_starts_a_run(train_arguments, root, tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-               str(root / "tracking" / "train.py"), "--mode", "single", *train_arguments("--set", "TRAIN.EPOCH=1")]
-    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True,
-                          text=True, timeout=120)
+@pytest.fixture
+def torchrun(train_arguments, root, tmp_path):
+    """`torchrun(module, processes, *options)`: tracking/train.py under a launcher of PyTorch's own, run to its end."""
+    def run(module, processes, *options):
+        command = [sys.executable, "-m", module, "--standalone", "--nproc-per-node", processes,
+                   str(root / "tracking" / "train.py"), "--mode", "single", *train_arguments(*options)]
+        return subprocess.run(command, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True,
+                              text=True, timeout=120)
+    return run
+
+
+def test_plain_torchrun_starts_a_run(torchrun):
+    done = torchrun("torch.distributed.run", "2", "--set", "TRAIN.EPOCH=1")
     assert done.returncode == 0, done.stderr
     assert "4 pairs per step (2 processes x 2 pairs)" in done.stderr and done.stderr.count("finished: ") == 1
 
 
-@pytest.fixture
-def start_machine(start_training, train_arguments):
-    """`start_machine(*options)`: a launcher of one process on this machine; each stands for a machine of one run."""
+@pytest.mark.slow
+def test_the_older_launcher_of_pytorch(torchrun):
+    done = torchrun("torch.distributed.launch", "1", "--set", "TRAIN.EPOCH=1")
+    assert done.returncode == 0 and done.stderr.count("finished: ") == 1, done.stderr
+
+
+@pytest.mark.parametrize("option", ["--local-rank=0", "--local_rank=0"])
+def test_the_older_launchers_option_is_taken(root, train_arguments, option):
+    script = load_train_script(root)
+    given, plain = (script.parse_arguments(train_arguments(*more)) for more in ((option,), ()))
+    assert script.worker_command(given) == script.worker_command(plain)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more, message", [("TRAIN.TOTAL_BATCH=3", "TOTAL_BATCH 3 cannot be divided"),
+                                           ("DATA.TRAIN.DATASETS_NAME=['FOLDER:/no/such']", "/no/such")])
+def test_wrong_input_under_plain_torchrun(torchrun, more, message):
+    """Each process says it and ends with 2; none aborts."""
+    done = torchrun("torch.distributed.run", "2", "--set", more)
+    assert done.returncode == 1 and message in done.stderr.partition("Traceback")[0]
+    assert re.search(r"failed \(exitcode: 2\)", done.stderr) and "terminate called" not in done.stderr
+
+
+def test_wrong_input_under_a_launcher(twice, train_arguments, train_script, monkeypatch, tmp_path):
+    """Before the processes meet where that can be, else with the group left."""
+    def failing(option):
+        def run():
+            try:
+                train_script(train_arguments("--set", option))
+            except UserError as error:
+                return str(error), met, dist.is_initialized()
+        return run
+
+    met, init = [], dist.init_process_group
+    monkeypatch.setattr(dist, "init_process_group", lambda *args, **kwargs: (met.append(1), init(*args, **kwargs)))
+    for option, message, meetings in (("TRAIN.TOTAL_BATCH=3", "TOTAL_BATCH 3 cannot be divided", []),
+                                      ("DATA.TRAIN.DATASETS_NAME=['FOLDER:/no/such']", "/no/such", [1]),
+                                      ("TRAIN.SYNC_BN=true", "SYNC_BN with several processes needs GPUs", [1])):
+        for text, meeting, left in twice(failing(option)):
+            assert message in text and meeting == meetings and not left
+
+
+@pytest.mark.slow
+def test_two_machines_meet_and_the_first_evaluates(start_training, train_arguments, square_data, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    machines = []
-
-    def start(*options):
-        machines.append(start_training(train_arguments("--mode", "multi_node", "--nproc_per_node", "1",
-                                                       "--rdzv_endpoint", f"localhost:{port}", *options)))
-        return machines[-1]
-    yield start
-    for machine in machines:
-        end(machine)
-
-
-def test_two_machines_meet_by_themselves_and_one_evaluates(start_machine, square_data, tmp_path):
-    options = ("--world-size", "2", "--max_restarts", "1", "--set", "TRAIN.EPOCH=1", "--evaluate",
-               f"folder:{square_data}")
-    machines = [start_machine(*options) for _ in (1, 2)]
-    reports = [machine.communicate(timeout=120)[1] for machine in machines]
-    assert [machine.returncode for machine in machines] == [0, 0], reports
-    assert "4 pairs per step (2 processes x 2 pairs)" in "".join(reports) and "".join(reports).count("finished: ") == 1
-    main, other = sorted(reports, key=lambda report: "this one is number 1" in report)
+        port = str(free.getsockname()[1])
+    machines = [start_training(train_arguments(
+        "--mode", "multi_node", "--nproc_per_node", "1", "--world-size", "2", "--rank", rank, "--port", port,
+        "--set", "TRAIN.EPOCH=1", "--evaluate", f"folder:{square_data}")) for rank in "01"]
+    try:
+        main, other = (machine.communicate(timeout=120)[1] for machine in machines)
+    finally:
+        for machine in machines:
+            end(machine)
+    assert [machine.returncode for machine in machines] == [0, 0], main + other
+    assert "4 pairs per step (2 processes x 2 pairs)" in main and main.count("finished: ") == 1
     assert "this one is number 0" in main and "evaluating OSTrack_ep0001.pth.tar" in main and "AUC" in main
     assert "this one is number 1" in other and "evaluating" not in other
 
 
-def test_a_machine_that_comes_later_takes_part(start_machine, tmp_path):
-    """The run goes on with its state and its batch, no step is lost or done twice; it stops when a machine goes that no
-    restart makes up for."""
-    options = ("--world-size", "1:2", "--rdzv_wait", "1", "--set", "TRAIN.TOTAL_BATCH=4", "--set", "TRAIN.EPOCH=100000",
-               "--set", "TRAIN.VAL_EPOCH_INTERVAL=100000", "--set", "TRAIN.SAVE_EPOCH_INTERVAL=100000", "--set",
-               "TRAIN.PRINT_INTERVAL=1")
-    first = start_machine(*options)
-    wait_until(lambda: "[train: 2/100000, 2/3]" in run_log(tmp_path) or first.poll() is not None)
-    second = start_machine(*options)
-    wait_until(lambda: "[train:" in run_log(tmp_path).partition("(2 processes x 2 pairs)")[2]
-               or None not in (first.poll(), second.poll()))
-    second.terminate()
-    reports = [machine.communicate(timeout=120)[1] for machine in (first, second)]
-    assert [first.returncode, second.returncode] == [143, 143], reports
-    assert "machines that have met: 1; " in reports[0] and "machines that have met: 2; " in reports[0]
-    assert [report.count("Run the same command again") for report in reports] == [1, 1]
-    log = run_log(tmp_path)
-    alone, both = re.findall(r"tiny from (.*): .* 4 pairs per step \((.*?)\)", log)
-    assert alone == ("the start", "1 process x 4 pairs") and both[1] == "2 processes x 2 pairs"
-    assert "processes 1 -> 2" in log and "pairs per step 4 ->" not in log
-    steps = [(int(epoch), int(step)) for epoch, step in re.findall(r"\[train: (\d+)/100000, (\d)/3\]", log)]
-    assert steps == [(1 + number // 3, 1 + number % 3) for number in range(len(steps))]
-
-
-@pytest.mark.parametrize("main", [True, False])
-def test_elastic_machines_meet_to_evaluate_a_finished_run(root, train_script, train_arguments, square_data, monkeypatch,
-                                                          main):
-    """Which of them evaluates is known by that alone."""
-    assert train_script(train_arguments("--set", "TRAIN.EPOCH=1")) == 0
-    script, calls = load_train_script(root), []
-    monkeypatch.setattr(script, "launch", lambda *_: calls.append("met") or Ended(0, main))
-    monkeypatch.setattr(script.Evaluation, "run", lambda *_, **__: calls.append("evaluated") or 1)
-    line = train_arguments("--set", "TRAIN.EPOCH=1", "--mode", "multi_node", "--rdzv_endpoint", "localhost:1")
-    assert script.train(script.parse_arguments(line)) == 0 and calls == []
-    status = script.train(script.parse_arguments([*line, "--evaluate", f"folder:{square_data}"]))
-    assert (status, calls) == ((1, ["met", "evaluated"]) if main else (0, ["met"]))
-
-
-def test_every_number_of_machines_must_divide_the_batch(train_script, train_arguments, tmp_path):
+def test_all_machines_together_must_divide_the_batch(train_script, train_arguments, tmp_path):
     with pytest.raises(UserError, match="TOTAL_BATCH 4 cannot be divided among 3 process"):
-        train_script(train_arguments("--mode", "multi_node", "--nproc_per_node", "1", "--world-size", "1:4",
-                                     "--rdzv_endpoint", "localhost:1", "--set", "TRAIN.TOTAL_BATCH=4"))
+        train_script(train_arguments("--mode", "multi_node", "--nproc_per_node", "1", "--world-size", "3",
+                                     "--set", "TRAIN.TOTAL_BATCH=4"))
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("options, expected", [
-    ({}, {"min_nodes": 1, "max_nodes": 1, "rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0"}),
-    ({"least": 2, "most": 2, "endpoint": "10.0.0.1:20000", "number": 1},
-     {"min_nodes": 2, "max_nodes": 2, "rdzv_backend": "static", "rdzv_endpoint": "10.0.0.1:20000",
-      "rdzv_configs": {"rank": 1}}),
-    ({"least": 1, "most": 4, "endpoint": "host:29400", "run_id": "job7"},
-     {"min_nodes": 1, "max_nodes": 4, "rdzv_backend": "c10d", "rdzv_endpoint": "host:29400", "run_id": "job7",
-      "local_addr": None}),
-])
-def test_machines(options, expected):
-    found = Machines(**options).rendezvous()
-    assert {key: found[key] for key in expected} == expected
+def test_machines():
+    one, several = Machines().rendezvous(), Machines(2, "10.0.0.1:20000", 1).rendezvous()
+    assert (one["min_nodes"], one["max_nodes"], one["rdzv_endpoint"]) == (1, 1, "localhost:0")
+    assert several == {"min_nodes": 2, "max_nodes": 2, "rdzv_backend": "static", "rdzv_endpoint": "10.0.0.1:20000",
+                       "run_id": "compresstracker", "rdzv_configs": {"rank": 1}}
 
 
 @pytest.mark.parametrize("options, message", [
-    (("--mode", "multi_node", "--world-size", "0"), "no number of machines"),
-    (("--mode", "multi_node", "--world-size", "3:2"), "no number of machines"),
-    (("--mode", "multi_node", "--world-size", "two"), "--world-size"),
-    (("--mode", "multi_node", "--world-size", "1:4"), "need --rdzv_endpoint"),
-    (("--mode", "multi_node", "--world-size", "2", "--max_restarts", "1"), "need --rdzv_endpoint"),
-    (("--mode", "multi_node", "--rdzv_endpoint", "nowhere"), "expected HOST:PORT"),
-    (("--mode", "multiple", "--rdzv_endpoint", "here:29400"), "--rdzv_endpoint needs --mode multi_node"),
+    (("--mode", "multi_node", "--world-size", "0"), "--rank must be in 0..world-size - 1"),
+    (("--mode", "multi_node", "--world-size", "1:4"), "--world-size"),
+    (("--mode", "multi_node", "--world-size", "2", "--max_restarts", "1"), "on several machines use torchrun"),
     (("--mode", "single", "--max_restarts", "1"), "--max_restarts"),
     (("--mode", "multiple", "--max_restarts", "-1"), "--max_restarts"),
-    (("--mode", "multi_node", "--rdzv_endpoint", "here:29400", "--rdzv_wait", "0"), "--rdzv_wait must be at least 1"),
 ])
 def test_options_that_do_not_go_together(train_script, train_arguments, capsys, options, message):
     with pytest.raises(SystemExit) as ended:
@@ -252,26 +213,32 @@ def test_options_that_do_not_go_together(train_script, train_arguments, capsys, 
     assert ended.value.code == 2 and message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("error, message", [
-    (RendezvousTimeoutError("nobody came"),
-     r"the 2 to 3 machines did not meet at host:1: nobody came; check .*--rdzv_endpoint"),
-    (RendezvousConnectionError(), "the machine at host:1 cannot be reached: .* or the run is over there"),
-    (RendezvousClosedError(), "the run compresstracker at host:1 is over: .*another --rdzv_id"),
-    (AttributeError(name="is_failed", obj=None), "the run compresstracker at host:1 is over: .*another --rdzv_id"),
-])
-def test_machines_that_do_not_meet_say_where(monkeypatch, error, message):
+def test_a_launcher_within_a_launcher_is_refused(train_script, train_arguments, capsys, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    with pytest.raises(SystemExit) as ended:
+        train_script(train_arguments(*TWO))
+    assert ended.value.code == 2 and "use --mode single under torchrun" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [RendezvousTimeoutError("nobody came"), ConnectionResetError("(104)")])
+def test_machines_that_do_not_meet_say_where(monkeypatch, error):
     def nobody(*_):
         raise error
 
     monkeypatch.setattr("lib.train.launch.launch_agent", nobody)
+    with pytest.raises(UserError, match=r"the 2 machines did not meet at host:1; check --ip and --port") as raised:
+        launch(["-c", "pass"], 1, Machines(2, "host:1"))
+    assert str(error) not in str(raised.value)
+
+
+@pytest.mark.parametrize("environment, message", [
+    ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2, but no RANK and no MASTER_ADDR and no MASTER_PORT; start the processes with"),
+    ({"WORLD_SIZE": "two", "RANK": "0", "MASTER_ADDR": "a", "MASTER_PORT": "1"}, "must be whole numbers"),
+])
+def test_an_incomplete_environment_of_a_launcher(environment, message):
     with pytest.raises(UserError, match=message):
-        launch(["-c", "pass"], 1, Machines(2, 3, "host:1"))
-
-
-def test_another_missing_attribute_is_no_machine_that_waits(monkeypatch):
-    monkeypatch.setattr("lib.train.launch.launch_agent", lambda *_: ().is_failed)
-    with pytest.raises(AttributeError, match="tuple"):
-        launch(["-c", "pass"], 1, Machines(2, 3, "host:1"))
+        read_place(environment)
+    assert read_place({}) == (0, 0, 1) and read_place({"WORLD_SIZE": "1"}) == (0, 0, 1)
 
 
 # ---------------------------------------------------------------- the Slurm script

@@ -39,7 +39,7 @@ def train(monkeypatch, tmp_path):
 
         monkeypatch.setattr(run, "build_for_train", lambda cfg: TinyNet())
         monkeypatch.setattr(learner, "build_actor", actor)
-        monkeypatch.setattr(run, "build_loader", lambda cfg, split, *, seed, rank, world_size, batch_size, num_workers:
+        monkeypatch.setattr(run, "build_loader", lambda cfg, split, *, seed, rank, world_size, batch_size, **rest:
                             TinyLoader(seed, rank, world_size, batch_size, bad,
                                        parts=cfg.TRAIN.ACCUMULATE if split == "train" else 1))
         monkeypatch.setattr(run, "save_slim", save)

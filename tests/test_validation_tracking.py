@@ -141,12 +141,15 @@ def test_a_set_without_public_annotations_is_refused(cfg, square_data, tmp_path)
         TrackingValidation(cfg(0, f"DATA.VAL.TRACK=folder:{folder}"))
 
 
-def test_two_processes_share_the_sequences(cfg, tmp_path, start_training, train_arguments):
+def test_two_processes_share_the_sequences(cfg, tmp_path, twice, monkeypatch):
     """Each tracks one of the two sequences, and both count."""
-    settings = cfg()
-    line = train_arguments("--set", f"DATA.VAL.TRACK={settings.DATA.VAL.TRACK}", "--set",
-                           "TRAIN.TRACK_EPOCH_INTERVAL=2", "--mode", "multiple", "--nproc_per_node", "2")
-    with start_training(line) as process:
-        _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 0, stderr
+    settings, tracked, track = cfg(0, "TRAIN.TRACK_EPOCH_INTERVAL=2"), [], TrackingValidation.score
+
+    def train():
+        run_training(settings, tmp_path / "out", sequences=TrackingValidation(settings), log_to_console=False)
+        return tracked
+
+    monkeypatch.setattr(TrackingValidation, "score",
+                        lambda self, number, *rest: (tracked.append(number), track(self, number, *rest))[1])
+    assert twice(train) == [[0], [1]]
     assert run_log(tmp_path).count("[track: 2/2, 2 sequences] ") == 1

@@ -250,7 +250,7 @@ def test_the_run_gives_the_boxes_of_the_test(videos):
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--tracker", "ostrack:theirs"], "no results in .*theirs"),
-    (["--result", "B=/"], "no results of first .* by B"),
+    (["--result", "B=/"], "no file of B is called like first.*There are"),
     (["--run", "ostrack"], "expected script:config"),
     (["--run", "ostrack:quickstart_teacher", "--checkpoint", "nowhere.pth"], "no checkpoint at .*nowhere.pth"),
     (["--frames", "3-99"], "the sequence has the frames 0 to 11"),

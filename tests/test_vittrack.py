@@ -13,12 +13,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
+from lib.config import load_config
 from lib.deploy.manifest import Manifest, Part, Port
+from lib.families import build
+from lib.families.build import build_for_test
+from lib.models.checkpoint import load_weights
 from lib.test.analysis.frame_errors import annotated, overlap
 from lib.test.evaluation import get_dataset
 from lib.test.evaluation.single import track_sequence
-from lib.test.tracker import Tracker
+from lib.test.tracker import Tracker, find_checkpoint
+from lib.utils.errors import UserError
 
 SHORT = ["SegTrack2_girl", "SegTrack2_monkey", "DAVIS_car-shadow", "SegTrack2_bmx", "OTB_Football1"]
 MOST_FRAMES = 1000
@@ -77,6 +83,65 @@ def test_known_scores(shared_dir, tmp_path, name):
     tracker = Tracker.from_export(write_manifest(shared_dir, tmp_path), backend="onnxruntime", device="cpu")
     auc, _ = measure(tracker, shared_dir, name)
     assert auc == pytest.approx(stated_scores(shared_dir)[name], abs=TOLERANCE)
+
+
+@pytest.fixture(scope="module")
+def own(shared_dir):
+    """The project's own model with the weights of the zoo's file."""
+    pytest.importorskip("onnx", reason="onnx is not installed: pip install onnx")
+    cfg = load_config("vittrack", "vittrack")
+    model = build_for_test(cfg).eval()
+    load_weights(model, shared_dir / "weights" / "vittrack.onnx")
+    return model, cfg
+
+
+def test_the_own_model_is_the_graph(shared_dir, own):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install onnxruntime")
+    session = onnxruntime.InferenceSession(str(shared_dir / "weights" / "vittrack.onnx"))
+    generator = np.random.default_rng(0)
+    for _ in range(3):
+        crops = [generator.standard_normal((1, 3, size, size)).astype(np.float32) for size in (128, 256)]
+        expected = session.run(None, dict(zip(("template", "search"), crops, strict=True)))
+        with torch.inference_mode():
+            found = own[0](*map(torch.from_numpy, crops))
+        for one, other in zip(expected, (found.score_map, found.size_map, found.offset_map), strict=True):
+            np.testing.assert_allclose(one, other.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", SHORT[:2])
+def test_known_scores_of_the_own_model(shared_dir, own, name):
+    auc, _ = measure(Tracker.from_model(*own), shared_dir, name)
+    assert auc == pytest.approx(stated_scores(shared_dir)[name], abs=TOLERANCE)
+
+
+@pytest.mark.parametrize(("overrides", "message"), [
+    (["MODEL.BACKBONE.DEPTH=2"], "is not VitTrack's graph: it has 16 convolutions and 12 matrices, the configured "
+                                 "model 16 and 8"),
+    (["MODEL.BACKBONE.EMBED_DIM=64"], "does not fit the configured model")])
+def test_the_file_of_another_shape_is_refused(shared_dir, overrides, message):
+    pytest.importorskip("onnx", reason="onnx is not installed: pip install onnx")
+    model = build_for_test(load_config("vittrack", "vittrack", overrides))
+    with pytest.raises(UserError, match=message):
+        load_weights(model, shared_dir / "weights" / "vittrack.onnx")
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    pytest.importorskip("onnx", reason="onnx is not installed: pip install onnx")
+    (tmp_path / "vittrack.onnx").write_bytes(b"no graph")
+    with pytest.raises(UserError, match="vittrack.onnx cannot be read as an ONNX file"):
+        load_weights(build_for_test(load_config("vittrack", "vittrack")), tmp_path / "vittrack.onnx")
+
+
+def test_the_zoos_file_is_tested_where_no_weights_are_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(build, "ROOT", tmp_path)
+    with pytest.raises(UserError, match="the file with the weights .TEST.CHECKPOINT: .*vittrack.onnx. was not found"):
+        find_checkpoint("vittrack", "vittrack", overrides=["TEST.CHECKPOINT=nowhere/vittrack.onnx"])
+    (tmp_path / "pretrained_models").mkdir()
+    (tmp_path / "pretrained_models" / "vittrack.onnx").write_bytes(b"")
+    _, path = find_checkpoint("vittrack", "vittrack", overrides=["TEST.CHECKPOINT=nowhere/vittrack.onnx"])
+    assert path == tmp_path / "pretrained_models" / "vittrack.onnx"
+    with pytest.raises(UserError, match="no checkpoint at .*VitTrack_ep0003.pth.tar"):
+        find_checkpoint("vittrack", "vittrack", epoch=3, save_dir=tmp_path)
 
 
 if __name__ == "__main__":

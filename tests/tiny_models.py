@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
@@ -72,3 +73,10 @@ def mae_file(folder: Path) -> tuple[Path, dict[str, torch.Tensor]]:
     path = folder / "mae.pth"
     torch.save({"model": vit.state_dict()}, path)
     return path, vit.state_dict()
+
+
+def require_packages(format: str) -> None:
+    """Skip the test where what writes or runs this format of exports is not installed."""
+    needs = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
+    for package in needs.get(format, ()):
+        pytest.importorskip(package, reason=f"{package} is not installed: pip install {package}")

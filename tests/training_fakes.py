@@ -48,8 +48,11 @@ class TinyActor:
     def eval(self):
         self.net.eval()
 
+    def counts(self, batch, epoch):
+        return torch.ones(1)
+
     def prepare(self, batch, epoch):
-        return Prepared(torch.ones(1))
+        return Prepared(self.counts(batch, epoch))
 
     def draw(self, draws):
         return (torch.rand(2, generator=draws) < 0.5).tolist()
@@ -198,7 +201,7 @@ def fit(monkeypatch, folder, cfg, watch=True):
         if watch:
             patch.setattr(StatSums, "watch", keep)
         patch.setattr(run, "build_for_train", build_scrambled)
-        patch.setattr(run, "build_loader", lambda cfg, split, *, seed, rank, world_size, batch_size, num_workers:
+        patch.setattr(run, "build_loader", lambda cfg, split, *, seed, rank, world_size, batch_size, **rest:
                       NoiseLoader(cfg, rank, world_size, batch_size))
         path = run.run_training(cfg, folder, log_to_console=False)
     return torch.load(path, weights_only=True)["net"], losses

@@ -18,8 +18,9 @@ from lib.test.analysis.run import (  # noqa: E402
     write_report,
 )
 from lib.test.evaluation.environment import env_settings  # noqa: E402
+from lib.utils.box_forms import FORMS  # noqa: E402
 from lib.utils.errors import UserError  # noqa: E402
-from lib.utils.files import resolve  # noqa: E402
+from lib.utils.files import check_output, resolve  # noqa: E402
 from lib.utils.log import run_script  # noqa: E402
 
 EXAMPLES = """examples:
@@ -41,7 +42,7 @@ offsets[i]:offsets[i+1]; in annotations NaN or no area means no target, and abse
 
 attributes (.json): {"<sequence>": ["<attribute>", ...], ...}
 
-exit status: 0 done, 1 some tracker lacks sequences (and got no scores), 2 wrong input.
+exit status: 0 done, 1 some tracker lacks sequences (and got no scores), or with --partial has none, 2 wrong input.
 """
 
 
@@ -55,8 +56,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--config", help="configuration of --script")
     parser.add_argument("--runid", type=int, help="number of a repeated run of --config")
     parser.add_argument("--result", action="append", default=[], metavar="NAME=PATH",
-                        help="results from elsewhere: a folder of <sequence>.txt, or of <sequence>/<sequence>_001.txt, "
-                             "or a packed .npz; repeatable")
+                        help="results from elsewhere: a folder of <sequence>.txt, .csv or .json, or of "
+                             "<sequence>/<sequence>_001.txt; one of folders <tracker>_000, <tracker>_001, ..., runs "
+                             "that are scored by their mean; or one file with all sequences, .npz or .json; repeatable")
+    parser.add_argument("--box-format", action="append", default=[], metavar="[NAME=]FORM",
+                        help=f"form of the boxes of all --result, or of one: {', '.join(FORMS)}; repeatable (default: "
+                             "xywh, and boxes that are plainly something else are refused)")
     parser.add_argument("--dataset", "--dataset_name", action="append", default=[], metavar="NAME",
                         help="lasot, got10k_val, got10k_train, folder:PATH[@LIST]; repeatable (default: every data set "
                              "with results whose annotations are here)")
@@ -102,11 +107,14 @@ def main(arguments: list[str] | None = None) -> int:
     env = env_settings()
     in_save_dir = args.save_dir / "test" if args.save_dir else None
     output = args.output or (in_save_dir and in_save_dir / "result_plots") or resolve(env.result_plot_path)
+    if formats and not args.benchmark:
+        check_output(Path(output), "--output" if args.output else "--save_dir")
     reports = analyse(
         env, datasets=args.dataset, trackers=trackers, results=args.result, script=args.script,
         results_path=args.results or (in_save_dir and in_save_dir / "tracking_results"),
         ground_truth=args.ground_truth, absent=args.absent, convention=args.convention, partial=args.partial,
-        attributes=args.attributes, merge_runs=args.merge_runs, reports=None if args.no_cache else Path(output))
+        attributes=args.attributes, merge_runs=args.merge_runs, reports=None if args.no_cache else Path(output),
+        box_formats=args.box_format)
     if args.benchmark:
         for report in reports:
             print(f"{report.dataset}: {time_scoring(report)}")
@@ -115,7 +123,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"\n{text_table(report)}")
         for path in write_report(report, report_folder(Path(output), report), formats, args.pictures):
             print(f"report: {path}")
-    return 0 if args.partial or all(report.complete for report in reports) else 1
+    scored = all(tracker.scores for report in reports for tracker in report.trackers)
+    return 0 if (scored if args.partial else all(report.complete for report in reports)) else 1
 
 
 if __name__ == "__main__":

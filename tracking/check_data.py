@@ -20,7 +20,7 @@ from lib.train.admin.environment import env_settings  # noqa: E402
 from lib.train.dataset import open_dataset  # noqa: E402
 from lib.train.dataset.checking import check_dataset  # noqa: E402
 from lib.utils.errors import UserError  # noqa: E402
-from lib.utils.files import write_text  # noqa: E402
+from lib.utils.files import check_output_file, write_text  # noqa: E402
 from lib.utils.log import run_script  # noqa: E402
 
 logger = logging.getLogger(__name__)
@@ -59,12 +59,18 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def chosen(args: argparse.Namespace) -> tuple[list[str], str]:
     """Names of the data sets and the form that they are read in."""
-    names, storage = list(args.names), args.storage or "auto"
+    names, storage = [_as_in_yaml(name) for name in args.names], args.storage or "auto"
     if args.config:
         cfg = load_config(args.script, args.config, args.overrides)
         names += [*cfg.DATA.TRAIN.DATASETS_NAME, *cfg.DATA.VAL.DATASETS_NAME]
         storage = args.storage or cfg.DATA.STORAGE
     return list(dict.fromkeys(names)), storage
+
+
+def _as_in_yaml(name: str) -> str:
+    """A data set's name; folder:<path>, as the test scripts have it, is FOLDER:<path>."""
+    kind, colon, path = name.partition(":")
+    return f"{kind.upper()}{colon}{path}" if colon else name
 
 
 def main() -> int:
@@ -75,6 +81,8 @@ def main() -> int:
         print(measure_startup(args.benchmark, form=args.storage or "directory"))
         return 0
     names, storage = chosen(args)
+    if args.json:
+        check_output_file(args.json, "--json")
     env, reports, absent = env_settings(), [], []
     for name in names:
         try:

@@ -8,12 +8,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib.deploy.export import PRECISIONS, ExportOptions, export_model  # noqa: E402
-from lib.families.build import build_for_test  # noqa: E402
-from lib.models.checkpoint import load_weights  # noqa: E402
+from lib.deploy.formats import PRECISIONS, ExportOptions  # noqa: E402
 from lib.test.evaluation.environment import env_settings  # noqa: E402
-from lib.test.tracker import find_checkpoint  # noqa: E402
-from lib.utils.log import run_script  # noqa: E402
+from lib.utils.files import check_output  # noqa: E402
+from lib.utils.log import load_torch, run_script  # noqa: E402
 
 logger = logging.getLogger("export")
 
@@ -63,12 +61,19 @@ def main(arguments: list[str] | None = None) -> None:
     options = ExportOptions(format=args.format, precision=args.precision, batch=args.batch, joint=args.joint,
                             take_pixels=args.pixels, maps=args.maps, frames=args.frames, calibration_crops=args.crops,
                             check_crops=args.checks)
+    load_torch()
+    from lib.deploy.export import export_model
+    from lib.families.build import build_for_test
+    from lib.models.checkpoint import load_weights
+    from lib.test.tracker import find_checkpoint
+
     cfg, checkpoint = find_checkpoint(args.script, args.config, checkpoint=args.checkpoint, epoch=args.epoch,
                                       save_dir=args.save_dir, overrides=args.overrides)
-    model = build_for_test(cfg)
-    load_weights(model, checkpoint, role="test")
     save_dir = args.save_dir or env_settings().save_dir
     target = args.output or Path(save_dir) / "exports" / cfg.script / cfg.name / f"{args.format}_{args.precision}"
+    check_output(target.parent, "--output" if args.output else "--save_dir")
+    model = build_for_test(cfg)
+    load_weights(model, checkpoint, role="test")
     if target.exists():
         logger.info("an earlier export there will be replaced: %s (--output writes elsewhere)", target)
     manifest = export_model(model, cfg, checkpoint, target, options)

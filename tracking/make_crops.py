@@ -13,7 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lib.config import load_config  # noqa: E402
 from lib.utils.errors import UserError  # noqa: E402
-from lib.utils.log import run_script  # noqa: E402
+from lib.utils.files import check_output  # noqa: E402
+from lib.utils.log import load_torch, run_script  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ def strides(texts: list[str], datasets: list[str]) -> dict[str, int]:
 
 def main() -> None:
     args = parse_arguments()
+    load_torch()
     from lib.train.admin.environment import env_settings
     from lib.train.data.packing import Packing, Recipe
     from lib.train.data.processing import View
@@ -75,6 +77,8 @@ def main() -> None:
     cfg = load_config(args.script, args.config, args.overrides)
     datasets = args.datasets or list(dict.fromkeys([*cfg.DATA.TRAIN.DATASETS_NAME, *cfg.DATA.VAL.DATASETS_NAME]))
     stride, env = strides(args.stride, datasets), env_settings()
+    if not args.estimate:
+        check_output(env.crops_dir, "COMPRESSTRACKER_CROPS_DIR")
     for name in datasets:
         recipe = Recipe(name, View.of(cfg.DATA.TEMPLATE), View.of(cfg.DATA.SEARCH), quantile=args.quantile,
                         stride=stride[name], quality=args.quality, density=args.density, max_side=args.max_side)

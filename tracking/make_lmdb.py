@@ -19,6 +19,7 @@ from lib.train.admin.environment import env_settings  # noqa: E402
 from lib.train.dataset import StoredDataset, open_dataset, place_of  # noqa: E402
 from lib.train.dataset.packing import describe, pack, plan, verify, write_sequence_list  # noqa: E402
 from lib.utils.errors import UserError  # noqa: E402
+from lib.utils.files import check_output  # noqa: E402
 from lib.utils.log import run_script  # noqa: E402
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,8 @@ def work_on(name: str, args: argparse.Namespace) -> int:
     output = args.output or place_of(name, env).lmdb
     if not output:
         raise UserError(f"{name}: no place for the LMDB; give --output or set {place_of(name, env).lmdb_field}")
+    if not args.verify_only:
+        check_output(Path(output).parent, "--output")
     dataset = _source(name, env, args.source)
     targets = plan(dataset, output)
     logger.info("%s: %s from %s", name, describe(targets), dataset.storage.root)

@@ -13,8 +13,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lib.config import load_config  # noqa: E402
-from lib.utils.files import write_text  # noqa: E402
-from lib.utils.log import run_script  # noqa: E402
+from lib.utils.files import check_output_file, write_text  # noqa: E402
+from lib.utils.log import load_torch, run_script  # noqa: E402
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -55,7 +55,10 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_arguments()
+    if args.json:
+        check_output_file(args.json, "--json")
     cfg = load_config(args.script, args.config, args.overrides)
+    load_torch()
     if args.loader:
         from lib.train.profiling import loader
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib.utils.log import run_script  # noqa: E402
+from lib.utils.files import check_output  # noqa: E402
+from lib.utils.log import load_torch, run_script  # noqa: E402
 
 
 def parse() -> argparse.Namespace:
@@ -31,6 +32,8 @@ def parse() -> argparse.Namespace:
 def main() -> int:
     """Run the quickstart and say what it gave."""
     args = parse()
+    check_output(args.output, "--output")
+    load_torch()
     from lib.quickstart.run import run_quickstart
 
     outcome = run_quickstart(args.output, data=args.data, seeds=args.seeds, train_teacher=args.train_teacher,

@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -13,10 +14,13 @@ from lib.test.evaluation import get_dataset, manifest  # noqa: E402
 from lib.test.evaluation.environment import env_settings  # noqa: E402
 from lib.test.evaluation.readahead import FRAMES_AHEAD  # noqa: E402
 from lib.test.evaluation.results import results_root, tracker_folder  # noqa: E402
-from lib.test.evaluation.running import RunSummary, run_dataset  # noqa: E402
 from lib.test.tracker.choice import add_tracker_options, check_tracker_options, choose_tracker  # noqa: E402
 from lib.utils.errors import UserError  # noqa: E402
-from lib.utils.log import run_script  # noqa: E402
+from lib.utils.files import check_output  # noqa: E402
+from lib.utils.log import load_torch, run_script  # noqa: E402
+
+if TYPE_CHECKING:
+    from lib.test.evaluation.running import RunSummary
 
 logger = logging.getLogger("test")
 
@@ -67,6 +71,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run and report; 1 when a sequence failed."""
     options = parse(arguments)
     env = env_settings()
+    results_path = results_root(options.save_dir, env)
+    check_output(results_path, "--save_dir")
+    load_torch()
     choice = choose_tracker(options)
     if options.batch > 1 and choice.batch != "batch":
         raise UserError(f"--batch {options.batch} needs graphs for any batch, and those in {options.exported} are for "
@@ -74,7 +81,8 @@ def main(arguments: list[str] | None = None) -> int:
     made_with = manifest.describe(choice.cfg, choice.weights)
     made_with["settings"] |= choice.settings
     sequences = get_dataset(options.dataset, env, options.sequence)
-    results_path = results_root(options.save_dir, env)
+    from lib.test.evaluation.running import run_dataset
+
     status = 0
     for run_id in run_ids(options.runid, options.runs):
         folder = tracker_folder(results_path, options.tracker_name, choice.name, run_id)
@@ -96,7 +104,7 @@ def run_ids(first: int | None, runs: int) -> Iterable[int | None]:
     return range(first, first + runs)
 
 
-def report(summary: RunSummary, folder: Path) -> int:
+def report(summary: "RunSummary", folder: Path) -> int:
     """Say what happened, failures last; 1 when there are any."""
     if summary.finished:
         logger.info("%d sequences tracked, %d frames in %.1f s (%.1f frames/s with reading; %.0f %% of the trackers' "

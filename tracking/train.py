@@ -11,25 +11,25 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lib.config import SCRIPTS, Config, load_config  # noqa: E402
-from lib.pipeline.evaluation import Evaluation  # noqa: E402
-from lib.pipeline.tracking import TrackingValidation  # noqa: E402
-from lib.train.admin.logs import check_wandb  # noqa: E402
 from lib.train.failures import (  # noqa: E402
     LAUNCHER,
+    UNDER_TORCHRUN,
     TrainingInterrupted,
     end_with_launcher,
     record_failure,
     restarts_left,
 )
-from lib.train.launch import Ended, Machines, launch  # noqa: E402
-from lib.train.run import ALREADY_FINISHED, RunPaths, check_inputs, find_finished, run_training  # noqa: E402
-from lib.utils.device import pick_device  # noqa: E402
 from lib.utils.errors import UserError  # noqa: E402
-from lib.utils.log import run_script, setup_logging  # noqa: E402
+from lib.utils.files import check_output  # noqa: E402
+from lib.utils.log import load_torch, run_script, setup_logging  # noqa: E402
+
+if TYPE_CHECKING:
+    from lib.train.run import RunPaths
 
 logger = logging.getLogger(__name__)
 
@@ -65,21 +65,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     after.add_argument("--pack", nargs="+", default=[], metavar="NAME",
                        help="track got10k_test, trackingnet, and pack the results for their servers")
     nodes = parser.add_argument_group("several machines (--mode multi_node, the command runs on each)")
-    nodes.add_argument("--world-size", type=_machines, default=(1, 1), metavar="{N,MIN:MAX}",
-                       help="number of machines (default: 1)")
+    nodes.add_argument("--world-size", type=int, default=1, metavar="N", help="number of machines (default: 1)")
     nodes.add_argument("--rank", type=int, default=0, help="this machine's number, from 0 (default: %(default)s)")
     nodes.add_argument("--ip", default="127.0.0.1", help="address of machine 0 (default: %(default)s)")
     nodes.add_argument("--port", type=int, default=20000, help="free port of machine 0 (default: %(default)s)")
-    nodes.add_argument("--rdzv_endpoint", type=_endpoint, metavar="HOST:PORT",
-                       help="elastic: the machines meet there and agree on their numbers (instead of --rank, --ip and "
-                            "--port), may come and go between MIN and MAX of --world-size, and may come back after a "
-                            "failure")
-    nodes.add_argument("--rdzv_id", default="compresstracker", metavar="NAME",
-                       help="elastic: name of the run, the same on all machines and another for every start "
-                            "(default: %(default)s)")
-    nodes.add_argument("--rdzv_wait", type=int, default=30, metavar="SECONDS",
-                       help="elastic: how long to wait for further machines, up to MAX, once MIN are there (default: "
-                            "%(default)s)")
+    parser.add_argument("--local-rank", "--local_rank", help=argparse.SUPPRESS)  # as LOCAL_RANK of the environment
     for name in ("script_prv", "config_prv", "script_teacher", "config_teacher", "distill"):
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)  # taken by OSTrack's script, without effect here
     args = parser.parse_args(arguments)
@@ -93,39 +83,16 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def _machines(text: str) -> tuple[int, int]:
-    """Smallest and largest number of machines from `N` or `MIN:MAX`."""
-    least, _, most = text.partition(":")
-    numbers = int(least), int(most or least)
-    if not 1 <= numbers[0] <= numbers[1]:
-        raise argparse.ArgumentTypeError(f"{text} is no number of machines; expected N or MIN:MAX, from 1")
-    return numbers
-
-
-def _endpoint(text: str) -> str:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text} is no place to meet; expected HOST:PORT")
-    return text
-
-
 def _check_machines(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """End with a usage error where the options of the machines and restarts do not go together."""
-    least, most = args.world_size
-    several = args.mode == "multi_node"
-    if args.max_restarts < 0 or (args.max_restarts and args.mode == "single"):
-        parser.error("--max_restarts must be 0 or more and needs --mode multiple or multi_node (under your own "
-                     "torchrun it is an option of torchrun)")
-    if args.rdzv_endpoint is None:
-        if not 0 <= args.rank < most:
-            parser.error("--rank must be in 0..world-size - 1")
-        if several and (least != most or args.max_restarts):
-            parser.error("--world-size MIN:MAX and --max_restarts on several machines need --rdzv_endpoint, without "
-                         "which the machines do not hear of each other's failures")
-    elif not several:
-        parser.error("--rdzv_endpoint needs --mode multi_node")
-    elif args.rdzv_wait < 1:
-        parser.error("--rdzv_wait must be at least 1 second")
+    if args.max_restarts < 0 or (args.max_restarts and args.mode != "multiple"):
+        parser.error("--max_restarts must be 0 or more and needs --mode multiple; on several machines use torchrun and "
+                     "its option of this name (docs/training.md)")
+    if not 0 <= args.rank < args.world_size:
+        parser.error("--rank must be in 0..world-size - 1")
+    if args.mode != "single" and UNDER_TORCHRUN in os.environ:
+        parser.error(f"--mode {args.mode} starts processes itself, and this one is started by torchrun already; use "
+                     "--mode single under torchrun, or start this command without it")
 
 
 def worker_command(args: argparse.Namespace) -> list[str]:
@@ -140,6 +107,10 @@ def worker_command(args: argparse.Namespace) -> list[str]:
 
 def train(args: argparse.Namespace) -> int:
     """Run in this process, or start the processes. Returns the exit status."""
+    from lib.pipeline.evaluation import Evaluation
+    from lib.train.admin.logs import check_wandb
+    from lib.train.run import ALREADY_FINISHED, RunPaths, find_finished
+
     if args.distill not in (None, "0"):
         logger.warning("--distill has no effect: --script compresstracker compresses a teacher, which "
                        "MODEL.PRETRAIN_FILE names")
@@ -147,23 +118,28 @@ def train(args: argparse.Namespace) -> int:
         check_wandb()
     evaluation = Evaluation(args.evaluate, args.pack) if _may_evaluate(args) else None
     cfg = load_config(args.script, args.config, args.overrides)
-    paths = RunPaths(Path(args.save_dir).expanduser().absolute(), cfg.script, cfg.name, cfg.title)
+    paths = RunPaths.of(args.save_dir, cfg)
     finished = find_finished(cfg, paths, args.resume)
-    if finished is None or (evaluation is not None and args.rdzv_endpoint):  # who evaluates: elastic machines must meet
-        ended = _train(args, cfg, paths)
+    if finished is None:
+        status = _train(args, cfg, paths)
     else:
         logger.info("%s", ALREADY_FINISHED.format(finished))
-        ended = Ended(0, True)
-    if evaluation is None or not ended.main:
-        return ended.status
+        status = 0
+    if evaluation is None or status:
+        return status
     workers = 0 if args.mode == "single" else _processes(args, cfg)
     return evaluation.run(cfg, paths.slim(cfg.TRAIN.EPOCH), paths.save_dir, device=_device(args, cfg), threads=workers,
                           num_gpus=max(1, workers))
 
 
-def _train(args: argparse.Namespace, cfg: Config, paths: RunPaths) -> Ended:
-    """The training itself, in this process or in those that it starts."""
-    if args.resume != "auto" and (args.max_restarts or args.rdzv_endpoint or restarts_left()):
+def _train(args: argparse.Namespace, cfg: Config, paths: "RunPaths") -> int:
+    """The training itself, in this process or in those that it starts. Returns the exit status."""
+    check_output(paths.checkpoints, "--save_dir")
+    from lib.pipeline.tracking import TrackingValidation
+    from lib.train.launch import Machines, launch
+    from lib.train.run import check_inputs, run_training
+
+    if args.resume != "auto" and (args.max_restarts or restarts_left()):
         raise UserError(f"--resume {args.resume} cannot be used where the processes may be started again: they would "
                         "begin there each time. Start without restarts first, or move the earlier files in "
                         f"{paths.checkpoints} away, and use --resume auto")
@@ -171,22 +147,18 @@ def _train(args: argparse.Namespace, cfg: Config, paths: RunPaths) -> Ended:
     if args.mode == "single":
         run_training(cfg, args.save_dir, resume=args.resume, device=args.device, use_wandb=bool(args.use_wandb),
                      sequences=sequences)
-        return Ended(0, True)
+        return 0
     processes = _processes(args, cfg)
-    least, most = args.world_size if args.mode == "multi_node" else (1, 1)
-    check_inputs(cfg, [processes * number for number in range(least, most + 1)])
     machines = None
     if args.mode == "multi_node":
-        machines = (Machines(least, most, args.rdzv_endpoint, run_id=args.rdzv_id, wait=args.rdzv_wait)
-                    if args.rdzv_endpoint else Machines(least, most, f"{args.ip}:{args.port}", number=args.rank))
+        machines = Machines(args.world_size, f"{args.ip}:{args.port}", args.rank)
+    check_inputs(cfg, processes * (machines.number if machines else 1))
     return launch(worker_command(args), processes, machines, args.max_restarts)
 
 
 def _may_evaluate(args: argparse.Namespace) -> bool:
-    """Whether something is to be done after the training, and by this process, or perhaps by it: elastic machines know
-    only at the end which of them is the first."""
-    first = args.rdzv_endpoint is not None or args.rank == 0
-    return bool(args.evaluate or args.pack) and first and int(os.environ.get("RANK", "0")) == 0
+    """Whether something is to be done after the training, and by this process."""
+    return bool(args.evaluate or args.pack) and args.rank == 0 and int(os.environ.get("RANK", "0")) == 0
 
 
 def _device(args: argparse.Namespace, cfg: Config) -> str:
@@ -195,6 +167,8 @@ def _device(args: argparse.Namespace, cfg: Config) -> str:
 
 def _processes(args: argparse.Namespace, cfg: Config) -> int:
     """Processes on this machine."""
+    from lib.utils.device import pick_device
+
     return args.nproc_per_node or _gpus(pick_device(_device(args, cfg)).type)
 
 
@@ -210,13 +184,14 @@ def main() -> int:
     if int(os.environ.get("RANK", "0")) > 0:
         setup_logging(quiet=True)
     end_with_launcher()
+    load_torch()
     try:
         status = train(args)
     except TrainingInterrupted as stopped:
         logger.info("%s", stopped)
         status = stopped.exit_status
     except Exception as error:
-        if record_failure(error):  # the process that started this one reports it
+        if record_failure(error):
             return 2 if isinstance(error, UserError) else 1
         raise
     if status > 128 and LAUNCHER not in os.environ:  # else the process that started this one says it, if it is true

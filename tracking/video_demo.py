@@ -15,14 +15,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lib.test.tracker.choice import add_tracker_options, check_tracker_options, choose_tracker  # noqa: E402
-from lib.test.tracker.demo import default_output, parts_table, run_demo, save_as_results  # noqa: E402
 from lib.test.tracker.display import Display, can_display  # noqa: E402
-from lib.test.tracker.live import LiveTracker  # noqa: E402
 from lib.test.tracker.lost import LostRule  # noqa: E402
 from lib.test.tracker.redetect import Redetection  # noqa: E402
 from lib.test.tracker.sources import open_source  # noqa: E402
-from lib.utils.log import run_script  # noqa: E402
-from lib.utils.parts import PartTimes  # noqa: E402
+from lib.utils.files import check_output  # noqa: E402
+from lib.utils.log import load_torch, run_script  # noqa: E402
 
 logger = logging.getLogger("video_demo")
 
@@ -66,11 +64,17 @@ def main() -> int:
     args = parse_arguments()
     lost = LostRule(*args.lost, args.lost_frames)
     redetect = None if args.redetect is None else Redetection(args.redetect, args.accept)
+    load_torch()
+    from lib.test.tracker.demo import default_output, parts_table, run_demo, save_as_results
+    from lib.test.tracker.live import LiveTracker
+    from lib.utils.parts import PartTimes
+
+    output = Path(args.output).expanduser() if args.output else default_output(args.save_dir)
+    check_output(output, "--output" if args.output else "--save_dir")
     source = open_source(args.videofile)
     choice = choose_tracker(args)
     tracker = choice.make(device=args.device)
     parts = PartTimes(tracker.device) if args.benchmark else None
-    output = Path(args.output).expanduser() if args.output else default_output(args.save_dir)
     display = Display("CompressTracker") if can_display() and not args.no_display else None
     try:
         result = run_demo(LiveTracker(tracker, lost, redetect), source, args.boxes, output, display=display,
@@ -80,8 +84,7 @@ def main() -> int:
         if display is not None:
             display.close()
     if args.save_results:
-        saved = save_as_results(result, args.tracker_name, choice.name, source.name, args.save_dir,
-                                args.sub_pixel)
+        saved = save_as_results(result, args.tracker_name, choice.name, args.save_dir, args.sub_pixel)
         result.files |= {f"results{suffix}": path for suffix, path in zip(result.suffixes(), saved, strict=True)}
     state = "stopped after" if result.interrupted else "tracked"
     logger.info("%s %d frames, %.1f FPS, %d frames dropped", state, len(result.targets), result.fps, result.dropped)

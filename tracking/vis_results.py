@@ -6,16 +6,23 @@ import logging
 import re
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib.test.analysis.drawing import Rerun, choose_frames, draw_results  # noqa: E402
+from lib.test.analysis.conventions import convention_for  # noqa: E402
+from lib.test.analysis.results import boxes_of  # noqa: E402
 from lib.test.analysis.run import choose_trackers  # noqa: E402
+from lib.test.analysis.sources import find_results  # noqa: E402
 from lib.test.evaluation import get_dataset  # noqa: E402
 from lib.test.evaluation.environment import env_settings  # noqa: E402
-from lib.test.tracker import Tracker  # noqa: E402
+from lib.utils.box_forms import FORMS  # noqa: E402
 from lib.utils.errors import UserError  # noqa: E402
-from lib.utils.log import run_script  # noqa: E402
+from lib.utils.files import check_output_file  # noqa: E402
+from lib.utils.log import load_torch, run_script  # noqa: E402
+
+if TYPE_CHECKING:
+    from lib.test.analysis.drawing import Rerun
 
 logger = logging.getLogger("vis_results")
 
@@ -43,7 +50,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--tracker", action="append", default=[], metavar="SCRIPT:CONFIG[:RUNID][=LABEL]",
         help="a tracker of the results folder; repeatable (default, without --result and --run: all with results)")
     add("--result", action="append", default=[], metavar="NAME=PATH",
-        help="results from elsewhere: a folder of <sequence>.txt or a packed .npz; repeatable")
+        help="results from elsewhere, as for tracking/analysis_results.py; repeatable")
+    add("--box-format", action="append", default=[], metavar="[NAME=]FORM",
+        help=f"form of the boxes of all --result or of one: {', '.join(FORMS)}; repeatable (default: xywh, checked)")
     add("--results", type=Path, metavar="DIR", help="folder with the results (default: from local.py)")
     add("--save_dir", type=Path, metavar="DIR",
         help="as given to tracking/test.py: results in DIR/test/tracking_results, pictures in DIR/test/vis_results")
@@ -83,36 +92,43 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Draw and say where."""
     options = parse(arguments)
+    load_torch()
+    from lib.test.analysis.drawing import choose_frames, draw_results
+
     env = env_settings()
     sequence, = get_dataset(options.dataset, env, options.sequence)
     folder = options.save_dir / "test" if options.save_dir else Path(env.save_dir) / "test"
     name = re.sub(r"[^\w.+-]+", "_", f"{sequence.dataset}_{sequence.name}")
     output = options.output or folder / "vis_results" / f"{name}.mp4"
+    check_output_file(output, "--output" if options.output else "--save_dir")
     strip = output.suffix.lower() not in (".mp4", ".avi")
     frames = choose_frames(sequence.length, options.frames, options.every, strip)
     tracks = {}
     if options.tracker or options.result or not options.run:
         results = options.results or (folder / "tracking_results" if options.save_dir else Path(env.results_path))
-        sources, named = choose_trackers(results, options.tracker, options.result)
-        present = [source for source in sources if source.locate(sequence)]
-        lacking = [source.label for source in sources if source not in present]
+        sources, named = choose_trackers(results, options.tracker, options.result, box_formats=options.box_format)
+        present = [source for source in sources if any(find_results(source, [sequence]))]
+        lacking = [source for source in sources if source not in present]
         if not present or (named and lacking):
-            raise UserError(f"no results of {sequence.name} ({options.dataset}) by {', '.join(lacking)}; make them "
-                            "with tracking/test.py, or run a tracker here with --run")
-        tracks = {source.label: source.boxes(sequence) for source in present}
+            raise UserError(f"{options.dataset}: {'; '.join(source.lacking([sequence]) for source in lacking)}; or run "
+                            "a tracker here with --run")
+        tracks = {source.label: boxes_of(source, sequence, convention_for(sequence.dataset)) for source in present}
     path = draw_results(sequence, tracks, output, frames, truth=not options.no_truth, rerun=rerun(options),
                         with_iou=options.iou, fps=options.fps, columns=options.columns, cell_width=options.width)
     logger.info("%d frames in %s", len(frames), path)
     return 0
 
 
-def rerun(options: argparse.Namespace) -> Rerun | None:
+def rerun(options: argparse.Namespace) -> "Rerun | None":
     """The tracker that runs again, when one is asked for."""
     if not options.run:
         return None
     match = re.fullmatch(r"([^:=]+):([^=]+)(?:=(.+))?", options.run)
     if not match:
         raise UserError(f"--run {options.run}: expected script:config, or script:config=label")
+    from lib.test.analysis.drawing import Rerun
+    from lib.test.tracker import Tracker
+
     script, config, label = match.groups()
     tracker = Tracker.from_config(script, config, checkpoint=options.checkpoint, epoch=options.epoch,
                                   save_dir=options.save_dir, device=options.device, overrides=options.overrides)

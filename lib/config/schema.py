@@ -147,7 +147,8 @@ KEYS: dict[str, Key] = {
     "COMPRESS.TEACHER_MODE": Key("eval", "str", "Mode of the frozen teacher; train leaves its drop path and batch "
                                  "statistics active as the released code does.", choices=("eval", "train")),
     "COMPRESS.TEACHER_DTYPE": Key("same", "str", "Number format of the teacher's own pass, which makes the targets; "
-                                  "same is that of the training.", choices=("same", "float32", "bfloat16", "float16")),
+                                  "same is that of the training; auto as in TRAIN.AMP_DTYPE.",
+                                  choices=("same", "auto", "float32", "bfloat16", "float16")),
     "COMPRESS.SHARE_PREFIX": Key(True, "bool", "Compute what the teacher's pass and the mixed pass have in common "
                                  "once, where that changes nothing."),
     "COMPRESS.TRAINABLE": Key(TRAINABLE_PARTS, "strs", "Parts of the student that learn.", choices=TRAINABLE_PARTS,
@@ -196,15 +197,16 @@ KEYS: dict[str, Key] = {
     "TRAIN.SUP_REPLACE": Key(False, "bool", "compresstracker: replacement training (mixed teacher and student)."),
     "TRAIN.FREEZE_LAYERS": Key((0,), "ints", "Official key that the official code never reads.", fixed=NOT_BUILT),
     "TRAIN.AMP": Key(False, "bool", "Mixed precision."),
-    "TRAIN.AMP_DTYPE": Key("bfloat16", "str", "Number format of the mixed precision.",
-                           choices=("bfloat16", "float16")),
+    "TRAIN.AMP_DTYPE": Key("auto", "str", "Number format of the mixed precision; auto is bfloat16 where the device has "
+                           "it (GPUs from compute capability 8.0), else float16.",
+                           choices=("auto", "bfloat16", "float16")),
     "TRAIN.TF32": Key(False, "bool", "TF32 for float32 products on CUDA; false leaves PyTorch's default."),
     "TRAIN.COMPILE": Key(False, "bool", "Compile the layers with torch.compile."),
     "TRAIN.FUSED_OPTIMIZER": Key(False, "bool", "AdamW as one fused kernel."),
     "TRAIN.CHECKPOINT_ACTIVATIONS": Key(False, "bool", "Compute the layers again in the backward pass instead of "
                                         "keeping their insides: less memory, more time."),
     "TRAIN.CHANNELS_LAST": Key(False, "bool", "Memory order of the convolutions: channels last."),
-    "TRAIN.SYNC_BN": Key(False, "bool", "BatchNorm statistics over the batches of all processes."),
+    "TRAIN.SYNC_BN": Key(False, "bool", "BatchNorm statistics over the batches of all processes, on GPUs."),
     "TRAIN.EMA": Key(0.0, "float", "Decay per step of an average of the weights (less at the start), which is then "
                      "validated and kept as the result; 0 for none.", low=0, high=0.999999),
     "TRAIN.DEVICE": Key("auto", "str", "Where to train; auto is CUDA where there is any.",

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from ..models.base import Prediction
+from ..utils.device import choose_dtype
 from ..utils.errors import UserError
+from .formats import ENGINES
 from .manifest import Manifest, Part
 
 Runner = Callable[[Mapping[str, Tensor]], list[Tensor]]
@@ -23,7 +25,7 @@ class ExportedModel:
 
     Args:
         folder: what tracking/export_model.py wrote.
-        backend: a key of `BACKENDS`; None takes the format's own.
+        backend: a key of `ENGINES`; None takes the format's own.
         device: where PyTorch's and TensorRT's graphs run. ONNX Runtime takes CUDA where its package has it; OpenVINO
             runs on the CPU.
 
@@ -32,34 +34,36 @@ class ExportedModel:
         host_inputs: the engine reads its inputs in the CPU's memory, whatever the device.
 
     Raises:
-        UserError: the folder is unusable, or the backend cannot run its format or is not installed.
+        UserError: the folder is unusable, the backend cannot run its format or is not installed, or the device does
+            not have its precision.
     """
 
     def __init__(self, folder: str | Path, backend: str | None = None, device: torch.device | str = "cpu"):
         folder = Path(folder).expanduser()
         self.manifest = manifest = Manifest.read(folder)
         if backend is None:
-            backend = next((name for name, (formats, _) in BACKENDS.items() if manifest.format in formats), "")
-        if backend not in BACKENDS:
-            raise UserError(f"unknown backend {backend!r}; choose one of {', '.join(BACKENDS)}")
-        formats, load = BACKENDS[backend]
-        if manifest.format not in formats:
-            able = [name for name, (other, _) in BACKENDS.items() if manifest.format in other]
-            raise UserError(f"backend {backend} runs {' and '.join(formats)}, but {folder} holds {manifest.format}; "
-                            f"choose {' or '.join(able)}, or export again")
+            backend = next((name for name, formats in ENGINES.items() if manifest.format in formats), "")
+        if backend not in ENGINES:
+            raise UserError(f"unknown backend {backend!r}; choose one of {', '.join(ENGINES)}")
+        if manifest.format not in ENGINES[backend]:
+            able = [name for name, formats in ENGINES.items() if manifest.format in formats]
+            raise UserError(f"backend {backend} runs {' and '.join(ENGINES[backend])}, but {folder} holds "
+                            f"{manifest.format}; choose {' or '.join(able)}, or export again")
         self.backend, self.takes_pixels = backend, manifest.take_pixels
         self.host_inputs = backend in _READ_ON_HOST
         main = manifest.parts[manifest.main]
         self.takes_window = "window" in main.inputs and "boxes" in main.outputs
         self._device = torch.device(device)
+        choose_dtype(manifest.precision, self._device, f"the precision of {folder}")
         self._runners: dict[str, Runner] = {}
         for name, part in manifest.parts.items():
             try:
-                self._runners[name] = load(folder / part.file, part, self._device, manifest.precision)
+                self._runners[name] = _LOADERS[backend](folder / part.file, part, self._device, manifest.precision)
             except UserError:
                 raise
             except Exception as error:  # damaged files make the engines fail in any way
-                raise UserError(f"{backend} cannot load {folder / part.file}: {error}") from error
+                raise UserError(f"{backend} cannot load {folder / part.file}: it is damaged, or written for another "
+                                f"version of {backend}; export again here") from error
 
     def prepare(self, template: Tensor) -> Tensor:
         """Template crops -> what the calls take as `template`: what the graph `template` gives (`FastTracker.prepare`),
@@ -126,7 +130,7 @@ def _onnxruntime(path: Path, part: Part, device: torch.device, precision: str) -
         if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
             raise UserError("backend onnxruntime on CUDA needs the package onnxruntime-gpu instead of onnxruntime; "
                             "install it, or use --device cpu")
-        providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0, "use_tf32": 0}))
     session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     if len(providers) > len(session.get_providers()):     # it falls back to the CPU without an error
         raise UserError("onnxruntime found no CUDA and cuDNN libraries that it can load; install those its package "
@@ -206,34 +210,35 @@ def _tensorrt(path: Path, part: Part, device: torch.device, precision: str) -> R
         raise missing("tensorrt", "backend tensorrt") from error
     if device.type != "cuda":
         raise UserError(f"backend tensorrt needs a CUDA device, not {device}")
-    engine = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR)).deserialize_cuda_engine(path.read_bytes())
-    if engine is None:
-        raise UserError(f"tensorrt cannot load {path}; an engine only runs on the kind of GPU and the TensorRT version "
-                        "that built it: export again here")
-    context = engine.create_execution_context()
+    with torch.cuda.device(device):     # an engine belongs to the device that is current when it is made
+        engine = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR)).deserialize_cuda_engine(path.read_bytes())
+        if engine is None:
+            raise UserError(f"tensorrt cannot load {path}; an engine only runs on the kind of GPU and the TensorRT "
+                            "version that built it: export again here")
+        context = engine.create_execution_context()
 
     def run(feeds: Mapping[str, Tensor]) -> list[Tensor]:
-        held = {name: tensor.to(device).contiguous() for name, tensor in feeds.items()}
-        for name, tensor in held.items():
-            context.set_input_shape(name, tuple(tensor.shape))
-            context.set_tensor_address(name, tensor.data_ptr())
-        outputs = []
-        for port in part.outputs.values():
-            outputs.append(torch.empty(tuple(context.get_tensor_shape(port.name)), device=device))
-            context.set_tensor_address(port.name, outputs[-1].data_ptr())
-        context.execute_async_v3(torch.cuda.current_stream(device).cuda_stream)
-        return outputs
+        with torch.cuda.device(device):
+            held = {name: tensor.to(device).contiguous() for name, tensor in feeds.items()}
+            for name, tensor in held.items():
+                context.set_input_shape(name, tuple(tensor.shape))
+                context.set_tensor_address(name, tensor.data_ptr())
+            outputs = []
+            for port in part.outputs.values():
+                outputs.append(torch.empty(tuple(context.get_tensor_shape(port.name)), device=device))
+                context.set_tensor_address(port.name, outputs[-1].data_ptr())
+            context.execute_async_v3(torch.cuda.current_stream(device).cuda_stream)
+            return outputs
 
     return run
 
 
-BACKENDS: dict[str, tuple[tuple[str, ...], Callable[..., Runner]]] = {
-    "onnxruntime": (("onnx",), _onnxruntime),
-    "openvino": (("openvino", "onnx"), _openvino),
-    "torchscript": (("torchscript",), _torch_graph(_load_torchscript)),
-    "torchexport": (("torchexport",), _torch_graph(_load_torchexport)),
-    "tensorrt": (("tensorrt",), _tensorrt),
+_LOADERS: dict[str, Callable[..., Runner]] = {
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+    "torchscript": _torch_graph(_load_torchscript),
+    "torchexport": _torch_graph(_load_torchexport),
+    "tensorrt": _tensorrt,
 }
-"""Backend -> the formats it runs, the format's own backend first, and its loader."""
 _READ_ON_HOST = ("onnxruntime", "openvino")
 """Backends that read their inputs in the CPU's memory."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..config import Config
-from ..models.layers.elimination import template_mask
+from ..models.layers.elimination import configured_mask
 from ..utils.crop import Crop, box_to_crop, normalize, square_crop
 from ..utils.errors import UserError
 from ..utils.sequences import SequenceFiles, find_in_spec
@@ -91,11 +91,7 @@ def _pair(template: Crop, search: Crop, box_xywh: Sequence[float]) -> CropPair:
 def model_inputs(pair: CropPair, cfg: Config, take_pixels: bool) -> tuple[Tensor, ...]:
     """Template, search and, with candidate elimination, the template mask, as a model takes them."""
     crops = pair[:2] if take_pixels else [normalize(crop.numpy(), cfg.DATA.MEAN, cfg.DATA.STD) for crop in pair[:2]]
-    backbone = cfg.MODEL.BACKBONE
-    mask = None
-    if backbone.CE_LOC:
-        grid = cfg.TEST.TEMPLATE_SIZE // backbone.STRIDE
-        mask = template_mask(backbone.CE_TEMPLATE_RANGE, grid, pair.box, backbone.STRIDE)
+    mask = configured_mask(cfg, pair.box)
     return (*crops,) if mask is None else (*crops, mask)
 
 

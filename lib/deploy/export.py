@@ -3,7 +3,7 @@
 import logging
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,25 +17,19 @@ from torch import Tensor, nn
 from ..config import Config
 from ..models.base import Prediction
 from ..models.heads import decode
+from ..models.layers.elimination import elimination_range
 from ..models.one_stream import OneStreamTracker
+from ..utils.device import full_float32
 from ..utils.errors import UserError
 from ..utils.files import atomic_folder, file_hash
 from .backends import ExportedModel, missing
 from .crops import CropPair, crop_pairs, model_inputs, score_weights
 from .fast import FastOptions, FastTracker, build_fast
+from .formats import ExportOptions
 from .manifest import MANIFEST, Manifest, Part, Port
 from .quantise import quantise_onnx
 
 logger = logging.getLogger(__name__)
-
-PRECISIONS = {
-    "onnx": ("float32", "float16", "int8"),
-    "openvino": ("float32", "bfloat16", "int8"),
-    "torchscript": ("float32", "bfloat16", "float16"),
-    "torchexport": ("float32", "bfloat16", "float16"),
-    "tensorrt": ("float32", "float16", "int8"),
-}
-"""Format -> precisions that can be written."""
 
 WITHOUT_BATCH = ("window",)
 """Roles of the inputs that all images share."""
@@ -48,45 +42,6 @@ TOLERANCE = 1e-3
 """Largest difference of a float32 export; one beyond it means other arithmetic, not other rounding."""
 SUSPICIOUS = 0.1
 """Difference from which a warning is given for the other precisions."""
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """What to write.
-
-    Attributes:
-        format: a key of `PRECISIONS`.
-        precision: one of its values.
-        batch: images per call; 0 for any number.
-        joint: one graph (template, search -> prediction) instead of two.
-        take_pixels: uint8 crops in, the normalisation inside.
-        maps: give the maps of size and offset of a CENTER head, too; score map and box alone are less work
-            (`FastOptions.peak_only`).
-        frames: sequences whose crops the export is checked on, and the int8 ranges measured on (see `crop_pairs`).
-        calibration_crops, check_crops: how many.
-    """
-
-    format: str = "onnx"
-    precision: str = "float32"
-    batch: int = 1
-    joint: bool = False
-    take_pixels: bool = False
-    maps: bool = False
-    frames: str | None = None
-    calibration_crops: int = 64
-    check_crops: int = 8
-
-    def __post_init__(self):
-        if self.format not in PRECISIONS:
-            raise UserError(f"format is {self.format!r}; choose one of {', '.join(PRECISIONS)}")
-        if self.precision not in PRECISIONS[self.format]:
-            raise UserError(f"precision {self.precision} cannot be written as {self.format}; choose one of "
-                            f"{', '.join(PRECISIONS[self.format])}")
-        if self.batch < 0:
-            raise UserError(f"batch is {self.batch}; it must be 1 or more, or 0 for any number")
-        if self.precision == "int8" and self.frames is None:
-            raise UserError("int8 measures the ranges of its numbers on your frames: name a folder of sequences with "
-                            "--frames")
 
 
 class _Graph(nn.Module):
@@ -131,6 +86,8 @@ def export_model(model: OneStreamTracker, cfg: Config, checkpoint: Path, target:
         parts = _write_parts(model, cfg, folder, options, pairs[0])
         manifest = _manifest(cfg, options, parts, checkpoint)
         manifest.write(folder)
+        with full_float32():
+            logger.info("comparing with PyTorch on %d crops", len(pairs))
         difference = compare(model, ExportedModel(folder, device=device), pairs, cfg)
         worst = np.max(list(difference.values()))      # NaN where there is one
         if options.precision == "float32" and not worst <= TOLERANCE:
@@ -189,6 +146,7 @@ def _write_parts(model: OneStreamTracker, cfg: Config, folder: Path, options: Ex
     if options.format == "tensorrt":
         _require_tensorrt(parts, options.precision)
     for name, graph in graphs.items():
+        logger.info("writing %s (%s)", parts[name].file, options.precision)
         feeds = None
         if options.precision == "int8" and name != "template":          # the template's part runs once per target
             crops = crop_pairs(options.frames, options.calibration_crops, cfg)
@@ -302,7 +260,7 @@ def _require_tensorrt(parts: dict[str, Part], precision: str) -> None:
     commands = []
     for part in parts.values():
         file = Path(part.file)
-        command = f"trtexec --onnx={file.with_suffix('.onnx')} --saveEngine={file} --stronglyTyped"
+        command = f"trtexec --onnx={file.with_suffix('.onnx')} --saveEngine={file} --stronglyTyped --noTF32"
         for flag, most in (("min", 1), ("opt", 1), ("max", MOST_TENSORRT)):
             shapes = [f"{port.name}:{most}x{'x'.join(map(str, port.shape[1:]))}" for port in part.inputs.values()
                       if isinstance(port.shape[0], str)]
@@ -323,6 +281,7 @@ def _write_tensorrt(onnx: Path, path: Path, part: Part) -> None:
     if not parser.parse_from_file(str(onnx)):
         raise RuntimeError(f"TensorRT cannot read the graph: {parser.get_error(0)}")
     config = builder.create_builder_config()
+    config.clear_flag(tensorrt.BuilderFlag.TF32)      # float32 of a graph is float32
     profile = builder.create_optimization_profile()
     for port in part.inputs.values():
         sizes = port.shape[1:]
@@ -336,13 +295,13 @@ def _write_tensorrt(onnx: Path, path: Path, part: Part) -> None:
 
 
 def _manifest(cfg: Config, options: ExportOptions, parts: dict[str, Part], checkpoint: Path) -> Manifest:
-    test, backbone = cfg.TEST, cfg.MODEL.BACKBONE
+    test = cfg.TEST
     libraries = {name: metadata.version(name) for name in LIBRARIES if any(metadata.distributions(name=name))}
     return Manifest(
         script=cfg.script, config=cfg.name, format=options.format, precision=options.precision, parts=parts,
         template_size=test.TEMPLATE_SIZE, template_factor=test.TEMPLATE_FACTOR, search_size=test.SEARCH_SIZE,
-        search_factor=test.SEARCH_FACTOR, stride=backbone.STRIDE, mean=cfg.DATA.MEAN, std=cfg.DATA.STD,
+        search_factor=test.SEARCH_FACTOR, stride=cfg.MODEL.BACKBONE.STRIDE, mean=cfg.DATA.MEAN, std=cfg.DATA.STD,
         window=test.WINDOW, take_pixels=options.take_pixels,
-        ce_range=backbone.CE_TEMPLATE_RANGE if backbone.CE_LOC else None,
+        ce_range=elimination_range(cfg),
         checkpoint={"file": checkpoint.name, "sha256": file_hash(checkpoint)},
         checked_on=options.frames or "synthetic pictures", libraries=libraries)

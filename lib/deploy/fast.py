@@ -1,8 +1,9 @@
 """A trained one-stream tracker rearranged for speed: the same boxes and score map from less work.
 
 `build_fast(model, options)` copies a model into a `FastTracker`. Every rearrangement is one field of `FastOptions`;
-what each brings is in docs/performance.md. In float32 they are the plain model's within 1e-4; lower precision
-changes them, by how much is measured there too.
+what each brings is in docs/performance.md. In float32 they are the plain model's within 1e-4 (on CUDA inside
+`full_float32`: PyTorch's default there is TF32 for convolutions, in both models, which rounds them differently); lower
+precision changes them, by how much is measured there too.
 """
 
 import copy
@@ -18,6 +19,7 @@ from ..models.heads import CenterHead
 from ..models.layers.elimination import eliminate, restore, template_votes
 from ..models.layers.encoder import EncoderLayer
 from ..models.one_stream import OneStreamTracker
+from ..utils.device import choose_dtype
 from ..utils.errors import UserError
 from .cuda_graph import GraphReplay
 from .heads import MergedCenterHead, PeakHead, fold_batchnorm
@@ -49,7 +51,8 @@ class FastOptions:
             float32.
         head_dtype: the same for the head; None takes `dtype`.
         compile: torch.compile.
-        cuda_graph: record the kernels of a call, compiled or not, once per input shape and replay them (CUDA only).
+        cuda_graph: record the kernels of a call, compiled or not, once per input shape, batch sizes rounded up
+            (`padded_batch`), and replay them (CUDA only).
     """
 
     cache_template: bool = True
@@ -105,8 +108,10 @@ class FastOptions:
     def parse(cls, texts: Sequence[str], device: torch.device | str) -> "FastOptions":
         """The best options for `device` with "NAME=VALUE" texts applied (`dtype` first, since the best depend on it).
 
+        Number formats may be `auto` (see `choose_dtype`).
+
         Raises:
-            UserError: no such option, or no such value.
+            UserError: no such option, no such value, or a number format that the device does not have.
         """
         known = {field.name: field.default for field in fields(cls)}
         changes: dict[str, bool | str] = {}
@@ -116,6 +121,8 @@ class FastOptions:
                 raise UserError(f"fast option {text!r}: expected NAME=VALUE with NAME one of {', '.join(known)}")
             if isinstance(known[name], bool) and value not in ("true", "false"):
                 raise UserError(f"fast option {text!r}: expected true or false")
+            if name.endswith("dtype"):
+                value = choose_dtype(value, torch.device(device), f"fast option {name}")
             changes[name] = value == "true" if isinstance(known[name], bool) else value
         return replace(cls.best(device, str(changes.get("dtype", "float32"))), **changes)
 
@@ -139,10 +146,12 @@ def build_fast(model: OneStreamTracker, options: FastOptions | None = None, *, d
         mean, std: per channel, of images scaled to 0..1; needed for `take_pixels`.
 
     Raises:
-        UserError: an option that this device or PyTorch cannot do.
+        UserError: an option or a number format that this device or PyTorch cannot do.
     """
     device = torch.device(device)
     options = FastOptions.best(device) if options is None else options
+    for name in ("dtype", "head_dtype"):
+        choose_dtype(getattr(options, name) or "float32", device, f"{name} of the fast module")
     problem = options.unavailable(device)
     if problem is not None:
         raise UserError(problem)
@@ -155,7 +164,7 @@ def build_fast(model: OneStreamTracker, options: FastOptions | None = None, *, d
     if options.compile:
         fast.run = torch.compile(fast.run, dynamic=False)
     if options.cuda_graph:
-        fast.run = GraphReplay(fast.run, device)
+        fast.run = GraphReplay(fast.run, device, batched=3)    # all inputs but the window
     return fast
 
 

@@ -120,8 +120,8 @@ class Manifest:
             manifest = cls(**{**content, "mean": tuple(content["mean"]), "std": tuple(content["std"])})
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             known = ", ".join(entry.name for entry in fields(cls))
-            raise UserError(f"{path} is no manifest of an exported tracker ({type(error).__name__}: {error}); expected "
-                            f"version, {known}. Export again.") from error
+            raise UserError(f"{path} is no manifest of an exported tracker: a JSON object with version, {known} is "
+                            "expected. Export again") from error
         if set(manifest.parts) not in ({"tracker"}, {"template", "search"}):
             raise UserError(f"{path} has the parts {', '.join(manifest.parts)}; expected tracker, or template and "
                             "search")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..config import Config
 from ..models.base import Prediction
-from ..models.layers.elimination import template_mask
+from ..models.layers.elimination import configured_mask
 from ..models.layers.plain_attention import write_out_attention
 from ..models.one_stream import OneStreamTracker
 from ..utils.errors import UserError
@@ -205,10 +205,6 @@ def example_inputs(cfg: Config, batch: int, device: torch.device, takes_pixels: 
         else:
             crop = torch.randn((batch, 3, side, side), generator=generator)
         crops.append(crop.to(device))
-    backbone = cfg.MODEL.BACKBONE
-    if not backbone.CE_LOC:
-        return crops[0], crops[1], None
     side = 1 / cfg.TEST.TEMPLATE_FACTOR
     boxes = torch.tensor([[0.5 - side / 2, 0.5 - side / 2, side, side]]).expand(batch, -1).to(device)
-    mask = template_mask(backbone.CE_TEMPLATE_RANGE, cfg.TEST.TEMPLATE_SIZE // backbone.STRIDE, boxes, backbone.STRIDE)
-    return crops[0], crops[1], mask
+    return crops[0], crops[1], configured_mask(cfg, boxes)

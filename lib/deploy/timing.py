@@ -9,6 +9,10 @@ import numpy as np
 import torch
 
 from ..utils.device import synchronize
+from ..utils.progress import Progress
+
+LEAST_BLOCKS = 3
+"""Blocks that are timed however little time there is."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,8 @@ def time_alternately(
     warmup: int,
     blocks: int = 10,
     batch: int = 1,
+    seconds: float | None = None,
+    label: str = "timing",
 ) -> dict[str, Timings]:
     """Time several calls in turn, a block of each at a time, the order turned round after every round.
 
@@ -71,6 +77,9 @@ def time_alternately(
         warmup: calls of each before the first timed one, not timed.
         blocks: number of blocks (fewer where there are fewer iterations).
         batch: images per call, for the frame rate.
+        seconds: about what all of it may take. Where the warm-up shows that `iterations` need more, there are fewer
+            blocks, the same for all calls, down to `LEAST_BLOCKS`, and then shorter ones.
+        label: what is done, for the progress.
 
     Returns:
         name -> timings.
@@ -82,18 +91,31 @@ def time_alternately(
         raise ValueError("time_alternately needs a call, iterations and blocks of at least 1 and warmup of at least 0")
     blocks = min(blocks, iterations)
     per_block = -(-iterations // blocks)
-    seconds = {name: np.empty((blocks, per_block)) for name in calls}
-    for call in calls.values():
-        for _ in range(warmup):
-            call()
+    if seconds is not None:
+        warmup = max(warmup, 1)
+    begin, latest = time.perf_counter(), dict.fromkeys(calls, 0.0)
+    with Progress(warmup * len(calls), f"{label}, warm-up", "calls") as shown:
+        for name, call in calls.items():
+            for _ in range(warmup):
+                latest[name] = _time_once(call, device)
+                shown.advance()
+    if seconds is not None:
+        left = seconds - (time.perf_counter() - begin)
+        fitting = int(left / max(sum(latest.values()), 1e-9))  # calls of each
+        per_block = max(1, min(per_block, fitting // LEAST_BLOCKS - 1))
+        blocks = min(blocks, max(LEAST_BLOCKS, fitting // (per_block + 1)))
+    measured = {name: np.empty((blocks, per_block)) for name in calls}
     order = list(calls)
-    for block in range(blocks):
-        for name in order:
-            calls[name]()
-            for i in range(per_block):
-                seconds[name][block, i] = _time_once(calls[name], device)
-        order.reverse()
-    return {name: Timings(values, batch) for name, values in seconds.items()}
+    with Progress(blocks * len(calls) * (per_block + 1), label, "calls") as shown:
+        for block in range(blocks):
+            for name in order:
+                calls[name]()
+                shown.advance()
+                for i in range(per_block):
+                    measured[name][block, i] = _time_once(calls[name], device)
+                    shown.advance()
+            order.reverse()
+    return {name: Timings(values, batch) for name, values in measured.items()}
 
 
 def _time_once(call: Callable[[], object], device: torch.device) -> float:

@@ -104,7 +104,8 @@ def build_compressor(cfg: Config, load: bool = True) -> Compressor:
 
 
 def _teacher_dtype(cfg: Config) -> torch.dtype | None:
-    """COMPRESS.TEACHER_DTYPE where it differs from the number format of the training, else None."""
+    """COMPRESS.TEACHER_DTYPE where it differs from the number format of the training, else None; neither is `auto` on
+    two sides that may differ (the training asks its device first)."""
     training = cfg.TRAIN.AMP_DTYPE if cfg.TRAIN.AMP else "float32"
     name = cfg.COMPRESS.TEACHER_DTYPE
     return None if name in ("same", training) else getattr(torch, name)

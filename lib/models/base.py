@@ -4,6 +4,7 @@ Compression, training, testing and export need nothing else. A family implements
 class with fewer layers.
 """
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -90,6 +91,11 @@ class StagedTracker(nn.Module, ABC):
         """The parameters by role (what COMPRESS.TRAINABLE names)."""
         return {part: [parameter for name, parameter in self.named_parameters() if name.startswith(prefixes)]
                 for part, prefixes in self.part_prefixes.items()}
+
+    def part_tensors(self, part: str) -> dict[str, Tensor]:
+        """The parameters and buffers of one part, by name."""
+        tensors = itertools.chain(self.named_parameters(), self.named_buffers())
+        return {name: tensor for name, tensor in tensors if name.startswith(self.part_prefixes[part])}
 
     def load_part(self, part: str, state: Mapping[str, Tensor]) -> None:
         """Copy one part's entries from the state dict of a tracker of the same family and width."""

@@ -2,32 +2,56 @@
 
 Layouts read (state-dict names):
 
-- OSTrack (`net`): `backbone.blocks.i.*`, `box_head.*`;
-- CompressTracker, slim (`net`): `backbone.distill_blocks.i.*` for the student's layers;
+- OSTrack: `backbone.blocks.i.*`, `box_head.*`;
+- CompressTracker, slim: `backbone.distill_blocks.i.*` for the student's layers;
 - CompressTracker, raw training checkpoint: the above, and `backbone.blocks.*`, `ori_backbone.*`, `ori_box_head.*` for
   the frozen teacher;
-- MAE or timm ViT weights (`model`, or a bare state dict): `blocks.i.*`, `patch_embed.*`, `pos_embed`, `norm.*`.
+- MAE or timm ViT weights: `blocks.i.*`, `patch_embed.*`, `pos_embed`, `norm.*`.
 
-A `module.` prefix (from DistributedDataParallel) is ignored. Slim files are written in the official layout.
+Files are those of `torch.save` or safetensors. The state dict may be the file itself or lie anywhere in its
+dictionaries (`net`, `model`, `state_dict`, `module`, `ema`...), and its names may have prefixes in front and the parts
+that wrappers put between (see `candidates_in`). Slim files are written in the official layout.
 """
 
-from collections.abc import Mapping
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..config import Config
 from ..utils.errors import UserError
-from ..utils.files import atomic_write
 from .base import StagedTracker
-from .safe_load import Placeholder, safe_load
+from .safe_load import Placeholder, safe_load, write_tensors
+
+logger = logging.getLogger(__name__)
 
 STUDENT_LAYERS = "backbone.distill_blocks."
 LAYERS = "backbone.blocks."
-WEIGHTS = ("net", "model", "state_dict")
-"""Where the formats keep the state dict."""
+WEIGHTS = ("net", "model", "state_dict", "module")
+"""Where the formats keep the state dict; where several fit, the first is taken."""
+
+_WRAPPERS = re.compile(r"(?<![^.])(module|_orig_mod|_forward_module|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""What DistributedDataParallel, torch.compile, Lightning, FSDP and activation checkpointing put into names."""
+
+_COPY = re.compile(r"(?:^|[._])(ema|averaged?|avg|swa|shadow|teacher)(?:[._]|$)")
+"""Names of a second copy of the weights, which stands after the weights themselves."""
+
+
+# ---------------------------------------------------------------- the official places
+
+def run_folder(save_dir: str | Path, script: str, name: str) -> Path:
+    """Folder of a run's checkpoints, as the official repositories have it."""
+    return Path(save_dir).expanduser() / "checkpoints" / "train" / script / name
+
+
+def slim_name(title: str, what: int | str) -> str:
+    """File name of a slim checkpoint of a model with a title (`Config.title`): of an epoch, `OSTrack_ep0300.pth.tar`,
+    or called otherwise (`best`)."""
+    return f"{title}_{what if isinstance(what, str) else f'ep{what:04d}'}.pth.tar"
 
 
 # ---------------------------------------------------------------- reading files
@@ -44,37 +68,102 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"checkpoint {path} " + ("is a folder; name the file in it" if path.is_dir() else
                                                  "does not exist; check the path, or put the file there"))
-    try:
-        content = safe_load(path)
-    except PermissionError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}; change its permissions") from error
-    except Exception as error:  # damaged bytes make the readers of zip, pickle and tensors fail in any way
-        raise UserError(f"{path} cannot be read as a PyTorch checkpoint ({_first_line(error)}); it is truncated or of "
-                        "another kind. Copy or download it again.") from error
+    content = safe_load(path)
     if not isinstance(content, Mapping):
         kind = "object" if isinstance(content, Placeholder) else type(content).__name__
         raise UserError(f"{path} holds one {kind}, not a dictionary with a state dict; expected an "
-                        "OSTrack, CompressTracker or MAE checkpoint")
+                        "OSTrack, CompressTracker or MAE checkpoint (of a whole model, save its state_dict())")
     return {key: value for key, value in content.items() if not isinstance(value, Placeholder)}
 
 
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+class _Candidate(NamedTuple):
+    """A state dict that a file holds.
+
+    Attributes:
+        place: keys of the dictionaries that it lies in, and the prefix of its names.
+        rank: the lowest is preferred.
+        state: its tensors, names without prefix and wrappers.
+    """
+
+    place: tuple[str, ...]
+    rank: tuple[int, int]
+    state: dict[str, Tensor]
+
+    def __str__(self) -> str:
+        return "/".join(part for part in self.place if part) or "the file itself"
 
 
-def state_dict(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
-    """The state dict of a checkpoint, without `module.` prefixes."""
-    for key in WEIGHTS:
-        if isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
-    state = {name.removeprefix("module."): value for name, value in content.items()
-             if isinstance(name, str) and isinstance(value, Tensor)}
-    if not state:
-        raise UserError(f"{path} holds no weights (looked for `net`, `model`, `state_dict` or tensors); expected an "
-                        "OSTrack, CompressTracker or MAE checkpoint")
-    return state
+def candidates_in(content: Mapping[str, Any], parts: Iterable[str], path: Path) -> list[_Candidate]:
+    """The state dicts in a checkpoint that have entries of a model with the given parts (first words of its names), or
+    all there are; the preferred one first.
+
+    The names of wrappers are taken out. What stands before the first of the parts is a prefix (`net.`, `model.ema.`):
+    the names of one prefix make one state dict.
+
+    Raises:
+        UserError: there is none at all.
+    """
+    part = re.compile(rf"(?:^|(?<=\.))(?:{'|'.join(map(re.escape, parts))})(?:\.|$)")
+    found, others = [], []
+    for place, tensors in state_dicts(content):
+        names = {name: _WRAPPERS.sub("", name) for name in tensors if name.rpartition(".")[2] != "n_averaged"}
+        if len(set(names.values())) < len(names):  # wrapped and bare copies of one model: each has its own prefix
+            names = {name: name for name in names}
+        matches = [part.search(name) for name in names.values()]
+        prefixes = sorted({match.string[:match.start()] for match in matches if match}, key=len, reverse=True)
+        groups: dict[str, dict[str, Tensor]] = {prefix: {} for prefix in prefixes or [""]}
+        for name, plain in names.items():
+            prefix = next((prefix for prefix in groups if plain.startswith(prefix)), None)
+            if prefix is not None:
+                groups[prefix][plain.removeprefix(prefix)] = tensors[name]
+        for prefix, state in groups.items():
+            where = (*place, prefix)
+            order = WEIGHTS.index(place[0]) if place and place[0] in WEIGHTS else len(WEIGHTS)
+            rank = (int(any(_COPY.search(step) for step in where)), order)
+            (found if prefixes else others).append(_Candidate(where, rank, state))
+    if not found and not others:
+        raise UserError(f"{path} holds no weights, that is, no dictionary of tensors by name (it has "
+                        f"{some(map(str, content))}); expected an OSTrack, CompressTracker or MAE checkpoint")
+    return sorted(found or others, key=lambda candidate: candidate.rank)
+
+
+def state_dicts(content: Mapping[Any, Any], place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict]]:
+    """The dictionaries of tensors by name in nested dictionaries, with the keys that lead there."""
+    tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    if tensors:
+        yield place, tensors
+    for key, value in content.items():
+        if isinstance(key, str) and isinstance(value, Mapping) and len(place) < 3:
+            yield from state_dicts(value, (*place, key))
+
+
+def choose(candidates: list[_Candidate], problem: Callable[[dict[str, Tensor]], str], path: Path) -> _Candidate:
+    """The preferred one of the state dicts of which `problem` says nothing.
+
+    Raises:
+        UserError: it says something of all (what it says of the preferred one), or the choice is not clear.
+    """
+    fitting = [candidate for candidate in candidates if not problem(candidate.state)]
+    if not fitting:
+        raise UserError(f"{path} {problem(candidates[0].state)}")
+    first, *rest = fitting
+    for other in rest:
+        if other.rank == first.rank and not _same(first.state, other.state):
+            raise UserError(f"{path} holds several models that fit ({first}, {other}); write the one that you want "
+                            "into a file of its own")
+    if rest:
+        logger.info("%s: the weights are those of %s", path, first)
+    return first
+
+
+def _same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def some(names: Iterable[str]) -> str:
+    """The first of some names, for a message."""
+    names = list(names)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") if names else "nothing"
 
 
 # ---------------------------------------------------------------- weights into models
@@ -96,29 +185,56 @@ def load_weights(model: StagedTracker, path: str | Path, role: str = "test") -> 
     path = Path(path)
     foreign = model.read_foreign(path) if path.is_file() else None
     content = read_checkpoint(path) if foreign is None else {"net": foreign}
-    state = _select(state_dict(content, path), role)
-    _check_depth(state, model, path)
     own = model.state_dict()
-    for optional in ("backbone.cls_token", "backbone.pos_embed"):   # never used by the tracker
-        if optional in own and (optional not in state or state[optional].shape != own[optional].shape):
-            state[optional] = own[optional]
-    result = copy_weights(model, state, path)
-    if result.missing_keys or result.unexpected_keys:
-        problem = [f"lacks {name}" for name in result.missing_keys[:3]]
-        problem += [f"has the unknown entry {name}" for name in result.unexpected_keys[:3]]
-        raise UserError(f"{path} does not fit the configured model: it {'; it '.join(problem)}. Use the configuration "
-                        "that the checkpoint was trained with.")
-    return {key: value for key, value in content.items() if key not in WEIGHTS and not isinstance(value, Tensor)}
+    candidates = [candidate._replace(state=_select(candidate.state, role))
+                  for candidate in candidates_in(content, dict(model.named_children()), path)]
+    chosen = choose(candidates, lambda state: _tracker_problem(state, model, own), path)
+    optional = {name: own[name] for name in UNUSED if name in own and not _fits(chosen.state.get(name), own[name])}
+    model.load_state_dict({**chosen.state, **optional})
+    used = {*WEIGHTS, chosen.place[0]}
+    return {key: value for key, value in content.items() if key not in used and not isinstance(value, Tensor)}
 
 
-def copy_weights(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> Any:
-    """Copy the entries into the module; names that the two do not share are returned, wrong shapes are an error."""
-    try:
-        return module.load_state_dict(state, strict=False)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()[1:4]]
-        raise UserError(f"{path} does not fit the configured model: {' '.join(lines)} Use the configuration that the "
-                        "file was made with.") from error
+UNUSED = ("backbone.cls_token", "backbone.pos_embed")
+"""Entries that the tracker never uses: they may be missing or of another shape."""
+
+
+def _tracker_problem(state: Mapping[str, Tensor], model: StagedTracker, own: Mapping[str, Tensor]) -> str:
+    """Why a state dict is not that of a model with the state `own`, and what to do; empty where it is."""
+    numbers = {name.removeprefix(LAYERS).split(".")[0] for name in state if name.startswith(LAYERS)}
+    if not numbers:
+        return (f"holds no tracker: its first entries are {some(state)}; expected {some(own)}, as OSTrack and "
+                "CompressTracker checkpoints have. Weights of a backbone alone are named by MODEL.PRETRAIN_FILE of a "
+                "configuration that trains")
+    if len(numbers) != model.depth:  # a wrong student is the most common mix-up
+        return (f"holds a tracker of {len(numbers)} layers, but the configuration asks for {model.depth}; use the "
+                "configuration that belongs to the file")
+    lacks = [name for name in own if name not in state and not name.endswith(".num_batches_tracked")
+             and name not in UNUSED]
+    unknown = [name for name in state if name not in own]
+    if lacks or unknown:
+        text = [f"it lacks {some(lacks)}"] * bool(lacks) + [f"it has the unknown {some(unknown)}"] * bool(unknown)
+        return (f"does not fit the configured model: {'; '.join(text)}. Use the configuration that the checkpoint was "
+                "trained with")
+    return wrong_tensor({name: value for name, value in state.items() if name not in UNUSED}, own)
+
+
+def wrong_tensor(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """Which of the entries has another shape or kind of numbers than the model's own; empty where none has."""
+    for name, value in state.items():
+        if not _fits(value, own[name]):
+            return (f"does not fit the configured model: {name} is {_describe(value)}, expected "
+                    f"{_describe(own[name])}. Use the configuration that the file was made with")
+    return ""
+
+
+def _fits(value: Tensor | None, own: Tensor) -> bool:
+    """Whether a tensor can stand for the model's own: any floating-point type for another, but not whole numbers."""
+    return value is not None and value.shape == own.shape and value.is_floating_point() == own.is_floating_point()
+
+
+def _describe(value: Tensor) -> str:
+    return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
 
 
 def _select(state: dict[str, Tensor], role: str) -> dict[str, Tensor]:
@@ -131,17 +247,6 @@ def _select(state: dict[str, Tensor], role: str) -> dict[str, Tensor]:
         state = {name.replace(STUDENT_LAYERS, LAYERS): value for name, value in state.items()
                  if not name.startswith(LAYERS)}
     return state
-
-
-def _check_depth(state: Mapping[str, Tensor], model: StagedTracker, path: Path) -> None:
-    """The file's number of layers must be the model's: a wrong student is the most common mix-up."""
-    numbers = {name.removeprefix(LAYERS).split(".")[0] for name in state if name.startswith(LAYERS)}
-    if not numbers:
-        raise UserError(f"{path} holds no tracker (no {LAYERS}* entries); expected an OSTrack or CompressTracker "
-                        "checkpoint. MAE weights are named by MODEL.PRETRAIN_FILE of an ostrack configuration.")
-    if len(numbers) != model.depth:
-        raise UserError(f"{path} holds a tracker of {len(numbers)} layers, but the configuration asks for "
-                        f"{model.depth}; use the configuration that belongs to the file")
 
 
 # ---------------------------------------------------------------- writing
@@ -164,11 +269,6 @@ def save_slim(path: str | Path, model: StagedTracker, cfg: Config, extra: Mappin
     Raises:
         UserError: the disk is full or the folder cannot be written; an older file is untouched.
     """
-    content = {"net": slim_state_dict(model, cfg.compresses), "net_type": cfg.title,
-               "config": {"script": cfg.script, "name": cfg.name, "values": cfg.to_dict()}, **(extra or {})}
-    with atomic_write(path) as temporary:
-        try:
-            torch.save(content, temporary)
-        except RuntimeError as error:  # how PyTorch's writer reports a full disk
-            raise UserError(f"cannot write {path}: {_first_line(error)}; free disk space or choose another folder. "
-                            "Nothing was left half written.") from error
+    write_tensors(path, {
+        "net": slim_state_dict(model, cfg.compresses), "net_type": cfg.title,
+        "config": {"script": cfg.script, "name": cfg.name, "values": cfg.to_dict()}, **(extra or {})})

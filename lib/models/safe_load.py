@@ -1,12 +1,18 @@
-"""Reading PyTorch files from anywhere, without running code of theirs and without letting them change the process."""
+"""Files of weights: read from anywhere, without running code of theirs and without letting them change the process, and
+written whole or not at all."""
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import safetensors.torch
 import torch
+
+from ..utils.errors import UserError
+from ..utils.files import atomic_write
+from .file_kinds import is_safetensors, other_kind
 
 
 class Placeholder:
@@ -98,16 +104,47 @@ _RESTRICTED_PICKLE = SimpleNamespace(
     load=lambda file, **kwargs: _RestrictedUnpickler(file, **kwargs).load())
 
 
-def safe_load(path: str | Path) -> Any:
-    """What a file written by `torch.save` holds (in the zip or in the older format), tensors on the CPU.
+def safe_load(path: Path) -> Any:
+    """What a file of `torch.save` (in the zip or in the older format) or of safetensors holds, tensors on the CPU.
 
     Files of tensors and plain values are read with `weights_only=True`. Files that hold more, as the official training
     checkpoints do, are read through an allow-list; objects that are not on it become a `Placeholder`.
 
     Raises:
-        Exception: of nearly any kind, when the file is damaged or of another kind.
+        UserError: the file cannot be read, is of another kind (the message names it), or is damaged.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_RESTRICTED_PICKLE)
+        with open(path, "rb") as file:
+            head = file.read(1024)
+    except OSError as error:
+        remedy = "; change its permissions" if isinstance(error, PermissionError) else ""
+        raise UserError(f"{path} cannot be read: {error.strerror}{remedy}") from error
+    other = other_kind(path, head)
+    if other:
+        raise UserError(f"{path} is {other}. A checkpoint written by torch.save or safetensors is expected")
+    try:
+        if is_safetensors(path, head):
+            return safetensors.torch.load_file(path)
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:
+            return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_RESTRICTED_PICKLE)
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged bytes make the readers of zip, pickle and tensors fail in any way
+        raise UserError(f"{path} cannot be read as a PyTorch checkpoint: it is truncated or damaged "
+                        f"({path.stat().st_size:,} bytes). Copy or download it again") from error
+
+
+def write_tensors(path: Path, content: Mapping[str, Any]) -> None:
+    """Write tensors and plain data with torch.save, whole or not at all.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written; an older file is untouched.
+    """
+    with atomic_write(path) as temporary:
+        try:
+            torch.save(dict(content), temporary)
+        except RuntimeError as error:  # how PyTorch's writer reports that not all could be written
+            raise UserError(f"cannot write {path}: not all of it could be written; free disk space (or the quota), or "
+                            "choose another folder. Nothing was left half written, earlier files are kept") from error

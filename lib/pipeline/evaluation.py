@@ -81,20 +81,21 @@ class Evaluation:
             elif name.lower() in self._packed:
                 self._pack(self._packed[name.lower()], sequences, folder)
             elif has_annotations(sequences):
-                self._report(name, cfg, save_dir)
+                status = status if self._report(name, cfg, save_dir) else 1
             else:
                 logger.info("%s is scored by its server: name it after --pack to pack the results", name)
         return status
 
-    def _report(self, name: str, cfg: Config, save_dir: Path) -> None:
-        """Score the results, show the table, and write the report."""
+    def _report(self, name: str, cfg: Config, save_dir: Path) -> bool:
+        """Score the results, show the table, and write the report; whether all sequences are in it."""
         folder = save_dir / "test"
-        for report in analyse(self._env, datasets=[name], trackers=[f"{cfg.script}:{cfg.name}"],
-                              results_path=folder / "tracking_results"):
-            logger.info("%s", text_table(report))
-            place = report_folder(folder / "result_plots", report)
-            write_report(report, place, FORMATS)
-            logger.info("report: %s", place)
+        report, = analyse(self._env, datasets=[name], trackers=[f"{cfg.script}:{cfg.name}"],
+                          results_path=folder / "tracking_results")
+        logger.info("%s", text_table(report))
+        place = report_folder(folder / "result_plots", report)
+        write_report(report, place, FORMATS)
+        logger.info("report: %s", place)
+        return report.complete
 
     @staticmethod
     def _pack(server: Server, sequences: Sequence[TestSequence], folder: Path) -> None:

@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 
 from ..utils.errors import UserError
-from ..utils.files import write_text
+from ..utils.files import cannot_write, write_text
+from ..utils.progress import progress
 from .scene import Sequence
 
 logger = logging.getLogger(__name__)
@@ -168,10 +169,9 @@ def _run(jobs: list[_Job], workers: int) -> None:
 
 
 def _report(results: Iterable[None], total: int) -> None:
-    """Log every tenth of the way while `results` come in."""
-    for done, _ in enumerate(results, start=1):
-        if done == total or done * 10 // total != (done - 1) * 10 // total:
-            logger.info("rendered %d of %d sequences", done, total)
+    """Show how far it is while `results` come in."""
+    for _ in progress(results, total, "rendering", "sequences"):
+        pass
 
 
 def _render(job: _Job) -> None:
@@ -198,8 +198,7 @@ def _render(job: _Job) -> None:
         partial.rename(final)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise UserError(f"cannot write {final}: {error.strerror or error}; free disk space or choose another folder"
-                        ) from error
+        raise UserError(cannot_write(final, error)) from error
 
 
 def _write_labels(folder: Path, job: _Job, boxes: list[tuple[float, ...]], visible: list[float]) -> None:

@@ -9,13 +9,14 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import numpy as np
+import pandas as pd
 
 from ..config import load_config
 from ..deploy.profile import profile_config
 from ..families.build import find_pretrained
 from ..test.analysis.metrics import get_convention
 from ..test.analysis.plots import save_plots
-from ..test.analysis.results import BenchmarkReport, ResultFolder, evaluate_benchmark
+from ..test.analysis.results import BenchmarkReport, ResultFolder, boxes_of, evaluate_benchmark
 from ..test.evaluation.datasets import Sequence as TestSequence
 from ..test.evaluation.datasets import get_dataset
 from ..test.evaluation.environment import env_settings
@@ -24,6 +25,7 @@ from ..test.tracker.tracker import Tracker
 from ..train.run import RunPaths, run_training
 from ..utils.errors import UserError
 from ..utils.files import resolve, write_text
+from ..utils.ownership import own
 from ..vis.draw import VideoWriter, draw_boxes, image_strip, save_image
 from .baseline import MatchTemplateTracker
 from .render import render_benchmark
@@ -94,13 +96,11 @@ class Outcome:
 
     def csv(self) -> str:
         """The table for programs; one line per model and seed."""
-        lines = ["model,layers,parameters,macs,fps,seed,auc"]
-        for row in self.rows:
-            for seed, auc in enumerate(row.auc):
-                cells = [row.name, row.layers, row.parameters, row.macs, row.fps and round(row.fps, 1), seed,
-                         round(auc, 3)]
-                lines.append(",".join("" if cell is None else str(cell) for cell in cells))
-        return "\n".join(lines) + "\n"
+        rows = [{"model": row.name, "layers": row.layers, "parameters": row.parameters, "macs": row.macs,
+                 "fps": row.fps and round(row.fps, 1), "seed": seed, "auc": round(auc, 3)}
+                for row in self.rows for seed, auc in enumerate(row.auc)]
+        whole = dict.fromkeys(("layers", "parameters", "macs"), "Int64")
+        return pd.DataFrame(rows).astype(whole).to_csv(index=False, lineterminator="\n")
 
 
 def run_quickstart(output: str | Path, *, data: str | Path = "data/quickstart", seeds: int = 1,
@@ -129,14 +129,14 @@ def run_quickstart(output: str | Path, *, data: str | Path = "data/quickstart", 
     paths = [f"DATA.{part.upper()}.DATASETS_NAME=['FOLDER:{data / part}@list.txt']" for part in ("train", "val")]
     if train_teacher:
         full = load_config(*TEACHER, paths)
-        teacher = RunPaths(output / "teacher", *TEACHER, full.title).slim(full.TRAIN.EPOCH)
+        teacher = RunPaths.of(output / "teacher", full).slim(full.TRAIN.EPOCH)
     if teacher is not None:
         overrides = [f"MODEL.PRETRAIN_FILE={resolve(teacher, Path.cwd())}", *overrides]
     student = load_config(*STUDENT, [*paths, *overrides])
     if not train_teacher:
         teacher = find_pretrained(student.MODEL.PRETRAIN_FILE, "MODEL.PRETRAIN_FILE", "the teacher's checkpoint")
 
-    with step("render", "rendering the benchmark"):
+    with step("render", "rendering the benchmark"), own(data):
         render_benchmark(data, seed=SEED, train=TEACHER_SEQUENCES if train_teacher else TRAIN_SEQUENCES,
                          val=VAL_SEQUENCES, test=TEST_SEQUENCES, frames=FRAMES, workers=max(1, workers))
     if train_teacher:
@@ -202,6 +202,7 @@ def _test(sequences: list[TestSequence], teacher: Path, checkpoints: dict[str, l
         trackers |= {_label(name, seed): build(*STUDENT, file) for seed, file in enumerate(files)}
     sources = []
     for label, factory in trackers.items():
+        logger.info("-- %s", label)
         place = folder / label.replace(", ", "_").replace(" ", "_")
         summary = run_dataset(sequences, factory, place, threads=workers, num_gpus=1, device=device, sub_pixel=True,
                               force=True)
@@ -235,7 +236,8 @@ def _write(outcome: Outcome, report: BenchmarkReport, sequences: list[TestSequen
     write_text(output / "table.csv", outcome.csv())
     save_plots(report, output / "plots", ("png", "pdf"))
     shown = _typical(report, sequences)
-    tracks = {label: ResultFolder(label, output / "results" / label.replace(" ", "_")).boxes(shown)
+    tracks = {label: boxes_of(ResultFolder(label, output / "results" / label.replace(" ", "_")), shown,
+                              report.convention)
               for label in ("teacher", "naive student", "compressed student")}
     tracks = {"ground truth": shown.ground_truth, **tracks}
     pictures = []

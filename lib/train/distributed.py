@@ -16,7 +16,9 @@ from ..utils.errors import UserError
 logger = logging.getLogger(__name__)
 
 COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=10)
-"""How long a process waits for the others before it gives up (a rank may be writing a large checkpoint)."""
+"""How long a process waits for the others before it gives up: longer than writing a large checkpoint or tracking a
+sequence takes, and the time after which a machine that is gone without a word is missed (gloo's and NCCL's own watch).
+"""
 
 
 @dataclass(frozen=True)
@@ -92,10 +94,33 @@ class World:
         if self.size > 1:
             dist.barrier(group=self.control)
 
-    def close(self) -> None:
-        """Leave the process group, if `join_world` made it."""
-        if self.owns_group and dist.is_initialized():
+    def close(self, failed: bool = False) -> None:
+        """Leave the process group, if `join_world` made it, so that none of its threads is at work when Python ends.
+
+        A process that failed does not wait for what it has queued on its GPU; NCCL gives that up with the process.
+        """
+        if self.owns_group and dist.is_initialized() and not (failed and dist.get_backend() == "nccl"):
             dist.destroy_process_group()
+
+
+def read_place(environ: Mapping[str, str] = os.environ) -> tuple[int, int, int]:
+    """Rank, rank on this machine and number of the processes that torchrun (or another launcher) started.
+
+    Raises:
+        UserError: the launcher's environment variables are incomplete, or no numbers.
+    """
+    if environ.get("WORLD_SIZE", "1") == "1":
+        return 0, 0, 1
+    absent = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not environ.get(name)]
+    if absent:
+        raise UserError(f"the environment has WORLD_SIZE={environ['WORLD_SIZE']}, but no {' and no '.join(absent)}; "
+                        "start the processes with torchrun or --mode multiple, or unset WORLD_SIZE")
+    try:
+        rank, size = int(environ["RANK"]), int(environ["WORLD_SIZE"])
+        return rank, int(environ.get("LOCAL_RANK", "0")), size
+    except ValueError as error:
+        raise UserError("RANK, LOCAL_RANK and WORLD_SIZE of the environment must be whole numbers; start the processes "
+                        "with torchrun or --mode multiple") from error
 
 
 def join_world(device: str, environ: Mapping[str, str] = os.environ) -> tuple[World, torch.device]:
@@ -107,10 +132,9 @@ def join_world(device: str, environ: Mapping[str, str] = os.environ) -> tuple[Wo
     Raises:
         UserError: fewer GPUs than processes, a device that is not there, or the other processes cannot be reached.
     """
-    size = int(environ.get("WORLD_SIZE", "1"))
+    rank, local_rank, size = read_place(environ)
     if size == 1:
         return World(), pick_device(device)
-    rank, local_rank = int(environ["RANK"]), int(environ.get("LOCAL_RANK", "0"))
     chosen = pick_device(device)
     if chosen.type == "cuda":
         if local_rank >= torch.cuda.device_count():
@@ -124,7 +148,8 @@ def join_world(device: str, environ: Mapping[str, str] = os.environ) -> tuple[Wo
         try:
             dist.init_process_group(backend, rank=rank, world_size=size, timeout=COLLECTIVE_TIMEOUT)
         except (dist.DistError, ValueError) as error:
-            raise UserError(f"process {rank} of {size} cannot reach the others at {environ.get('MASTER_ADDR')}:"
-                            f"{environ.get('MASTER_PORT')}: {error}; check --ip, --port and --world-size") from error
+            raise UserError(f"process {rank} of {size} cannot reach the others at {environ['MASTER_ADDR']}:"
+                            f"{environ['MASTER_PORT']}; check --ip, --port and --world-size (of torchrun: "
+                            "--master-addr, --master-port and --nnodes)") from error
     control = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT) if chosen.type == "cuda" else None
     return World(rank, local_rank, size, control, owns_group), chosen

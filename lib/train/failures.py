@@ -18,22 +18,23 @@ logger = logging.getLogger(__name__)
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 """Environment variable in which torchrun names the file for a process's cause of failure."""
 
+UNDER_TORCHRUN = "TORCHELASTIC_RUN_ID"
+"""Environment variable that torchrun gives to the processes that it starts."""
+
 
 def record_failure(error: BaseException, environ: Mapping[str, str] = os.environ) -> bool:
-    """Write why this process fails where its launcher looks for it. False if no launcher waits for it.
+    """Write why this process fails where its launcher looks for it. True where that launcher says it: this project's,
+    unless it will start the processes again.
 
-    A `UserError` is recorded as its message, anything else with its traceback. A launcher that will start the
-    processes again says nothing of the cause, so it is logged then.
+    A `UserError` is recorded as its message, anything else with its traceback.
     """
     path = environ.get(ERROR_FILE)
     if not path:
         return False
     text = str(error) if isinstance(error, UserError) else "".join(traceback.format_exception(error)).rstrip()
-    if restarts_left(environ):
-        logger.error("process %s: %s", environ.get("RANK", "?"), text)
     content = {"message": {"message": text, "extraInfo": {"timestamp": str(int(time.time())), "order": time.time_ns()}}}
     Path(path).write_text(json.dumps(content), encoding="utf-8")
-    return True
+    return LAUNCHER in environ and not restarts_left(environ)
 
 
 def restarts_left(environ: Mapping[str, str] = os.environ) -> int:
@@ -57,7 +58,7 @@ def end_with_launcher(environ: Mapping[str, str] = os.environ) -> None:
     A process that torchrun's agent started gets SIGTERM then, which saves the state and stops. If it is not gone after
     `GRACE` seconds, it is ended whatever it does. Without a launcher nothing is watched.
     """
-    if "TORCHELASTIC_RUN_ID" not in environ:
+    if UNDER_TORCHRUN not in environ:
         return
     launcher = int(environ.get(LAUNCHER, os.getppid()))
 

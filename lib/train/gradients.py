@@ -16,10 +16,14 @@ BUCKET_BYTES = 25 * 2**20
 class GradientAverage:
     """Averages the gradients of some parameters over all processes during a backward pass.
 
+    A parameter that took part on some processes gets the sum of their gradients divided by the number of all; one that
+    took part on none keeps no gradient, as on a single process, so that AdamW leaves it alone, decay included.
+
     PyTorch's DistributedDataParallel would have to look for the stages that did not run in every step, wait for the
     device to learn which of them no process ran, and send zeros for them. Here the draws tell: idle parameters are not
-    sent and keep no gradient, so that AdamW leaves them alone, and nothing waits. The division into parts is fixed by
-    the order of the parameters, so a resumed run adds in the same order.
+    sent, and nothing waits. What else a pass left out, the processes tell each other afterwards, by a small message
+    between the hosts. The division into parts is fixed by the order of the parameters, so a resumed run adds in the
+    same order.
 
     Args:
         parameters: all that learn, in the order of the forward pass, the same on all processes.
@@ -32,6 +36,8 @@ class GradientAverage:
         self._waiting: list[int] = []
         self._sent: list[tuple[list[nn.Parameter], Tensor, dist.Work]] = []
         self._idle: set[int] = set()
+        self._missing: set[int] = set()
+        """Parameters that took no part in this process's passes, though they are not idle."""
         self._next = len(self._buckets)
         for bucket in self._buckets:
             for parameter in bucket:
@@ -42,11 +48,11 @@ class GradientAverage:
         """Around the backward pass after which the gradients are to be averages.
 
         Args:
-            idle: the parameters that took part on no process; the same everywhere.
+            idle: parameters that are known to take part on no process; the same everywhere.
         """
         self._idle = {id(parameter) for parameter in idle}
         self._waiting = [sum(id(parameter) not in self._idle for parameter in bucket) for bucket in self._buckets]
-        self._sent, self._next = [], 0
+        self._sent, self._next, self._missing = [], 0, set()
         try:
             yield
             while self._next < len(self._buckets):  # some of it took part on other processes only
@@ -54,6 +60,7 @@ class GradientAverage:
             for parameters, flat, work in self._sent:
                 work.wait()  # on CUDA it is the stream that waits, not the host
                 _unpack(parameters, flat)
+            self._forget_unused()
         finally:
             self._sent, self._next = [], len(self._buckets)
 
@@ -73,9 +80,19 @@ class GradientAverage:
             return
         for parameter in parameters:
             if parameter.grad is None:
+                self._missing.add(id(parameter))
                 parameter.grad = torch.zeros_like(parameter)
         flat = torch.cat([parameter.grad.reshape(-1) for parameter in parameters]).div_(self._world.size)
         self._sent.append((parameters, flat, dist.all_reduce(flat, async_op=True)))
+
+
+    def _forget_unused(self) -> None:
+        """Take the gradients of parameters that took part on no process away again."""
+        sent = [parameter for parameters, _, _ in self._sent for parameter in parameters]
+        used = self._world.sum(torch.tensor([id(parameter) not in self._missing for parameter in sent]).int())
+        for parameter, processes in zip(sent, used.tolist(), strict=True):
+            if processes == 0:
+                parameter.grad = None
 
 
 def _divide(parameters: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]:

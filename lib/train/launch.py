@@ -7,15 +7,16 @@ import sys
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, LogsDest, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
-from torch.distributed.elastic.rendezvous import RendezvousClosedError, RendezvousConnectionError, RendezvousError
+from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig, launch_agent
 
 from ..utils.errors import UserError
+from ..utils.signals import kept_handlers
 from .failures import LAUNCHER
 
 logger = logging.getLogger(__name__)
@@ -28,52 +29,26 @@ vain."""
 
 @dataclass(frozen=True)
 class Machines:
-    """The machines of a run, and how they find each other.
+    """The machines of a run, a fixed number, and how they find each other.
 
     Attributes:
-        least, most: how many there are; where the two differ, machines may come and go.
-        endpoint: HOST:PORT of the machine where they meet; one machine alone needs none.
-        number: this machine's, from 0, which is the one at `endpoint`; None lets them agree on their numbers (elastic).
-        run_id: what an elastic run is called, the same on all machines.
-        wait: seconds that an elastic run waits for further machines once `least` are there.
+        number: how many there are.
+        endpoint: HOST:PORT of machine 0, where they meet; one machine alone needs none.
+        rank: this machine's number, from 0.
     """
 
-    least: int = 1
-    most: int = 1
+    number: int = 1
     endpoint: str = ""
-    number: int | None = None
-    run_id: str = "compresstracker"
-    wait: int = 30
-
-    @property
-    def numbers(self) -> str:
-        """How many machines, for messages."""
-        return str(self.most) if self.least == self.most else f"{self.least} to {self.most}"
+    rank: int = 0
 
     def rendezvous(self) -> dict[str, Any]:
         """What torchrun's agent needs to know of it."""
-        size = {"min_nodes": self.least, "max_nodes": self.most}
+        size = {"min_nodes": self.number, "max_nodes": self.number}
         if not self.endpoint:
             return size | {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "local_addr": "localhost",
                            "run_id": uuid.uuid4().hex}
-        if self.number is not None:
-            return size | {"rdzv_backend": "static", "rdzv_endpoint": self.endpoint, "run_id": self.run_id,
-                           "rdzv_configs": {"rank": self.number}}
-        here = self.endpoint.rpartition(":")[0] in ("localhost", "127.0.0.1")
-        return size | {"rdzv_backend": "c10d", "rdzv_endpoint": self.endpoint, "run_id": self.run_id,
-                       "local_addr": "localhost" if here else None, "rdzv_configs": {"last_call_timeout": self.wait}}
-
-
-class Ended(NamedTuple):
-    """How a run ended on this machine.
-
-    Attributes:
-        status: exit status: 0, or 128 + the signal that stopped the run.
-        main: whether the run ended well and its main process, that of global rank 0, was here.
-    """
-
-    status: int
-    main: bool
+        return size | {"rdzv_backend": "static", "rdzv_endpoint": self.endpoint, "run_id": "compresstracker",
+                       "rdzv_configs": {"rank": self.rank}}
 
 
 class _Starts(DefaultLogsSpecs):
@@ -86,16 +61,19 @@ class _Starts(DefaultLogsSpecs):
         return super().reify(envs)
 
 
-def launch(command: Sequence[str], processes: int, machines: Machines | None = None, restarts: int = 0) -> Ended:
+def launch(command: Sequence[str], processes: int, machines: Machines | None = None, restarts: int = 0) -> int:
     """Run `command` (arguments of this Python) in `processes` processes here, as one of the `machines`.
 
     Each gets torchrun's environment (RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT). When one fails, the
-    others are ended; all are started again, `restarts` times, and each time that a machine comes (one that goes counts
-    as a failure). SIGINT and SIGTERM go to all of them, which have 30 seconds to save.
+    others are ended; all are started again, `restarts` times. SIGINT and SIGTERM go to all of them, which have 30
+    seconds to save; afterwards these signals do what they did before.
 
     Args:
         machines: None is this one alone.
-        restarts: more than 0 on several machines needs an elastic run: only there do the machines hear of a failure.
+        restarts: for one machine; several do not hear of each other's failures.
+
+    Returns:
+        0, or 128 + the signal that stopped the run.
 
     Raises:
         UserError: a process failed (the message is that of the first one), or the machines do not find each other.
@@ -107,31 +85,22 @@ def launch(command: Sequence[str], processes: int, machines: Machines | None = N
     config = LaunchConfig(nproc_per_node=processes, max_restarts=restarts, monitor_interval=0.2,
                           logs_specs=_Starts() if machines.endpoint else DefaultLogsSpecs(), **machines.rendezvous())
     if machines.endpoint:
-        logger.info("waiting at %s for the machines of the run (%s)", machines.endpoint, machines.numbers)
+        logger.info("waiting at %s for the %d machines of the run", machines.endpoint, machines.number)
     os.environ[LAUNCHER] = str(os.getpid())
     try:
-        return Ended(0, 0 in launch_agent(config, sys.executable, ["-u", *command]))  # results by global rank
+        with kept_handlers():
+            launch_agent(config, sys.executable, ["-u", *command])
+        return 0
     except SignalException as error:
-        return Ended(128 + int(error.sigval), False)
+        return 128 + int(error.sigval)
     except ChildFailedError as error:
         rank, failure = first_failure(error)
         if failure.exitcode in (128 + signal.SIGINT, 128 + signal.SIGTERM):
-            return Ended(failure.exitcode, False)  # it was asked to stop by itself, and has said so
+            return failure.exitcode  # it was asked to stop by itself, and has said so
         raise UserError(describe_failure(rank, failure)) from error
-    except (RendezvousClosedError, AttributeError) as error:
-        # a machine that is not needed and waits when the run is closed: PyTorch's agent returns None for its result
-        if isinstance(error, AttributeError) and not (error.obj is None and error.name == "is_failed"):
-            raise
-        raise UserError(f"the run {machines.run_id} at {machines.endpoint} is over: it is finished, or has failed on "
-                        "another machine, whose output says why; a new start needs another --rdzv_id") from error
-    except RendezvousConnectionError as error:
-        raise UserError(f"the machine at {machines.endpoint} cannot be reached: --rdzv_endpoint is wrong, or the run "
-                        "is over there: finished, failed or stopped. Where it is not finished, the same command on all "
-                        "machines goes on from the last saved state") from error
     except (torch.distributed.DistError, RendezvousError, ConnectionError, TimeoutError) as error:
-        raise UserError(f"the {machines.numbers} machines did not meet at {machines.endpoint or 'localhost'}: {error}; "
-                        "check --ip and --port or --rdzv_endpoint, --world-size and --rank, and that the machine there "
-                        "is reachable") from error
+        raise UserError(f"the {machines.number} machines did not meet at {machines.endpoint or 'localhost'}; check "
+                        "--ip and --port, --world-size and --rank, and that machine 0 can be reached") from error
     finally:
         del os.environ[LAUNCHER]
 

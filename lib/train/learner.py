@@ -6,13 +6,13 @@ import torch
 from torch import nn
 
 from ..config import Config
+from ..utils.errors import UserError
 from .actors import Actor, build_actor
 from .average import WeightAverage
 from .batch import BatchPlan, rate_factor
 from .distributed import World
 from .schedule import LearningRate, build_learning_rate, build_optimizer
 from .speed import apply_switches
-from .sync_norm import synchronise_norms
 
 
 class Learner(NamedTuple):
@@ -38,11 +38,14 @@ def build_learner(cfg: Config, net: nn.Module, batch: BatchPlan, world: World, d
     """Move `net` to `device` and set it up as the configuration asks for.
 
     Raises:
-        UserError: nothing is to be trained, or torch.compile is asked for and does not work.
+        UserError: nothing is to be trained, TRAIN.SYNC_BN or torch.compile is asked for and does not work.
     """
     net = net.to(device)
-    if cfg.TRAIN.SYNC_BN:
-        synchronise_norms(net, world)
+    if cfg.TRAIN.SYNC_BN and world.size > 1:
+        if device.type != "cuda":
+            raise UserError(f"TRAIN.SYNC_BN with several processes needs GPUs (PyTorch's SyncBatchNorm), not {device}; "
+                            "set TRAIN.SYNC_BN=false, or train with one process")
+        net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
     apply_switches(cfg, net, device)
     actor = build_actor(cfg, net)
     scaled = cfg.TRAIN.AMP and cfg.TRAIN.AMP_DTYPE == "float16"

@@ -5,7 +5,7 @@ import logging
 import math
 import os
 import signal
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,20 +14,21 @@ import torch
 
 from ..config import Config
 from ..families.build import build_for_train, find_pretrained
-from ..models.checkpoint import read_checkpoint, save_slim
+from ..models.checkpoint import read_checkpoint, run_folder, save_slim, slim_name
+from ..models.safe_load import write_tensors
 from ..utils.errors import UserError
 from ..utils.files import remove_unfinished, set_aside
+from ..utils.ownership import own
 from ..utils.signals import StopRequest
 from .admin.logs import RunLog
 from .admin.pictures import prediction_picture
 from .batch import BatchPlan, describe_rule, plan_batch
 from .data import build_loader
-from .distributed import World, join_world
+from .distributed import World, join_world, read_place
 from .failures import TrainingInterrupted
-from .heartbeat import heartbeat
 from .interfaces import Loader, TrackedSequences
 from .learner import build_learner
-from .speed import matmul_precision
+from .speed import matmul_precision, resolve_precision
 from .state import (
     TrainingState,
     frozen_checksum,
@@ -37,7 +38,6 @@ from .state import (
     net_state,
     newest_state,
     save_state,
-    write_tensors,
 )
 from .trainer import Position, Recipe, Trainer
 
@@ -54,11 +54,17 @@ class RunPaths:
     script: str
     config: str
     title: str
+    """Of the model, see `Config.title`."""
+
+    @classmethod
+    def of(cls, save_dir: str | Path, cfg: Config) -> "RunPaths":
+        """Those of a configuration's run."""
+        return cls(Path(save_dir).expanduser().absolute(), cfg.script, cfg.name, cfg.title)
 
     @property
     def checkpoints(self) -> Path:
         """Folder of the slim checkpoints, the training states and the resolved configuration."""
-        return self.save_dir / "checkpoints" / "train" / self.script / self.config
+        return run_folder(self.save_dir, self.script, self.config)
 
     @property
     def log_file(self) -> Path:
@@ -72,15 +78,16 @@ class RunPaths:
 
     def slim(self, epoch: int) -> Path:
         """The slim checkpoint of an epoch."""
-        return self.checkpoints / f"{self.title}_ep{epoch:04d}.pth.tar"
+        return self.checkpoints / slim_name(self.title, epoch)
 
     def bad_batch(self, epoch: int, step: int) -> Path:
         """The pairs of a step (counted from 0) whose loss was not a number."""
         return self.checkpoints / f"nan_batch_ep{epoch:04d}_step{step + 1:06d}.pt"
+
     @property
     def best(self) -> Path:
         """The slim checkpoint that validated best so far."""
-        return self.checkpoints / f"{self.title}_best.pth.tar"
+        return self.checkpoints / slim_name(self.title, "best")
 
     @property
     def wandb_id(self) -> Path:
@@ -110,25 +117,31 @@ def run_training(cfg: Config, save_dir: str | Path, *, resume: str | Path = "aut
         sequences: of the validation by tracking, which TRAIN.TRACK_EPOCH_INTERVAL asks for (see `lib.pipeline`).
 
     Raises:
-        UserError: missing data or weights, a state that does not fit, NaN loss, out of memory, full disk.
+        UserError: missing data or weights, a state that does not fit, NaN loss, out of memory, a full disk, or a folder
+            that cannot be written or that another run is writing.
         TrainingInterrupted: Ctrl-C or SIGTERM; the state is saved and the message says where.
     """
     if cfg.TRAIN.TRACK_EPOCH_INTERVAL and sequences is None:
         raise ValueError("TRAIN.TRACK_EPOCH_INTERVAL asks for a validation by tracking, but no sequences are given")
-    paths = RunPaths(Path(save_dir).expanduser().absolute(), cfg.script, cfg.name, cfg.title)
+    paths = RunPaths.of(save_dir, cfg)
     finished = find_finished(cfg, paths, resume)
     if finished is not None:
         if log_to_console:
             logger.info("%s", ALREADY_FINISHED.format(finished))
         return finished
-    world, chosen = join_world(cfg.TRAIN.DEVICE if device == "auto" else device)
-    with _global_settings(cfg, chosen), matmul_precision(cfg, chosen), StopRequest() as stop, heartbeat(world):
-        run = _Run(cfg, paths, world, chosen, stop, sequences)
+    rank, _, processes = read_place()
+    batch = plan_batch(cfg, processes)  # before the processes meet
+    with own(paths.checkpoints) if rank == 0 else contextlib.nullcontext():
+        world, chosen = join_world(cfg.TRAIN.DEVICE if device == "auto" else device)
         try:
-            run.execute(resume, log_to_console, use_wandb)
-        except torch.OutOfMemoryError as error:
-            raise UserError(describe_memory(cfg, plan_batch(cfg, world.size), chosen)) from error
-        world.wait()
+            with _global_settings(cfg, chosen), matmul_precision(cfg, chosen), StopRequest() as stop:
+                _Run(cfg, paths, world, chosen, batch, stop, sequences).execute(resume, log_to_console, use_wandb)
+                world.wait()
+        except (Exception, TrainingInterrupted) as error:
+            world.close(failed=True)
+            if isinstance(error, torch.OutOfMemoryError):
+                raise UserError(describe_memory(cfg, batch, chosen)) from error
+            raise
         world.close()
     return paths.slim(cfg.TRAIN.EPOCH)
 
@@ -147,7 +160,7 @@ def find_finished(cfg: Config, paths: RunPaths, resume: str | Path = "auto") -> 
 
 
 def build_recipe(cfg: Config) -> Recipe:
-    """The loop's part of the configuration."""
+    """The loop's part of a configuration without `auto` precision (`resolve_precision`)."""
     return Recipe(epochs=cfg.TRAIN.EPOCH, seed=cfg.TRAIN.SEED, clip_norm=cfg.TRAIN.GRAD_CLIP_NORM,
                   amp=getattr(torch, cfg.TRAIN.AMP_DTYPE) if cfg.TRAIN.AMP else None,
                   draws_per_process=cfg.COMPRESS.DRAWS == "process", print_interval=max(1, cfg.TRAIN.PRINT_INTERVAL),
@@ -168,13 +181,12 @@ def describe_memory(cfg: Config, batch: BatchPlan, device: torch.device) -> str:
             f"Otherwise lower {'TRAIN.TOTAL_BATCH' if train.TOTAL_BATCH else 'TRAIN.BATCH_SIZE'} (see TRAIN.LR_RULE)")
 
 
-def check_inputs(cfg: Config, processes: Iterable[int] = (1,)) -> None:
+def check_inputs(cfg: Config, processes: int = 1) -> None:
     """Raise `UserError` for missing weights or data sets, or a batch that so many processes cannot divide.
 
-    Before any process is started or file written. Where machines may come and go, `processes` are all numbers there may
-    be.
+    Before any process is started or file written.
     """
-    batch = [plan_batch(cfg, number) for number in processes][-1]
+    batch = plan_batch(cfg, processes)
     if cfg.MODEL.PRETRAIN_FILE or cfg.compresses:
         find_pretrained(cfg.MODEL.PRETRAIN_FILE, "MODEL.PRETRAIN_FILE")
     for split in ("train", "val") if cfg.DATA.VAL.DATASETS_NAME else ("train",):
@@ -189,11 +201,12 @@ def _draw_one(loader: Loader) -> None:
 class _Run:
     """The parts of one run, put together."""
 
-    def __init__(self, cfg: Config, paths: RunPaths, world: World, device: torch.device, stop: StopRequest,
-                 sequences: TrackedSequences | None) -> None:
-        self._cfg, self._paths, self._world, self._device, self._stop = cfg, paths, world, device, stop
-        self._sequences = sequences
-        self._recipe, self._batch = build_recipe(cfg), plan_batch(cfg, world.size)
+    def __init__(self, cfg: Config, paths: RunPaths, world: World, device: torch.device, batch: BatchPlan,
+                 stop: StopRequest, sequences: TrackedSequences | None) -> None:
+        self._asked, self._paths, self._world, self._device, self._stop = cfg, paths, world, device, stop
+        self._sequences, self._batch = sequences, batch
+        self._cfg = cfg = resolve_precision(cfg, device)
+        self._recipe = build_recipe(cfg)
         torch.manual_seed(cfg.TRAIN.SEED)  # the same initial weights on every process
         self._train_loader = self._loader("train")
         self._val_loader = self._loader("val") if cfg.DATA.VAL.DATASETS_NAME else None
@@ -207,7 +220,7 @@ class _Run:
     def _loader(self, split: str) -> Loader:
         cfg = self._cfg
         loader = build_loader(cfg, split, seed=cfg.TRAIN.SEED, rank=self._world.rank, world_size=self._world.size,
-                              batch_size=self._batch.size, num_workers=cfg.TRAIN.NUM_WORKER)
+                              batch_size=self._batch.size, num_workers=cfg.TRAIN.NUM_WORKER, device=self._device)
         _draw_one(loader)
         return loader
 
@@ -219,7 +232,7 @@ class _Run:
         if world.is_main:
             paths.checkpoints.mkdir(parents=True, exist_ok=True)
             remove_unfinished(paths.checkpoints)
-            cfg.save(paths.checkpoints / "config.yaml")
+            self._asked.save(paths.checkpoints / "config.yaml")
         with RunLog(f"{cfg.script}/{cfg.name}", paths.log_file, paths.tensorboard, active=world.is_main,
                     console=log_to_console, wandb=cfg.to_dict() if use_wandb else None,
                     wandb_id=paths.wandb_id) as log:
@@ -317,7 +330,7 @@ class _Run:
         try:
             self._optimizer.load_state_dict({**saved, "param_groups": groups})
         except (ValueError, KeyError) as error:
-            raise UserError(f"{source} holds another optimiser than the configuration asks for ({error}); "
+            raise UserError(f"{source} holds an optimiser of other parameters than the configuration asks for; "
                             "resume with the original configuration, or start anew with --resume none") from error
         for parameter, moments in self._optimizer.state.items():
             for name, value in moments.items():

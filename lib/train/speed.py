@@ -8,6 +8,7 @@ from torch import nn
 
 from ..config import Config
 from ..models.base import StagedTracker
+from ..utils.device import choose_dtype
 from ..utils.errors import UserError
 
 COMPILED_KINDS = 64
@@ -45,6 +46,20 @@ def check_compile(device: torch.device) -> None:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"TRAIN.COMPILE: torch.compile does not work on {device}: {lines[0]}. It needs a C++ compiler "
                         "on the CPU and Triton on CUDA; install it, or set TRAIN.COMPILE=false") from error
+
+
+def resolve_precision(cfg: Config, device: torch.device) -> Config:
+    """The configuration with number formats that `device` has in place of `auto` (TRAIN.AMP_DTYPE, and
+    COMPRESS.TEACHER_DTYPE).
+
+    Raises:
+        UserError: one that is named, and used, is impossible on the device.
+    """
+    amp, teacher = cfg.TRAIN.AMP_DTYPE if cfg.TRAIN.AMP else "auto", cfg.COMPRESS.TEACHER_DTYPE
+    found = {"TRAIN.AMP_DTYPE": choose_dtype(amp, device, "TRAIN.AMP_DTYPE")}
+    if cfg.compresses:
+        found["COMPRESS.TEACHER_DTYPE"] = choose_dtype(teacher, device, "COMPRESS.TEACHER_DTYPE")
+    return cfg.with_overrides(found)
 
 
 @contextlib.contextmanager

@@ -4,14 +4,14 @@ import logging
 import re
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from ..models.safe_load import safe_load, write_tensors
 from ..utils.errors import UserError
-from ..utils.files import atomic_write
 
 logger = logging.getLogger(__name__)
 
@@ -80,20 +80,6 @@ def save_state(folder: Path, state: TrainingState, keep: int) -> Path:
     return path
 
 
-def write_tensors(path: Path, content: dict) -> None:
-    """Write tensors and plain data with torch.save, whole or not at all.
-
-    Raises:
-        UserError: the disk is full or the folder cannot be written; an older file is untouched.
-    """
-    with atomic_write(path) as temporary:
-        try:
-            torch.save(content, temporary)
-        except RuntimeError as error:  # torch's writer reports a full disk this way
-            raise UserError(f"cannot write {path}: {error}; free disk space or choose another folder. "
-                            "The earlier states are kept.") from error
-
-
 def load_state(path: Path) -> TrainingState:
     """Read a state file without running any code in it; tensors on the CPU.
 
@@ -103,17 +89,18 @@ def load_state(path: Path) -> TrainingState:
     if not path.is_file():
         raise UserError(f"training state not found: {path}; give the path of a state_ep*.pth file to --resume")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # zip, pickle and reader errors of many kinds: each means the file is not whole
-        raise UserError(f"{path} cannot be read as a training state ({type(error).__name__}); it is truncated or "
-                        "another kind of file. Remove it, or resume from an earlier state_ep*.pth.") from error
+        content = safe_load(path)
+    except UserError as error:
+        raise UserError(f"{error}; or resume from an earlier state_ep*.pth") from error
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
         raise UserError(f"{path} is not a training state of this version (format {FORMAT}); only state_ep*.pth files "
                         "can be resumed, *.pth.tar files hold weights alone")
-    try:
-        return TrainingState(**content)
-    except TypeError as error:
-        raise UserError(f"{path} is not a complete training state: {error}") from error
+    known = {entry.name: entry.default is entry.default_factory is MISSING for entry in fields(TrainingState)}
+    wrong = [name for name, needed in known.items() if needed and name not in content] + sorted(content.keys() - known)
+    if wrong:
+        raise UserError(f"{path} is not a complete training state of this version: {wrong[0]} is missing or unknown; "
+                        "resume from an earlier state_ep*.pth")
+    return TrainingState(**content)
 
 
 def newest_state(folder: Path) -> tuple[Path, TrainingState] | None:

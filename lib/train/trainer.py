@@ -182,35 +182,31 @@ class Trainer:
                    mark: Callable[[str], None] = lambda part: None) -> None:
         """One step of the optimiser; a backward pass for each part of this process's batch.
 
+        Each pass brings its part to the device and leaves gradients only, so that the device's memory does not grow
+        with the number of passes. What has to be made of all parts before, waits in the host's memory.
+
         Args:
             parts: the loader's batches, one for each pass.
             epoch: from 1.
             step, steps: place in the epoch, from 0, and its length.
             sums: take the statistics.
-            mark: called with the name of each part of the work when that has been queued: input, targets, then forward
-                and backward for each pass, and optimiser.
+            mark: called with the name of each part of the work when that has been queued: input, targets, forward and
+                backward for each pass (before them, with several, targets for the counts of all), and optimiser.
         """
         recipe = self._recipe
         factor = self._learning_rate.factor(epoch, step, steps)
         for group, rate in zip(self._optimizer.param_groups, self._base_rates, strict=True):
             group["lr"] = rate * factor
         seed_step(recipe.seed, epoch, step, self._world.rank)
-        parts = [self._train_loader.to_device(part, self._device) for part in parts]
-        mark("input")
-        prepared = self._prepare(parts, epoch, step)
-        mark("targets")
         self._optimizer.zero_grad(set_to_none=True)  # a stage that did not run keeps no gradient and is not decayed
-        for number, (part, known) in enumerate(zip(parts, prepared, strict=True)):
-            draws = self._draws(epoch, step, self._batch.unit(self._world.rank, number))
-            with self._paths(epoch, step, number, "loss"):
-                with self._autocast():
-                    loss, stats = self._actor(part, epoch, draws, known)
-                mark("forward")
-                with self._averaging(epoch, step) if number + 1 == len(parts) else contextlib.nullcontext():
-                    self._scaler.scale(loss / len(parts)).backward()
-                mark("backward")
-            sums.watch(loss, step)
-            sums.add(stats)
+        share, ready = None, [None] * len(parts)
+        if len(parts) > 1:
+            counts, ready = zip(*(self._count(part, epoch, step, number) for number, part in enumerate(parts)),
+                                strict=True)
+            share = self._share(torch.stack(counts).sum(0))
+            mark("targets")
+        for number, (part, known) in enumerate(zip(parts, ready, strict=True)):
+            self._pass(part, known, number, share, epoch, step, sums, mark)
         sums.add({"GradNorm": self._clip()})
         self._scaler.step(self._optimizer)
         self._scaler.update()
@@ -218,15 +214,47 @@ class Trainer:
             self._average.update((epoch - 1) * steps + step + 1)
         mark("optimiser")
 
-    def _prepare(self, parts: Sequence[dict], epoch: int, step: int) -> list[Prepared]:
-        """What the losses of the parts need; all get one part's share of the whole batch's counts."""
-        prepared = []
-        for number, part in enumerate(parts):
-            with self._paths(epoch, step, number, "targets"), self._autocast():
-                prepared.append(self._actor.prepare(part, epoch))
-        counts = self._world.sum_on_device(torch.stack([known.counts for known in prepared]).sum(0))
-        share = counts.clamp(min=1) / self._batch.units
-        return [known._replace(counts=share) for known in prepared]
+    def _pass(self, part: dict, known: Prepared | None, number: int, share: Tensor | None, epoch: int, step: int,
+              sums: StatSums, mark: Callable[[str], None]) -> None:
+        """Forward and backward pass `number` of a step; what it needs is gone with its end.
+
+        Args:
+            known: what is prepared of the part, if that was done before.
+            share: see `_share`; None where the part is all of this process's batch.
+        """
+        batch = self._train_loader.to_device(part, self._device)
+        mark("input")
+        known = self._prepare(batch, epoch, step, number) if known is None else known.to(self._device)
+        known = known._replace(counts=self._share(known.counts) if share is None else share)
+        mark("targets")
+        passes, draws = self._batch.accumulate, self._draws(epoch, step, self._batch.unit(self._world.rank, number))
+        with self._paths(epoch, step, number, "loss"):
+            with self._autocast():
+                loss, stats = self._actor(batch, epoch, draws, known)
+            mark("forward")
+            with self._averaging(epoch, step) if number + 1 == passes else contextlib.nullcontext():
+                self._scaler.scale(loss / passes).backward()
+            mark("backward")
+        sums.watch(loss, step)
+        sums.add(stats)
+
+    def _count(self, part: dict, epoch: int, step: int, number: int) -> tuple[Tensor, Prepared | None]:
+        """The counts of a part before its pass, and what had to be prepared for them, in the host's memory."""
+        batch = self._train_loader.to_device(part, self._device)
+        counts = self._actor.counts(batch, epoch)
+        if counts is not None:
+            return counts, None
+        known = self._prepare(batch, epoch, step, number)
+        return known.counts, known.to(torch.device("cpu"))
+
+    def _prepare(self, batch: dict, epoch: int, step: int, number: int) -> Prepared:
+        """What the loss of a part needs."""
+        with self._paths(epoch, step, number, "targets"), self._autocast():
+            return self._actor.prepare(batch, epoch)
+
+    def _share(self, counts: Tensor) -> Tensor:
+        """One part's share of the whole batch's counts, from this process's."""
+        return self._world.sum_on_device(counts).clamp(min=1) / self._batch.units
 
     def _clip(self) -> Tensor:
         """Take the loss's scale out of the gradients and clip them. Returns their norm before the clipping."""

@@ -5,18 +5,19 @@ from pathlib import Path
 import numpy as np
 
 from .errors import UserError
-from .storage import DISK, Storage, joined
+from .storage import DISK, Storage, as_text, joined
 
 LABEL_FILES = {"absence.label": False, "cover.label": True, "full_occlusion.txt": False, "out_of_view.txt": False}
 """Name of a label file -> whether a number above 0 in it says that the target is seen."""
 
 
-def parse_boxes(text: str, name: str) -> np.ndarray:
+def parse_boxes(text: str, name: str, keep: bool = False) -> np.ndarray:
     """Boxes of a box file's text: one line x,y,w,h per frame, separated by commas, tabs or spaces.
 
     Args:
         text: the file's content.
         name: the file's name for messages.
+        keep: give the numbers as they are, for boxes of another form.
 
     Returns:
         (N, 4) float64; NaN in all four where a line holds NaN or a size that is not positive (the target is absent).
@@ -34,7 +35,7 @@ def parse_boxes(text: str, name: str) -> np.ndarray:
         bad = next((i for i, row in enumerate(rows) if not _four_numbers(row)), 0)
         found = repr(lines[bad][:60]) if lines else "an empty file"
         raise UserError(f"{name}, line {bad + 1}: expected four numbers x,y,w,h, found {found}")
-    return absent_as_nan(boxes)
+    return boxes if keep else absent_as_nan(boxes)
 
 
 def absent_as_nan(boxes_xywh: np.ndarray) -> np.ndarray:
@@ -79,10 +80,12 @@ def read_visibility(folder: str | Path, count: int, storage: Storage = DISK) -> 
         if not storage.has_file(file):
             continue
         where, text = storage.locate(file), storage.read_text(file)
+        words = text.replace(",", " ").split()
         try:
-            labels = np.array(text.replace(",", " ").split(), dtype=np.int64)
+            labels = np.array(words, dtype=np.int64)
         except ValueError as error:
-            raise UserError(f"{where}: expected one whole number per frame ({error})") from error
+            wrong = next((word for word in words if not word.lstrip("+-").isdecimal()), words[0])
+            raise UserError(f"{where}: expected one whole number per frame, found {wrong[:40]!r}") from error
         if len(labels) < count:
             raise UserError(f"{where} holds {len(labels)} labels for {count} boxes")
         good = (labels[:count] > 0) == seen_when_set
@@ -93,9 +96,10 @@ def read_visibility(folder: str | Path, count: int, storage: Storage = DISK) -> 
 def read_text(path: str | Path, what: str) -> str:
     """The text of a file; UserError naming `what` it is where it cannot be read."""
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the {what} {path}: {error}") from error
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read the {what} {path}: {error.strerror or error}") from error
+    return as_text(data, str(path))
 
 
 def read_names(path: str | Path) -> list[str]:

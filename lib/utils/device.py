@@ -1,4 +1,7 @@
-"""Which device computes."""
+"""Which device computes, and in which number formats."""
+
+import contextlib
+from collections.abc import Iterator
 
 import torch
 
@@ -31,3 +34,43 @@ def synchronize(device: torch.device) -> None:
     """Wait until all work queued on `device` is done (nothing to wait for on a CPU)."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def choose_dtype(name: str, device: torch.device, what: str) -> str:
+    """A number format by name, as `device` computes it.
+
+    PyTorch runs bfloat16 on every GPU, but from compute capability 8.0 (Ampere) only with kernels of its own; before
+    that it emulates it, slower than float32, and says nothing.
+
+    Args:
+        name: `auto` (bfloat16 where the device has it, else float16), or a format's own name.
+        what: the key or option that asks for it, for the error.
+
+    Raises:
+        UserError: bfloat16 is named and the device does not have it.
+    """
+    if name not in ("auto", "bfloat16"):
+        return name
+    if device.type != "cuda" or torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0):
+        return "bfloat16"
+    if name == "auto":
+        return "float16"
+    major, minor = torch.cuda.get_device_capability(device)
+    raise UserError(f"{what} is bfloat16, but {torch.cuda.get_device_name(device)} (compute capability "
+                    f"{major}.{minor}) only emulates it, slower than float32; choose float16 or float32")
+
+
+@contextlib.contextmanager
+def full_float32() -> Iterator[None]:
+    """Inside, CUDA computes float32 convolutions and products in float32, not in TF32 with its 10 bits.
+
+    For comparisons: PyTorch's default is TF32 for convolutions, float32 for products.
+    """
+    convolutions, products = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = convolutions
+        torch.set_float32_matmul_precision(products)

@@ -1,10 +1,12 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import errno
 import functools
 import hashlib
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -29,6 +31,67 @@ def resolve(path: str | Path, base: Path = ROOT) -> Path:
     return path if path.is_absolute() else base / path
 
 
+_REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free disk space or choose another folder"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "change its permissions or choose another folder"),
+    errno.EROFS: "the file system is read-only; choose another folder",
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "a file is where a folder is needed; choose another folder"),
+    errno.EISDIR: "a folder is where the file should be; choose another name",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+
+def cannot_write(path: str | Path, error: OSError, option: str = "") -> str:
+    """`cannot write ...: why; what to do`, by what the system says was wrong.
+
+    Args:
+        option: of the command line that names the place, for the advice.
+    """
+    remedy = _REMEDIES.get(error.errno or 0, "choose another folder")
+    if option:
+        remedy = re.sub("choose (another|a shorter) (folder|name)", f"choose another {option}", remedy)
+    return f"cannot write {path}: {error.strerror or error}; {remedy}"
+
+
+def check_output(folder: str | Path, option: str) -> None:
+    """Try now whether files can be written to a folder, before any work is done for them; it is left as it was.
+
+    Args:
+        folder: need not exist yet.
+        option: of the command line that names it, for the message.
+
+    Raises:
+        UserError: they cannot.
+    """
+    folder = Path(folder).expanduser().absolute()
+    try:
+        with made_folder(folder), tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"0")
+    except OSError as error:
+        raise UserError(cannot_write(folder, error, option)) from error
+
+
+@contextlib.contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """Make a folder, with those around it; those that were missing and are empty in the end go away again."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        for path in missing:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
+def check_output_file(file: str | Path, option: str) -> None:
+    """`check_output` for one file."""
+    file = Path(file).expanduser()
+    if file.is_dir():
+        raise UserError(cannot_write(file, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)), option))
+    check_output(file.parent, option)
+
+
 @contextlib.contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; on success it takes the place of `path`, on any failure it is removed.
@@ -36,7 +99,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     The temporary file is flushed to the disk before the rename, so that a crash leaves the old file or the new one.
 
     Raises:
-        UserError: the disk is full or the folder cannot be written (the old file is untouched).
+        UserError: the file cannot be written (the old one is untouched).
     """
     path = Path(path)
     temporary = None
@@ -51,8 +114,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; free disk space or choose another folder. "
-                        "Nothing was left half written.") from error
+        raise UserError(f"{cannot_write(path, error)}. Nothing was left half written.") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -74,7 +136,7 @@ def atomic_folder(path: str | Path, marker: str) -> Iterator[Path]:
         marker: a file that folders of this kind hold; an older folder at `path` is replaced only if it is one or empty.
 
     Raises:
-        UserError: something else is at `path`, the disk is full or the folder cannot be written.
+        UserError: something else is at `path`, or the folder cannot be written.
     """
     path = Path(path).expanduser()
     if path.exists() and not (path.is_dir() and ((path / marker).is_file() or not any(path.iterdir()))):
@@ -89,8 +151,7 @@ def atomic_folder(path: str | Path, marker: str) -> Iterator[Path]:
                 os.replace(path, old)
             os.replace(folder, path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; free disk space or choose another folder. "
-                        "Nothing was left half written.") from error
+        raise UserError(f"{cannot_write(path, error)}. Nothing was left half written.") from error
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -1,20 +1,27 @@
 """The frames of a sequence or film: picture files, or one video file."""
 
+import logging
 import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from .errors import UserError
-from .images import decode_rgb
+from .images import Look, decode_rgb, look_at
 from .storage import DISK, DirectoryStorage, Storage, joined
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mpg", ".mpeg", ".mkv", ".mov")
+logger = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mpg", ".mpeg", ".mkv", ".mov", ".m4v", ".webm", ".wmv", ".asf", ".flv", ".f4v",
+                  ".ts", ".mts", ".m2ts", ".vob", ".3gp", ".ogv", ".mxf", ".divx", ".m1v", ".m2v", ".mpe", ".mjpg",
+                  ".mjpeg", ".y4m")
+"""What a folder is looked through for; a file that is named itself may end in anything that OpenCV opens."""
 IMAGE_FOLDERS = ("img", "imgs", "color", "images", "frames")
 
 
@@ -33,6 +40,14 @@ class FrameSource(ABC):
     @abstractmethod
     def path(self, index: int) -> str:
         """Where frame `index` comes from: the picture's file, or the video's file."""
+
+    def look(self, index: int = 0) -> Look:
+        """What is known of frame `index`, its width and height first, as ``source[index]`` has them.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        return Look(self[index].shape[1::-1])
 
     def close(self) -> None:  # noqa: B027 - most sources hold nothing open
         """Free what reading holds open; a later read opens it again."""
@@ -76,6 +91,9 @@ class ImageFrames(FrameSource):
         except UserError as error:
             raise UserError(f"frame {index} (counted from 0): {error}") from error
 
+    def look(self, index: int = 0) -> Look:
+        return look_at(partial(self.storage.read, self.file(index)), self.path(index))
+
 
 class NumberedFrames(ImageFrames):
     """Picture files whose names have consecutive numbers; nothing is listed, so a source costs no look at the disk.
@@ -113,6 +131,8 @@ class VideoFrames(FrameSource):
         self._length = length
         self._end: int | None = None
         """Number of frames that can be read, once reading has come to it."""
+        self._seconds: dict[int, float] = {}
+        """Time stamps of the frames that were read."""
         self._readers: dict[int, list] = {}
         """Process id -> [capture, index of its next frame, last frame]; a reader is never shared across a fork."""
 
@@ -158,8 +178,13 @@ class VideoFrames(FrameSource):
             self._end = reader[1]
             self.close()
             raise self._ended(index)
+        self._seconds[index] = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
         reader[1:] = [index + 1, cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)]
         return image.copy()
+
+    def seconds(self, index: int) -> float | None:
+        """When a frame that was read is shown, by the time stamps of the film; None where it has none of it."""
+        return self._seconds.get(index)
 
     def _ended(self, index: int) -> UserError:
         return UserError(f"cannot read frame {index} (counted from 0) of the video {self.file}: it ends or is damaged "
@@ -175,13 +200,14 @@ class VideoFrames(FrameSource):
             raise UserError(f"video not found: {self.file}")
         capture = cv2.VideoCapture(self.file)
         if not capture.isOpened():
-            raise UserError(f"cannot open the video {self.file}: it is damaged or its codec is unknown to OpenCV")
+            raise UserError(f"cannot open the video {self.file}: it is damaged, no video, or its codec is unknown to "
+                            "OpenCV")
         return capture
 
 
 def natural_key(name: str) -> list:
     """Sort key that puts img2 before img10."""
-    return [(0, int(part), part) if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)]
+    return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name)]
 
 
 def open_frames(path: str | Path) -> FrameSource:
@@ -191,11 +217,77 @@ def open_frames(path: str | Path) -> FrameSource:
         UserError: there is nothing to read.
     """
     path = Path(path)
-    if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:
+    if path.is_file():
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            raise UserError(f"{path} is one picture; name a video file or the folder of the pictures")
         return VideoFrames(path)
     if not path.is_dir():
-        raise UserError(f"no video file and no folder of frames: {path}; videos end in {' '.join(VIDEO_SUFFIXES)}")
+        raise UserError(f"no video file and no folder of frames: {path} does not exist")
     return frames_in(DirectoryStorage(path))
+
+
+def picture_names(storage: Storage, folder: str) -> list[str]:
+    """Names of the picture files of a folder in natural order, without hidden ones (._1.jpg)."""
+    return sorted(filter(is_picture, storage.files(folder)), key=natural_key)
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file is a picture, by its name without the folder."""
+    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+
+
+def pictures_for(names: list[str], count: int | None, place: str) -> list[str]:
+    """The pictures that belong to the `count` boxes of a sequence, of all in a folder.
+
+    Pictures of several kinds (1.jpg and 1.png; img1.jpg and 1.jpg; 3.jpg and its copy "3 (1).jpg") stand between each
+    other in natural order, so that what follows would be another frame than its box is of. Where their number shows
+    that one kind has the boxes it is taken; where it does not, that is an error.
+
+    Args:
+        names: in natural order.
+        count: None where it is not known, and then only the same name twice is an error.
+        place: the folder, for messages.
+
+    Raises:
+        UserError: it cannot be told which pictures are the frames.
+    """
+    if count is not None and len(names) <= count:
+        return names
+    kinds: dict[str, list[str]] = {}
+    for name in names:
+        kinds.setdefault(_kind(name), []).append(name)
+    if count is not None and len(kinds) > 1:
+        fitting = [kind for kind in kinds.values() if len(kind) == count]
+        if len(fitting) == 1:
+            others = [name for name in names if name not in set(fitting[0])]
+            logger.warning("%s: %d pictures but %d boxes; those that are called like %s are taken, the %d others are "
+                           "left out (%s)", place, len(names), count, fitting[0][0], len(others), _some(others))
+            return fitting[0]
+        groups = ", ".join(f"{len(kind)} like {kind[0]}" for kind in kinds.values())
+        raise UserError(f"{place} holds {len(names)} pictures for {count} boxes, in {len(kinds)} kinds: {groups}; "
+                        "keep those that the boxes belong to and move the others away")
+    seen: dict[tuple, str] = {}
+    for name in names:
+        other = seen.setdefault(_number_key(name), name)
+        if other != name:
+            raise UserError(f"{place} holds two pictures for one frame, {other} and {name}; keep one of each and move "
+                            "the others away")
+    return names
+
+
+def _kind(name: str) -> str:
+    """What pictures of one series have in common: the name without its numbers."""
+    return re.sub(r"\d+", "#", name.lower())
+
+
+def _number_key(name: str) -> tuple:
+    """The same for 1.jpg, 1.png and 0001.JPG."""
+    stem, _ = os.path.splitext(name.lower())
+    return tuple(int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", stem))
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def frames_in(storage: Storage, folder: str = "") -> FrameSource:
@@ -206,9 +298,9 @@ def frames_in(storage: Storage, folder: str = "") -> FrameSource:
         UserError: there are none, or several videos, or a video that is not on the disk as a file of its own.
     """
     for candidate in (*(joined(folder, name) for name in IMAGE_FOLDERS), folder):
-        names = [name for name in storage.files(candidate) if name.lower().endswith(IMAGE_SUFFIXES) and name[0] != "."]
+        names = picture_names(storage, candidate)
         if names:
-            return ImageFrames(candidate, sorted(names, key=natural_key), storage)
+            return ImageFrames(candidate, names, storage)
     videos = [name for name in storage.files(folder) if name.lower().endswith(VIDEO_SUFFIXES) and name[0] != "."]
     if len(videos) > 1:
         videos = [name for name in videos if name != "truth.mp4"]

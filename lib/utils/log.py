@@ -24,6 +24,13 @@ def setup_logging(level: int = logging.INFO, quiet: bool = False) -> None:
         logging.getLogger(library).setLevel(logging.WARNING)
 
 
+def load_torch() -> None:
+    """Import PyTorch, which takes seconds, more on a busy machine: the script says so and is not silent."""
+    if "torch" not in sys.modules:
+        logger.info("loading PyTorch")
+        import torch  # noqa: F401
+
+
 def run_script(main: Callable[[], int | None]) -> None:
     """Run a script's `main` and exit: 0 or its return value, 2 for a `UserError` (message only), 130 for Ctrl-C."""
     setup_logging()

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
 
-LINE_EVERY = 15.0
+LINE_EVERY = 5.0
 """Seconds between plain lines."""
 
 T = TypeVar("T")
@@ -48,8 +48,15 @@ class Progress:
         if self._bar.disable and now - self._last_line >= LINE_EVERY:
             self._last_line = now
             rate = max(self._done - self._before, 1) / max(now - self._begin, 1e-9)
-            logger.info("%s: %d of %d %s, %.1f per second, %.0f minutes left", self._label, self._done, self._total,
-                        self._unit, rate, (self._total - self._done) / rate / 60)
+            logger.info("%s: %d of %d %s, %.1f per second, %s left", self._label, self._done, self._total, self._unit,
+                        rate, clock((self._total - self._done) / rate))
+
+
+def clock(seconds: float) -> str:
+    """Hours (when there are any), minutes and seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def progress(items: Iterable[T], total: int, label: str, unit: str) -> Iterator[T]:

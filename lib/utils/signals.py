@@ -1,9 +1,11 @@
 """Ctrl-C and SIGTERM ask a loop to stop after its current step; they do not break it."""
 
+import contextlib
 import logging
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 
 logger = logging.getLogger(__name__)
@@ -44,3 +46,19 @@ class StopRequest:
         for number, handler in self._previous.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._previous = {}
+
+
+@contextlib.contextmanager
+def kept_handlers() -> Iterator[None]:
+    """What handles the signals that ask a process to end is, after the code inside, what it was before it.
+
+    torchrun's agent leaves handlers of its own behind, and installs them in the main thread only.
+    """
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP,
+                                                               signal.SIGQUIT)}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in kept.items():
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)

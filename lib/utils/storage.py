@@ -119,10 +119,7 @@ class Storage(ABC):
         Raises:
             UserError: it is missing, unreadable or no text.
         """
-        try:
-            return self.read(name).decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise UserError(f"{self.locate(name)} is no text file: {error}") from error
+        return as_text(self.read(name), self.locate(name))
 
     def walk(self, folder: str = "") -> Iterator[str]:
         """Names of all files in a folder and the folders in it."""
@@ -179,6 +176,19 @@ class DirectoryStorage(Storage):
 
     def _unreadable(self, name: str, error: OSError) -> UserError:
         return UserError(f"cannot read {self.locate(name)}: {error.strerror or error}")
+
+
+def as_text(data: bytes, name: str) -> str:
+    """The text (UTF-8) of a file's content; `name` is for the message.
+
+    Raises:
+        UserError: it is no such text.
+    """
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{name} is no text in UTF-8 (see byte {error.start}); save it as plain text in UTF-8"
+                        ) from error
 
 
 DISK = DirectoryStorage("")

@@ -1,12 +1,22 @@
 """ViT weights to start from: MAE's and timm's files into an OSTrack."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from ...models.checkpoint import copy_weights, load_weights, read_checkpoint, state_dict
+from ...models.checkpoint import (
+    candidates_in,
+    choose,
+    load_weights,
+    read_checkpoint,
+    some,
+    state_dicts,
+    wrong_tensor,
+)
 from ...models.one_stream import OneStreamTracker
 from ...utils.errors import UserError
 
@@ -22,34 +32,49 @@ def load_mae(model: OneStreamTracker, path: str | Path) -> None:
         UserError: the file cannot be read or is of another width.
     """
     path = Path(path)
-    state = state_dict(read_checkpoint(path), path)
-    if any(name.startswith("backbone.") for name in state):
+    content = read_checkpoint(path)
+    if any("box_head." in name or name.endswith("pos_embed_x") for _, state in state_dicts(content) for name in state):
         load_weights(model, path)
         return
     backbone = model.backbone
     own = backbone.state_dict()
-    weight = state.get("patch_embed.proj.weight")
-    if weight is None:
-        raise UserError(f"{path} holds no ViT (no patch_embed.proj.weight); expected MAE or timm ViT weights")
-    if weight.shape[0] != model.embed_dim:
-        raise UserError(f"{path} is a ViT of width {weight.shape[0]}, the configured backbone has {model.embed_dim}; "
-                        "choose another MODEL.BACKBONE.TYPE or file")
+    state = choose(candidates_in(content, ("patch_embed", "blocks"), path), lambda state: _vit_problem(state, model),
+                    path).state
+    weight, raw = state["patch_embed.proj.weight"], state["pos_embed"]
     size = (backbone.stride, backbone.stride)
     if weight.shape[-2:] != size:
-        state["patch_embed.proj.weight"] = F.interpolate(weight, size=size, mode="bicubic", align_corners=False)
-    raw = state.get("pos_embed")
-    if raw is not None and raw.shape != own["pos_embed"].shape:
-        side = math.isqrt(max(raw.shape[1] - 1, 0)) if raw.dim() == 3 else 0
-        if not 1 < 1 + side**2 == raw.shape[1]:
-            raise UserError(f"{path} has a pos_embed of shape {tuple(raw.shape)}; expected a class token and a square "
-                            "grid, (1, 1 + side * side, width), as MAE and timm's ViTs have")
+        weight = F.interpolate(weight.float(), size=size, mode="bicubic", align_corners=False)
+        state["patch_embed.proj.weight"] = weight
+    if raw.shape != own["pos_embed"].shape:
+        side, raw = math.isqrt(raw.shape[1] - 1), raw.float()
         grid = raw[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
         grid = F.interpolate(grid, size=(backbone.raw_grid, backbone.raw_grid), mode="bicubic", align_corners=False)
         state["pos_embed"] = torch.cat([raw[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)
     used = {name: value for name, value in state.items() if name in own}
-    missing = [name for name in own if name not in used and not name.startswith(("pos_embed_", "norm."))]
-    if missing:
-        raise UserError(f"{path} lacks {len(missing)} entries of a ViT with {model.depth} layers (first {missing[0]}); "
-                        "expected MAE or timm ViT weights of at least this depth")
-    copy_weights(backbone, used, path)
+    problem = wrong_tensor(used, own)
+    if problem:
+        raise UserError(f"{path} {problem}")
+    backbone.load_state_dict(used, strict=False)
     backbone.reset_positions()
+
+
+def _vit_problem(state: Mapping[str, Tensor], model: OneStreamTracker) -> str:
+    """Why the model's backbone cannot start from a state dict, and what to do; empty where it can."""
+    own = model.backbone.state_dict()
+    needed = [name for name in own if not name.startswith(("pos_embed_", "norm."))]
+    weight, raw = state.get("patch_embed.proj.weight"), state.get("pos_embed")
+    if weight is None or weight.dim() != 4:
+        return (f"holds no ViT (no patch_embed.proj.weight): its first entries are {some(state)}; expected "
+                f"{some(needed)}, as MAE and timm's ViTs have")
+    if weight.shape[0] != model.embed_dim:
+        return (f"is a ViT of width {weight.shape[0]}, the configured backbone has {model.embed_dim}; choose another "
+                "MODEL.BACKBONE.TYPE or file")
+    lacks = [name for name in needed if name not in state]
+    if lacks:
+        return (f"lacks {len(lacks)} entries of a ViT with {model.depth} layers (first {lacks[0]}); expected MAE or "
+                "timm ViT weights of at least this depth")
+    side = math.isqrt(max(raw.shape[1] - 1, 0)) if raw.dim() == 3 else 0
+    if not 1 < 1 + side**2 == raw.shape[1]:
+        return (f"has a pos_embed of shape {tuple(raw.shape)}; expected a class token and a square grid, "
+                "(1, 1 + side * side, width), as MAE and timm's ViTs have")
+    return ""

@@ -17,9 +17,9 @@ class VitTrack(Family):
 
     name, title = "vittrack", "VitTrack"
     keys = {
-        "MODEL.PRETRAIN_FILE": Key("", "str", "Weights to start from, '' for a random start; script compresstracker: the "
-                                   "teacher's. A checkpoint, or the zoo's ONNX file. Tried from the repository root, "
-                                   "then in pretrained_models/."),
+        "MODEL.PRETRAIN_FILE": Key("", "str", "Weights to start from, '' for a random start; script compresstracker: "
+                                   "the teacher's. A checkpoint, or the zoo's ONNX file. Tried from the repository "
+                                   "root, then in pretrained_models/."),
         "MODEL.HEAD.NUM_CHANNELS": Key(32, "int", "Width of the CENTER head's first convolutions.", low=8),
     }
 
@@ -32,8 +32,8 @@ class VitTrack(Family):
         if stride != 16:
             yield f"MODEL.BACKBONE.STRIDE is {stride}; expected 16, the stride of the four convolutions of the stem"
         if width % 8:
-            yield (f"MODEL.BACKBONE.EMBED_DIM is {width}; expected a multiple of 8: the stem's first convolution has an "
-                   "eighth of the width")
+            yield (f"MODEL.BACKBONE.EMBED_DIM is {width}; expected a multiple of 8: the stem's first convolution has "
+                   "an eighth of the width")
 
     def build(self, cfg: "Config", drop_rates: Sequence[float], eliminate: bool) -> "OneStreamTracker":
         from .model import build

@@ -77,32 +77,33 @@ class Compressor(nn.Module):
     def train(self, mode: bool = True) -> "Compressor":
         """Training mode of the student; the teacher follows only with `teacher_mode='train'`.
 
-        Modules of the student whose own parameters are all frozen stay in eval mode: a frozen head also keeps its
-        batch statistics.
+        Modules of the student whose parameters are all frozen stay in eval mode with all that is inside them: frozen
+        layers drop no paths, and a frozen head keeps its batch statistics.
         """
         super().train(mode)
         self.teacher.train(mode and self.teacher_mode == "train")
         for module in self.student.modules():
-            own = list(module.parameters(recurse=False))
-            if own and not any(parameter.requires_grad for parameter in own):
-                module.training = False
+            parameters = list(module.parameters())
+            if parameters and not any(parameter.requires_grad for parameter in parameters):
+                module.eval()
         return self
 
     def share_prefix(self) -> bool:
         """Let mixed passes start from the teacher's own pass where that is exactly what they would compute.
 
         The two are the same up to the first stage that the student runs if the student's embedding does not learn and
-        equals the teacher's (all its tensors are compared here, so call this once the weights are loaded), the
+        equals the teacher's (all its parameters and buffers are compared here, so call this once the weights are
+        loaded), the
         teacher's own pass has the number format of the mixed one, and the teacher is in eval mode (looked at in each
         pass).
 
         Returns:
             whether they can share.
         """
-        ours, theirs = (tracker.parts()["embed"] for tracker in (self.student, self.teacher))
-        self.shares_prefix = (self.teacher_dtype is None and not any(parameter.requires_grad for parameter in ours)
-                              and len(ours) == len(theirs)
-                              and all(torch.equal(own, other) for own, other in zip(ours, theirs, strict=True)))
+        ours, theirs = (tracker.part_tensors("embed") for tracker in (self.student, self.teacher))
+        self.shares_prefix = (self.teacher_dtype is None and not any(tensor.requires_grad for tensor in ours.values())
+                              and ours.keys() == theirs.keys()
+                              and all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items()))
         return self.shares_prefix
 
     @torch.no_grad()

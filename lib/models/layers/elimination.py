@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ...config import Config
 from ..base import Tokens
 
 
@@ -77,20 +78,33 @@ def restore(tokens: Tokens, grid_length: int) -> Tensor:
     return search.new_zeros(batch, grid_length, channels).scatter(1, index, search)
 
 
-def template_mask(mode: str, grid: int, boxes: Tensor, stride: int = 16) -> Tensor | None:
+def elimination_range(cfg: Config) -> str | None:
+    """Which template tokens vote in a configuration's model (a mode of `template_mask`); None without elimination."""
+    backbone = cfg.MODEL.BACKBONE
+    return backbone.CE_TEMPLATE_RANGE if backbone.CE_LOC else None
+
+
+def configured_mask(cfg: Config, boxes: Tensor) -> Tensor | None:
+    """`template_mask` of a configuration's model for boxes (B, 4) xywh in 0..1 of the template crop."""
+    stride = cfg.MODEL.BACKBONE.STRIDE
+    return template_mask(elimination_range(cfg), cfg.DATA.TEMPLATE.SIZE // stride, boxes, stride)
+
+
+def template_mask(mode: str | None, grid: int, boxes: Tensor, stride: int = 16) -> Tensor | None:
     """Which template tokens vote (MODEL.BACKBONE.CE_TEMPLATE_RANGE).
 
     Args:
-        mode: ALL, CTR_POINT (the token left above the centre), CTR_REC (the central 2x2, or 1 for an odd grid),
-            GT_BOX (tokens whose middle lies in the target's box; all of them where the box is too small for any).
+        mode: None for a model without elimination, ALL, CTR_POINT (the token left above the centre), CTR_REC (the
+            central 2x2, or 1 for an odd grid), GT_BOX (tokens whose middle lies in the target's box; all of them where
+            the box is too small for any).
         grid: side of the template grid.
         boxes: (B, 4) xywh in 0..1 of the template crop; only GT_BOX reads the values.
         stride: side of a token in pixels.
 
     Returns:
-        (B, grid * grid) bool, or None for ALL.
+        (B, grid * grid) bool, or None for ALL and without elimination.
     """
-    if mode == "ALL":
+    if mode in (None, "ALL"):
         return None
     if mode == "GT_BOX":
         # OSTrack paints the box, cut to whole pixels and one pixel short, and shrinks the picture bilinearly, which

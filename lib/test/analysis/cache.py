@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...utils import numbers
+from ...utils import box_forms, numbers
 from ...utils.errors import UserError
 from ...utils.files import atomic_write
 from .conventions import Convention
@@ -32,14 +32,17 @@ from .sources import Result
 logger = logging.getLogger(__name__)
 
 _FIELDS = tuple(field.name for field in fields(SequenceScores))
-_SCORING = ("conventions.py", "frame_errors.py", "metrics.py", "packed.py", "results.py", "sources.py", "textfiles.py")
+_SCORING = ("conventions.py", "frame_errors.py", "metrics.py", "names.py", "packed.py", "reading.py", "results.py",
+            "sources.py", "textfiles.py")
 """The files beside this one that scores depend on."""
 
 
 @cache
 def _code_digest() -> bytes:
     """Of the source files that scores depend on."""
-    digest = hashlib.sha256(Path(numbers.__file__).read_bytes())
+    digest = hashlib.sha256()
+    for module in (numbers, box_forms):
+        digest.update(Path(module.__file__).read_bytes())
     for name in _SCORING:
         digest.update(Path(__file__).with_name(name).read_bytes())
     return digest.digest()
@@ -57,20 +60,24 @@ def benchmark_digest(sequences: Iterable, sizes: Sequence[tuple[int, int] | None
     _update(digest, repr(convention).encode())
     for sequence, size in zip(sequences, sizes, strict=True):
         _update(digest, f"{sequence.name} {sequence.dataset} {size}".encode())
-        _update(digest, np.ascontiguousarray(sequence.ground_truth, dtype=np.float64).data.cast("B"))
+        earlier = getattr(sequence, "earlier", None)
+        for boxes in (sequence.ground_truth, np.empty((0, 4)) if earlier is None else earlier):
+            _update(digest, np.ascontiguousarray(boxes, dtype=np.float64).tobytes())
         flags = b"" if sequence.visible is None else np.ascontiguousarray(sequence.visible, dtype=bool).tobytes()
         _update(digest, flags)
     return digest.digest()
 
 
-def results_key(benchmark: bytes, results: Iterable[Result | None]) -> str:
+def results_key(benchmark: bytes, results: Iterable[Result | None], form: str | None = None) -> str:
     """What a tracker's scores are known by: hexadecimal SHA-256.
 
     Args:
         benchmark: from `benchmark_digest`.
         results: one for each sequence, None where there is none.
+        form: of their boxes, as it was stated.
     """
     digest = hashlib.sha256(benchmark)
+    _update(digest, str(form).encode())
     for result in results:
         _update(digest, b"" if result is None else result.where.encode())
         for part in () if result is None else result.content():
@@ -100,7 +107,7 @@ class ScoreCache:
             with np.load(path, allow_pickle=False) as file:
                 if file["key"].item() != key:
                     return None
-                names, more = file["names"].tolist(), json.loads(file["more"].item())
+                names, facts = file["names"].tolist(), json.loads(file["facts"].item())
                 columns = [file[name] for name in _FIELDS]
         except FileNotFoundError:
             return None
@@ -110,13 +117,13 @@ class ScoreCache:
         scores = {}
         for name, *values in zip(names, *columns, strict=True):
             scores[name] = SequenceScores(*(value if value.ndim else value.item() for value in values))
-        return scores, more
+        return scores, facts
 
-    def store(self, label: str, convention: str, key: str, scores: dict[str, SequenceScores], more: dict) -> None:
+    def store(self, label: str, convention: str, key: str, scores: dict[str, SequenceScores], facts: dict) -> None:
         """Keep scores and anything that JSON can hold; a disk that refuses is only reported."""
-        arrays = {name: np.array([getattr(one, name) for one in scores.values()]) for name in _FIELDS}
+        arrays = {name: np.array([getattr(score, name) for score in scores.values()]) for name in _FIELDS}
         try:
             with atomic_write(self._file(label, convention)) as temporary, open(temporary, "wb") as file:
-                np.savez(file, key=key, names=list(scores), more=json.dumps(more), **arrays)
+                np.savez(file, key=key, names=list(scores), facts=json.dumps(facts), **arrays)
         except UserError as error:
             logger.warning("scores are not kept for the next time: %s", error)

@@ -11,7 +11,7 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#00
 
 
 @dataclass(frozen=True)
-class Plot:
+class PlotSpec:
     """One kind of plot: which curve and score it shows, and its axes."""
 
     name: str
@@ -25,10 +25,10 @@ class Plot:
 
 
 PLOTS = (
-    Plot("success", "Success", "success", "AUC", SUCCESS_THRESHOLDS, "Overlap threshold", "Success rate",
-         "lower left"),
-    Plot("precision", "Precision", "precision", "Precision", PRECISION_THRESHOLDS, "Centre error threshold (pixels)",
-         "Precision", "lower right"),
-    Plot("norm_precision", "Normalised precision", "normalized", "NormPrecision", NORMALIZED_THRESHOLDS,
-         "Normalised centre error threshold", "Normalised precision", "lower right"),
+    PlotSpec("success", "Success", "success", "AUC", SUCCESS_THRESHOLDS, "Overlap threshold", "Success rate",
+             "lower left"),
+    PlotSpec("precision", "Precision", "precision", "Precision", PRECISION_THRESHOLDS,
+             "Centre error threshold (pixels)", "Precision", "lower right"),
+    PlotSpec("norm_precision", "Normalised precision", "normalized", "NormPrecision", NORMALIZED_THRESHOLDS,
+             "Normalised centre error threshold", "Normalised precision", "lower right"),
 )

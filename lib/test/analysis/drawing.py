@@ -13,6 +13,7 @@ import torch
 from ...utils.boxes import box_iou, xywh_to_xyxy
 from ...utils.crop import square_crop
 from ...utils.errors import UserError
+from ...utils.progress import progress
 from ...vis.draw import PALETTE, VideoWriter, draw_boxes, image_strip, save_image
 from ...vis.maps import blend_map, with_panels
 from ..evaluation.datasets import Sequence as TestSequence
@@ -138,7 +139,8 @@ def draw_results(
     colors[TRUTH] = (255, 255, 255)
 
     def pictures() -> Iterator[np.ndarray]:
-        for shown in _shown(sequence, tracks, frames, rerun):
+        samples = _shown(sequence, tracks, frames, rerun)
+        for shown in progress(samples, len(frames), f"drawing {sequence.name}", "frames"):
             true_box = sequence.ground_truth[shown.number]
             ious = {label: value for label, box in shown.boxes.items()
                     if math.isfinite(value := overlap(box, true_box))} if with_iou else {}

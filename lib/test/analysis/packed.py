@@ -9,12 +9,17 @@ The flags may also stand in a file of their own with the same names and offsets 
 """
 
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from ...utils.errors import UserError
+from .names import match_names
+from .sources import EXTERNAL_REMEDY, Result, UnusableResult, ambiguous, some_names
+from .textfiles import Rows, json_rows, parse_json, read_bytes
 
 
 @dataclass(frozen=True)
@@ -91,52 +96,74 @@ def read_benchmark(path: str | Path, absent: str | Path | None = None) -> list[P
 
 @dataclass(frozen=True)
 class PackedResult:
-    """The rows (N, 4) of one sequence in a packed file; used like `sources.TextResult`."""
+    """The rows of one sequence in a file with those of many; used like `sources.TextResult`."""
 
     where: str
-    rows: np.ndarray
+    values: np.ndarray
+    notes: tuple[str, ...] = ()
 
     def content(self) -> list[bytes | memoryview]:
         """See `sources.Result`."""
-        return [np.ascontiguousarray(self.rows).data.cast("B")] if self.rows.size else [b""]
+        boxes = [np.ascontiguousarray(self.values).data.cast("B")] if self.values.size else [b""]
+        return [*boxes, *(note.encode() for note in self.notes)]
 
-    def boxes(self, repair: bool = False) -> tuple[np.ndarray, list[str]]:
-        """See `sources.Result`; the scoring refuses invalid boxes."""
-        return self.rows, []
+    def rows(self) -> Rows:
+        """See `sources.Result`."""
+        return Rows(self.values, list(self.notes))
 
     def times(self) -> None:
-        """Packed results hold no times."""
+        """Files of many sequences hold no times."""
 
 
 class PackedResults:
-    """A tracker's predictions in a packed file, read when first asked for; used like `sources.ResultFolder`."""
+    """A tracker's predictions on many sequences in one file, read when first asked for: a packed one (.npz), or JSON
+    with an object {"<sequence>": boxes, ...}, see `textfiles.json_rows`. Used like `sources.ResultFolder`."""
 
-    def __init__(self, label: str, path: str | Path):
+    mean_of = ""
+    remedy = EXTERNAL_REMEDY
+
+    def __init__(self, label: str, path: str | Path, form: str | None = None):
         self.label = label
         self.path = Path(path)
-        self._sequences: dict[str, dict[str, np.ndarray]] | None = None
+        self.form = form
 
-    def open(self, sequence) -> PackedResult | None:
-        """The predictions of a sequence, or None.
+    @cached_property
+    def _results(self) -> dict[str, PackedResult | UnusableResult]:
+        """All sequences of the file."""
+        if self.path.suffix.lower() == ".json":
+            return self._from_json()
+        return {name: PackedResult(f"{self.path} [{name}]", fields["boxes"])
+                for name, fields in read_packed(self.path).items() if "boxes" in fields}
 
-        Raises:
-            UserError: see `read_packed`.
-        """
-        if self._sequences is None:
-            self._sequences = read_packed(self.path)
-        found = self._sequences.get(sequence.name)
-        if found is None or "boxes" not in found:
-            return None
-        return PackedResult(f"{self.path} [{sequence.name}]", found["boxes"])
+    def _from_json(self) -> dict[str, PackedResult | UnusableResult]:
+        content = parse_json(read_bytes(self.path), str(self.path))
+        if not isinstance(content, dict):
+            raise UserError(f'{self.path}: expected {{"<sequence>": [[x, y, w, h], ...], ...}}')
+        results = {}
+        for name, boxes in content.items():
+            where = f"{self.path} [{name}]"
+            try:
+                rows = json_rows(boxes, where)
+                results[name] = PackedResult(where, rows.values, tuple(rows.notes))
+            except UserError as error:
+                results[name] = UnusableResult(where, str(error))
+        return results
 
-    def locate(self, sequence) -> str | None:
-        """Where the predictions of a sequence are, for messages; None when there are none."""
-        found = self.open(sequence)
-        return found and found.where
+    def find(self, sequences: Sequence) -> list[Result | None]:
+        """See `sources.ResultSource`; UserError as from `read_packed`."""
+        matches = match_names([s.name for s in sequences], self._results, sequences[0].dataset)
+        return [self._result(matches.get(sequence.name, [])) for sequence in sequences]
 
-    def boxes(self, sequence) -> np.ndarray:
-        """(N, 4) xywh predictions of a sequence; UserError when there are none."""
-        found = self.open(sequence)
-        if found is None:
-            raise UserError(f"{self.path}: no results for the sequence {sequence.name}")
-        return found.rows
+    def _result(self, names: Sequence[str]) -> Result | None:
+        if len(names) > 1:
+            return ambiguous(str(self.path), names)
+        return self._results[names[0]] if names else None
+
+    def has_any(self, sequences: Sequence) -> bool:
+        """See `sources.ResultSource`."""
+        return any(sequence.name in self._results for sequence in sequences)
+
+    def lacking(self, sequences: Sequence) -> str:
+        """See `sources.ResultSource`."""
+        return (f"no results in {self.path} are called like {some_names([s.name for s in sequences])}; there are those "
+                f"of {some_names(list(self._results))}")

@@ -47,7 +47,7 @@ def _page_data(report: BenchmarkReport, pictures: int) -> dict[str, Any]:
             "scores": _numbers(tracker["scores"]),
             "deviation": _numbers(tracker["deviation"]),
             "fps": tracker["fps"],
-            "found": f"{report.total - len(tracker['missing'])}/{report.total}",
+            "coverage": f"{report.total - len(tracker['missing'])}/{report.total}",
             "curves": tracker["curves"] and {name: _rounded(curve) for name, curve in tracker["curves"].items()},
             "attributes": {name: _numbers(scores) for name, scores in tracker["attributes"].items()},
             "sequences": [_numbers(row) for row in rows],

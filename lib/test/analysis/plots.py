@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...utils.files import atomic_write
 from . import curves
-from .curves import COLORS, PLOTS, Plot
+from .curves import COLORS, PLOTS, PlotSpec
 from .report import by_score
 from .results import BenchmarkReport
 
@@ -19,7 +19,7 @@ _INSIDE = 5
 """With more trackers than this the legend stands beside the plot."""
 
 
-def draw_plot(report: BenchmarkReport, plot: Plot):
+def draw_plot(report: BenchmarkReport, plot: PlotSpec):
     """One plot with a curve per scored tracker; the legend is sorted by the score it shows in brackets.
 
     A tracker looks the same in all plots of a report.
@@ -79,7 +79,7 @@ def save_plots(report: BenchmarkReport, folder: str | Path, formats: Iterable[st
     return paths
 
 
-def _key(report: BenchmarkReport, plot: Plot) -> str:
+def _key(report: BenchmarkReport, plot: PlotSpec) -> str:
     """What a plot is known by: a digest of all it shows and of the code that draws it."""
     shown = [report.dataset, report.scored,
              [[tracker.label, getattr(tracker.scores, plot.score), getattr(tracker.scores, plot.curve).tolist()]

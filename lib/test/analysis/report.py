@@ -1,11 +1,11 @@
 """Tables of scores: for the terminal, as CSV, Markdown and LaTeX, and everything as JSON."""
 
-import csv
-import io
 import json
 import math
 from collections.abc import Sequence
 from typing import Any
+
+import pandas as pd
 
 from .curves import PLOTS
 from .metrics import SCORE_NAMES, summarize
@@ -22,33 +22,32 @@ def by_score(report: BenchmarkReport) -> list[TrackerReport]:
     return sorted(report.trackers, key=lambda tracker: -tracker.scores.AUC if tracker.scores else float("inf"))
 
 
-def table_rows(report: BenchmarkReport, digits: int = 2, spread: str = "") -> tuple[list[str], list[list[str]]]:
-    """Column names and one row of text per tracker, best first; `-` where there is no number.
+def score_table(report: BenchmarkReport, digits: int = 2, spread: str = "") -> pd.DataFrame:
+    """A row of text per tracker, best first; `-` where there is no number.
 
     Args:
         spread: what stands between a mean over repeated runs and its standard deviation; without it only the mean.
     """
-    header = ["Tracker", *SCORE_NAMES, "FPS", "Sequences"]
     rows = []
     for tracker in by_score(report):
-        numbers = ["-"] * len(SCORE_NAMES)
+        cells = dict.fromkeys(SCORE_NAMES, "-")
         if tracker.scores:
-            numbers = [f"{value:.{digits}f}" for value in tracker.scores.as_dict().values()]
+            cells = {name: f"{value:.{digits}f}" for name, value in tracker.scores.as_dict().items()}
         if spread and tracker.deviation:
-            numbers = [f"{number}{spread}{deviation:.{digits}f}"
-                       for number, deviation in zip(numbers, tracker.deviation.values(), strict=True)]
+            cells = {name: f"{cells[name]}{spread}{value:.{digits}f}" for name, value in tracker.deviation.items()}
         fps = "-" if tracker.fps is None else f"{tracker.fps:.1f}"
-        rows.append([tracker.label, *numbers, fps, f"{len(tracker.sequences)}/{report.total}"])
-    return header, rows
+        rows.append({"Tracker": tracker.label, **cells, "FPS": fps,
+                     "Sequences": f"{len(tracker.sequences)}/{report.total}"})
+    return pd.DataFrame(rows)
 
 
-def attribute_rows(report: BenchmarkReport, digits: int = 2) -> tuple[list[str], list[list[str]]]:
-    """Column names and one row per attribute: how many sequences have it and the AUC of every scored tracker."""
+def attribute_table(report: BenchmarkReport) -> pd.DataFrame:
+    """A row per attribute: how many sequences have it and the AUC of every scored tracker, best first, in per cent."""
     trackers = [tracker for tracker in by_score(report) if tracker.scores]
-    header = ["Attribute", "Sequences", *(tracker.label for tracker in trackers)]
-    rows = [[name, str(len(names)), *(f"{report.scores_on(tracker, names).AUC:.{digits}f}" for tracker in trackers)]
+    rows = [{"Attribute": name, "Sequences": len(names),
+             **{tracker.label: report.scores_on(tracker, names).AUC for tracker in trackers}}
             for name, names in report.attributes.items()]
-    return header, rows
+    return pd.DataFrame(rows)
 
 
 def remarks(report: BenchmarkReport) -> list[str]:
@@ -68,9 +67,22 @@ def remarks(report: BenchmarkReport) -> list[str]:
             rest = len(tracker.missing) - _NAMED
             lines.append(f"{tracker.label} lacks {len(tracker.missing)} of {report.total} sequences: {names}"
                          + (f" and {rest} more" if rest > 0 else "")
-                         + ("" if tracker.scores else "; no scores without --partial") + ".")
+                         + ("" if tracker.scores or not tracker.sequences else "; no scores without --partial") + ".")
+        lines.extend(_unusable(tracker))
         lines.extend(f"{tracker.label}: {line}." for line in _grouped(tracker.notes))
     return lines
+
+
+def _unusable(tracker: TrackerReport) -> list[str]:
+    """One line for each reason why results of a tracker cannot be used, up to some."""
+    names: dict[str, list[str]] = {}
+    for name, reason in tracker.unusable.items():
+        names.setdefault(reason, []).append(name)
+    lines = [f"{tracker.label} on {', '.join(of[:_NAMED])}{', ...' if len(of) > _NAMED else ''} cannot be used: "
+             f"{reason}." for reason, of in names.items()]
+    rest = len(lines) - _NAMED
+    return lines[:_NAMED] + ([f"{tracker.label}: {rest} more results cannot be used; scores.json lists them."]
+                             if rest > 0 else [])
 
 
 def _grouped(notes: Sequence[Note]) -> list[str]:
@@ -87,41 +99,41 @@ def _grouped(notes: Sequence[Note]) -> list[str]:
 
 def text_table(report: BenchmarkReport) -> str:
     """The scores as aligned text, in per cent, with the remarks below."""
-    header, rows = table_rows(report, spread=" +- ")
     title = f"{report.dataset}: {report.total} sequences, per cent"
-    lines = [title, *_aligned(header, rows), *remarks(report)]
+    lines = [title, *_aligned(score_table(report, spread=" +- ")), *remarks(report)]
     if report.attributes:
-        lines += ["", f"{report.dataset}: AUC by attribute, per cent", *_aligned(*attribute_rows(report))]
+        lines += ["", f"{report.dataset}: AUC by attribute, per cent", *_aligned(attribute_table(report))]
     return "\n".join(lines)
 
 
-def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table as lines of text between rules."""
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+def _aligned(table: pd.DataFrame) -> list[str]:
+    """A table as lines of text between rules, its first column to the left and the others to the right."""
+    label = table.columns[0]
+    spaced = _cells(table).set_index(label).rename_axis(index=None, columns=label).map(" {}".format).add_prefix(" ")
+    header, *rows = spaced.to_string().splitlines()
+    rule = "-" * len(header)
+    return [rule, header, rule, *rows, rule]
 
-    def line(cells: Sequence[str]) -> str:
-        first, *others = [cell.ljust(width) if i == 0 else cell.rjust(width)
-                          for i, (cell, width) in enumerate(zip(cells, widths, strict=True))]
-        return "  ".join([first, *others]).rstrip()
 
-    rule = "-" * len(line(header))
-    return [rule, line(header), rule, *map(line, rows), rule]
+def _cells(table: pd.DataFrame) -> pd.DataFrame:
+    """A table as text, numbers with two decimals."""
+    return table.map(lambda cell: f"{cell:.2f}" if isinstance(cell, float) else str(cell))
 
 
 def markdown_table(report: BenchmarkReport) -> str:
     """The scores as a Markdown section, in per cent, with the remarks below."""
-    lines = [f"## {report.dataset}", "", *_markdown(*table_rows(report, spread=" ± ")), "",
+    lines = [f"## {report.dataset}", "", *_markdown(score_table(report, spread=" ± ")), "",
              *(f"- {remark}" for remark in remarks(report))]
     if report.attributes:
-        lines += ["", "AUC by attribute", "", *_markdown(*attribute_rows(report))]
+        lines += ["", "AUC by attribute", "", *_markdown(attribute_table(report))]
     return "\n".join(lines) + "\n"
 
 
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a Markdown table, all columns but the first to the right."""
-    escaped = [[cell.replace("|", "\\|") for cell in row] for row in [header, *rows]]
-    lines = [f"| {' | '.join(cells)} |" for cells in escaped]
-    return [lines[0], f"| {' | '.join(['---', *['---:'] * (len(header) - 1)])} |", *lines[1:]]
+def _markdown(table: pd.DataFrame) -> list[str]:
+    """The lines of a Markdown table, all columns but the first to the right (pandas needs a further package)."""
+    cells = [table.columns, *_cells(table).to_numpy()]
+    lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in cells]
+    return [lines[0], f"| {' | '.join(['---', *['---:'] * (len(table.columns) - 1)])} |", *lines[1:]]
 
 
 def csv_table(report: BenchmarkReport) -> str:
@@ -129,71 +141,44 @@ def csv_table(report: BenchmarkReport) -> str:
 
     The standard deviations of repeated runs are columns of their own, present when any tracker has them.
     """
-    header, rows = table_rows(report, digits=4)
-    spread = any(tracker.deviation for tracker in report.trackers)
-    header = ["Dataset", "Convention", *header[:-1], "Scored", "Found", "Total",
-              *(f"{name} std" for name in SCORE_NAMES if spread)]
-    lines = [header]
-    for tracker, row in zip(by_score(report), rows, strict=True):
-        scored = report.scored if tracker.scores else 0
-        numbers = ["" if cell == "-" else cell for cell in row[1:-1]]
-        deviation = tracker.deviation or dict.fromkeys(SCORE_NAMES, "")
-        lines.append([report.dataset, report.convention.name, row[0], *numbers, scored, len(tracker.sequences),
-                      report.total, *(_decimals(value) for value in deviation.values() if spread)])
-    return _csv(lines)
+    rows = []
+    for tracker in by_score(report):
+        scores = tracker.scores.as_dict() if tracker.scores else dict.fromkeys(SCORE_NAMES)
+        rows.append({"Dataset": report.dataset, "Convention": report.convention.name, "Tracker": tracker.label,
+                     **scores, "FPS": tracker.fps, "Scored": report.scored if tracker.scores else 0,
+                     "Found": len(tracker.sequences), "Total": report.total,
+                     **{f"{name} std": value for name, value in (tracker.deviation or {}).items()}})
+    return _csv(pd.DataFrame(rows))
 
 
 def attributes_csv(report: BenchmarkReport) -> str:
     """AUC by attribute as CSV with four decimals."""
-    header, rows = attribute_rows(report, digits=4)
-    return _csv([header, *rows])
+    return _csv(attribute_table(report))
 
 
 def sequences_csv(report: BenchmarkReport) -> str:
     """Every score of every tracker on every sequence as CSV, one sequence and tracker per line."""
-    lines: list[list[Any]] = [["Sequence", "Tracker", "Frames", *SCORE_NAMES]]
-    for sequence in report.names:
-        for tracker in by_score(report):
-            if sequence in tracker.sequences:
-                score = tracker.sequences[sequence]
-                values = summarize([score], report.convention).as_dict().values()
-                lines.append([sequence, tracker.label, int(score.frames), *map(_decimals, values)])
-    return _csv(lines)
+    rows = [[name, tracker.label, int(tracker.sequences[name].frames),
+             *summarize([tracker.sequences[name]], report.convention).as_dict().values()]
+            for name in report.names for tracker in by_score(report) if name in tracker.sequences]
+    return _csv(pd.DataFrame(rows, columns=["Sequence", "Tracker", "Frames", *SCORE_NAMES]))
 
 
-def _decimals(value: float | str) -> str:
-    if isinstance(value, str):
-        return value
-    return "" if math.isnan(value) else f"{value:.4f}"
-
-
-def _csv(lines: Sequence[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
-    return text.getvalue()
+def _csv(table: pd.DataFrame) -> str:
+    return table.to_csv(index=False, float_format="%.4f", lineterminator="\n")
 
 
 def latex_table(report: BenchmarkReport) -> str:
     """The scores as a LaTeX table (package booktabs), the best of each column in bold."""
-    header, rows = table_rows(report, digits=1, spread="$\\pm$")
-    header, rows = header[:-1], [row[:-1] for row in rows]
-    for column in range(1, len(header)):
-        values = {i: float(row[column].split("$")[0]) for i, row in enumerate(rows) if row[column] != "-"}
-        for i, value in values.items():
-            if value == max(values.values()) and len(values) > 1:
-                rows[i][column] = f"\\textbf{{{rows[i][column]}}}"
-    body = [" & ".join([_escaped(row[0]), *row[1:]]) + r" \\" for row in rows]
-    notes = [f"% {remark}" for remark in remarks(report)]
-    return "\n".join([
-        f"% {report.dataset}: {report.total} sequences, per cent", *notes,
-        rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\toprule", " & ".join(header) + r" \\", r"\midrule",
-        *body, r"\bottomrule", r"\end{tabular}"]) + "\n"
-
-
-def _escaped(text: str) -> str:
-    """Text in which LaTeX sees no commands."""
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    return "".join(special.get(letter, f"\\{letter}" if letter in "&%$#_{}" else letter) for letter in text)
+    table = score_table(report, digits=1, spread="$\\pm$").drop(columns="Sequences")
+    cells = table.drop(columns="Tracker")
+    numbers = cells.apply(lambda column: pd.to_numeric(column.str.partition("$")[0], errors="coerce"))
+    best = numbers.eq(numbers.max()) & (numbers.count() > 1)
+    styled = table.style.hide(axis="index").format(escape="latex", subset=["Tracker"]).apply(
+        lambda _: best.replace({True: "textbf:--rwrap;", False: ""}), axis=None, subset=cells.columns)
+    notes = [f"% {remark}\n" for remark in remarks(report)]
+    return "".join([f"% {report.dataset}: {report.total} sequences, per cent\n", *notes,
+                    styled.to_latex(hrules=True, column_format="l" + "r" * len(cells.columns))])
 
 
 def report_data(report: BenchmarkReport) -> dict[str, Any]:
@@ -214,6 +199,7 @@ def report_data(report: BenchmarkReport) -> dict[str, Any]:
                                  summarize([tracker.sequences[name]], report.convention).as_dict().items()}
                           for name in report.names if name in tracker.sequences},
             "missing": tracker.missing,
+            "unusable": tracker.unusable,
             "notes": [note._asdict() for note in tracker.notes],
         })
     return {

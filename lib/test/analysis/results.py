@@ -7,16 +7,14 @@ A sequence is any object with `name`, `dataset`, `ground_truth` (N, 4) xywh (NaN
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-import simplejpeg
 
 from ...utils.errors import UserError
-from ...utils.images import read_file
 from .cache import ScoreCache, benchmark_digest, results_key
 from .conventions import Convention, convention_for
-from .frame_errors import invalid
 from .metrics import (
     SCORE_NAMES,
     Scores,
@@ -25,10 +23,19 @@ from .metrics import (
     mean_of_runs,
     summarize,
 )
-from .sources import Result, ResultFolder, ResultSource, align, find_trackers, parse_tracker
+from .reading import Aligned, WrongForm, align, read_aligned
+from .sources import (
+    Result,
+    ResultFolder,
+    ResultSource,
+    UnusableResult,
+    find_results,
+    find_trackers,
+    parse_tracker,
+)
 
-__all__ = ["BenchmarkReport", "Note", "ResultFolder", "ResultSource", "TrackerReport", "align", "evaluate_benchmark",
-           "find_trackers", "has_annotations", "image_size", "parse_tracker", "score_tracker"]
+__all__ = ["BenchmarkReport", "Note", "ResultFolder", "ResultSource", "TrackerReport", "align", "boxes_of",
+           "evaluate_benchmark", "find_trackers", "has_annotations", "image_size", "parse_tracker", "score_tracker"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +54,8 @@ class TrackerReport:
     Attributes:
         scores: None when sequences are missing and partial scores were not asked for.
         sequences: scores of every sequence with results.
-        missing: names of the sequences without results.
+        missing: names of the sequences without results that can be scored.
+        unusable: those of them whose results cannot be used -> why, and what to do.
         notes: what was unusual about the files.
         fps: frames per second after the first frame, over all sequences with recorded times; None without any.
         runs: how many repeated runs the scores are means of.
@@ -58,6 +66,7 @@ class TrackerReport:
     scores: Scores | None = None
     sequences: dict[str, SequenceScores] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    unusable: dict[str, str] = field(default_factory=dict)
     notes: list[Note] = field(default_factory=list)
     fps: float | None = None
     runs: int = 1
@@ -102,75 +111,88 @@ def score_tracker(source: ResultSource, sequences: Sequence, convention: Convent
                   sizes: Sequence[tuple[int, int] | None] | None = None, digest: bytes | None = None) -> TrackerReport:
     """Score one tracker on every sequence it has results for (`scores` stays None).
 
+    A result that cannot be used takes its sequence from the tracker (`unusable`) and nothing else; boxes in another
+    form than x,y,w,h take them all.
+
     Args:
         cache: where scores of the same content may be found and are kept.
         sizes: width and height of each sequence's images, for conventions that clip.
         digest: `benchmark_digest` of the sequences, where it is known already.
 
     Raises:
-        UserError: a result file is damaged or has the wrong length, or a sequence has no public annotations.
+        UserError: a sequence has no public annotations.
     """
     sizes = [None] * len(sequences) if sizes is None else sizes
-    results = [source.open(sequence) for sequence in sequences]
+    results = find_results(source, sequences)
     if cache is None:
-        return _score(source.label, results, sequences, convention, sizes)[0]
-    key = results_key(digest or benchmark_digest(sequences, sizes, convention), results)
+        return _score(source, results, sequences, convention, sizes)[0]
+    key = results_key(digest or benchmark_digest(sequences, sizes, convention), results, source.form)
     kept = cache.load(source.label, convention.name, key)
     if kept:
-        scores, more = kept
-        return TrackerReport(source.label, None, scores, more["missing"], [Note(*note) for note in more["notes"]],
-                             more["fps"])
-    report = _score(source.label, results, sequences, convention, sizes)[0]
+        scores, facts = kept
+        return TrackerReport(source.label, None, scores, facts["missing"], facts["unusable"],
+                             [Note(*note) for note in facts["notes"]], facts["fps"])
+    report = _score(source, results, sequences, convention, sizes)[0]
     cache.store(source.label, convention.name, key, report.sequences,
-                {"missing": report.missing, "notes": report.notes, "fps": report.fps})
+                {"missing": report.missing, "unusable": report.unusable, "notes": report.notes, "fps": report.fps})
     return report
 
 
-class Aligned(NamedTuple):
-    """Predictions and annotations of the same frames: (M, 4), (M, 4) and (M,) bool or None."""
-
-    pred: np.ndarray
-    gt: np.ndarray
-    visible: np.ndarray | None
-
-
-def _score(label: str, results: Sequence[Result | None], sequences: Sequence, convention: Convention,
+def _score(source: ResultSource, results: Sequence[Result | None], sequences: Sequence, convention: Convention,
            sizes: Sequence[tuple[int, int] | None]) -> tuple[TrackerReport, list[Aligned]]:
-    """Read and score; also what was scored, one entry for each sequence with results."""
-    report = TrackerReport(label)
-    found, aligned, frames, seconds = [], [], 0, 0.0
+    """Read and score; also what was scored, one entry for each sequence with results that can be used."""
+    report = TrackerReport(source.label)
+    names, places, aligned, scored_sizes, frames, seconds = [], [], [], [], 0, 0.0
     for result, sequence, size in zip(results, sequences, sizes, strict=True):
         if result is None:
             report.missing.append(sequence.name)
             continue
-        boxes, notes = result.boxes(convention.repair)
-        pred, gt, visible, note = align(boxes, sequence, result.where)
-        if convention.repair and invalid(pred).any():
-            notes.append(f"{int(invalid(pred).sum())} invalid boxes, in whose place the one before was scored")
-        report.notes.extend(Note(result.where, what) for what in [*notes, *([note] if note else [])])
-        aligned.append(Aligned(pred, gt, visible))
-        found.append((sequence.name, result.where, size))
-        times = result.times()
+        try:
+            part, notes = read_aligned(result, sequence, convention, source, partial(image_size, sequence))
+        except WrongForm as error:
+            stored = {sequence.name: str(error) for sequence, result in zip(sequences, results, strict=True) if result}
+            return TrackerReport(source.label, missing=[sequence.name for sequence in sequences], unusable=stored), []
+        except UserError as error:
+            report.missing.append(sequence.name)
+            remedy = "" if isinstance(result, UnusableResult) else f"; {source.remedy}"
+            report.unusable[sequence.name] = f"{error}{remedy}"
+            continue
+        names.append(sequence.name)
+        places.append(result.where)
+        aligned.append(part)
+        scored_sizes.append(size)
+        try:
+            times = result.times()
+        except UserError as error:
+            notes.append(f"its times are left out: {error}")
+            times = None
+        report.notes.extend(Note(result.where, note) for note in notes)
         if times is not None and len(times) > 1:
             frames += len(times) - 1
             seconds += float(times[1:].sum())
     report.fps = frames / seconds if seconds > 0 else None
     preds, gts, visible = zip(*aligned, strict=True) if aligned else ((), (), ())
-    scores = evaluate_sequences(preds, gts, visible, convention, [size for *_, size in found],
-                                [where for _, where, _ in found])
-    for (name, *_), score in zip(found, scores, strict=True):
-        report.sequences[name] = score
+    scores = evaluate_sequences(preds, gts, visible, convention, scored_sizes, places)
+    report.sequences = dict(zip(names, scores, strict=True))
     return report, aligned
 
 
 def load_aligned(source: ResultSource, sequences: Sequence, convention: Convention) -> list[Aligned]:
-    """Predictions and annotations of the sequences that a tracker has results for, as they are scored.
+    """Predictions and annotations of the sequences that a tracker has usable results for, as they are scored."""
+    return _score(source, find_results(source, sequences), sequences, convention, [None] * len(sequences))[1]
+
+
+def boxes_of(source: ResultSource, sequence, convention: Convention) -> np.ndarray:
+    """A tracker's predictions on one sequence, (N, 4) xywh for the N annotated frames; NaN before a late start.
 
     Raises:
-        UserError: see `score_tracker`.
+        UserError: there are none, or they cannot be used: see `read_aligned`.
     """
-    results = [source.open(sequence) for sequence in sequences]
-    return _score(source.label, results, sequences, convention, [None] * len(sequences))[1]
+    result = find_results(source, [sequence])[0]
+    if result is None:
+        raise UserError(source.lacking([sequence]))
+    pred = read_aligned(result, sequence, convention, source, partial(image_size, sequence))[0].pred
+    return np.vstack([np.full((len(sequence.ground_truth) - len(pred), 4), np.nan), pred])
 
 
 def evaluate_benchmark(sources: Sequence[ResultSource], sequences: Sequence, dataset: str,
@@ -183,8 +205,8 @@ def evaluate_benchmark(sources: Sequence[ResultSource], sequences: Sequence, dat
         sources: the trackers' results.
         sequences: the benchmark.
         dataset: its name, which chooses the convention when none is given.
-        partial: score the sequences for which every tracker has results. Otherwise a tracker that lacks sequences
-            gets no scores; its `missing` says which.
+        partial: score the sequences for which every tracker has results, leaving out trackers without any. Otherwise a
+            tracker that lacks sequences gets no scores; its `missing` says which.
         cache: where scores are kept between calls.
         attributes: names of the challenges by sequence; None takes them from the sequences.
         runs: label -> labels of the sources that are repeated runs of one tracker, to be replaced by their mean.
@@ -201,14 +223,12 @@ def evaluate_benchmark(sources: Sequence[ResultSource], sequences: Sequence, dat
     digest = benchmark_digest(sequences, sizes, convention) if cache else None
     trackers = [score_tracker(source, sequences, convention, cache, sizes, digest) for source in sources]
     scored = [sequence.name for sequence in sequences
-              if not partial or all(sequence.name in tracker.sequences for tracker in trackers)]
-    if not scored:
-        counts = ", ".join(f"{tracker.label} {len(tracker.sequences)}" for tracker in trackers)
-        raise UserError(f"{dataset}: no sequence has results of all trackers (of {len(sequences)}: {counts}); "
-                        "leave out the tracker that lacks them")
+              if not partial or all(sequence.name in tracker.sequences for tracker in trackers if tracker.sequences)]
     for tracker in trackers:
-        if all(name in tracker.sequences for name in scored):
+        if tracker.sequences and all(name in tracker.sequences for name in scored) and scored:
             tracker.scores = summarize([tracker.sequences[name] for name in scored], convention)
+    if not any(tracker.scores for tracker in trackers):
+        _explain_none(dataset, trackers, len(sequences), partial)
     by_label = {source.label: source for source in sources}
     for label, members in (runs or {}).items():
         merged = _mean_tracker(label, [tracker for tracker in trackers if tracker.label in members], scored, convention)
@@ -217,6 +237,19 @@ def evaluate_benchmark(sources: Sequence[ResultSource], sequences: Sequence, dat
         by_label[label] = by_label[members[0]]
     return BenchmarkReport(dataset, convention, len(sequences), len(scored), trackers, scored,
                            _by_attribute(sequences, scored, attributes), lacks, sequences, by_label)
+
+
+def _explain_none(dataset: str, trackers: Sequence[TrackerReport], total: int, partial: bool) -> None:
+    """UserError where no tracker has scores since results cannot be used, or share no sequence."""
+    reasons = [(tracker.label, reason) for tracker in trackers for reason in dict.fromkeys(tracker.unusable.values())]
+    if reasons:
+        label, reason = reasons[0]
+        others = f" ({len(reasons) - 1} more results cannot be used either)" if len(reasons) > 1 else ""
+        raise UserError(f"{dataset}: {label} cannot be scored: {reason}{others}")
+    if partial:
+        counts = ", ".join(f"{tracker.label} {len(tracker.sequences)}" for tracker in trackers)
+        raise UserError(f"{dataset}: no sequence has results of all trackers (of {total}: {counts}); leave out the "
+                        "tracker that lacks them")
 
 
 def _lacks(sequences: Sequence, sizes: Sequence[tuple[int, int] | None], convention: Convention) -> list[str]:
@@ -230,7 +263,7 @@ def _lacks(sequences: Sequence, sizes: Sequence[tuple[int, int] | None], convent
             lacks.append("no visibility flags found, so every annotated frame counts as one with a target")
     if convention.clip and None in sizes:
         lacks.append(f"boxes were not clipped to the image in {sizes.count(None)} of {len(sizes)} sequences, whose "
-                     "pictures are not at hand")
+                     "first picture is not at hand or cannot be read")
     return lacks
 
 
@@ -238,7 +271,9 @@ def _mean_tracker(label: str, runs: Sequence[TrackerReport], scored: Sequence[st
                   convention: Convention) -> TrackerReport:
     """Repeated runs as one tracker: the means of their scores, and how far they spread."""
     missing = list(dict.fromkeys(name for run in runs for name in run.missing))
-    merged = TrackerReport(label, missing=missing, notes=[note for run in runs for note in run.notes], runs=len(runs))
+    unusable = {name: reason for run in runs for name, reason in run.unusable.items()}
+    notes = [note for run in runs for note in run.notes]
+    merged = TrackerReport(label, missing=missing, unusable=unusable, notes=notes, runs=len(runs))
     merged.sequences = {name: mean_of_runs([run.sequences[name] for run in runs]) for name in runs[0].sequences
                         if all(name in run.sequences for run in runs)}
     speeds = [run.fps for run in runs if run.fps is not None]
@@ -264,20 +299,16 @@ def _by_attribute(sequences: Sequence, scored: Iterable[str],
 
 
 def image_size(sequence) -> tuple[int, int] | None:
-    """Width and height of a sequence's first picture; None when it has none or it cannot be read."""
+    """Width and height of a sequence's first picture as it is tracked; None when it has none or it cannot be read."""
     frames = getattr(sequence, "frames", None)
     if frames is None or not len(frames):
         return None
     try:
-        path = frames.path(0)
-        if path.lower().endswith((".jpg", ".jpeg")):
-            height, width = simplejpeg.decode_jpeg_header(read_file(path))[:2]
-        else:
-            height, width = frames[0].shape[:2]
-    except (UserError, ValueError) as error:
-        logger.warning("%s: the size of its pictures is not known, boxes are not clipped: %s", sequence.name, error)
+        return frames.look().size
+    except UserError as error:
+        logger.warning("%s: the size of its pictures is not known, so its boxes are not clipped: %s", sequence.name,
+                       error)
         return None
-    return width, height
 
 
 def has_annotations(sequences: Sequence) -> bool:

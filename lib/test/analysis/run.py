@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...utils.box_forms import FORMS
 from ...utils.errors import UserError
 from ...utils.files import resolve, write_text
 from ..evaluation.datasets import BENCHMARKS, get_dataset
@@ -25,7 +26,7 @@ from .report import (
     sequences_csv,
 )
 from .results import BenchmarkReport, evaluate_benchmark, has_annotations, load_aligned
-from .sources import ResultFolder, ResultSource, find_trackers, parse_tracker
+from .sources import ResultFolder, ResultSource, external_folders, find_results, find_trackers, parse_tracker
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,8 @@ class Scoring:
         convention: name of one; None goes by the data set.
         partial: score only the sequences that all trackers have.
         attributes: challenges by sequence; None takes what the data sets say.
-        merge_runs: put the mean of repeated runs (`<config>_000`, `<config>_001`, ...) in their place.
+        merge_runs: put the mean of repeated runs (`<config>_000`, `<config>_001`, ...) in their place; those of
+            --result always are.
         reports: folder of the reports, in which scores are kept between calls; None keeps none.
     """
 
@@ -54,14 +56,25 @@ class Scoring:
         """`evaluate_benchmark` in this way."""
         cache = ScoreCache(self.reports / _folder_name(dataset) / "cache") if self.reports else None
         return evaluate_benchmark(sources, sequences, dataset, convention_for(dataset, self.convention), self.partial,
-                                  cache, self.attributes, repeated_runs(sources) if self.merge_runs else None)
+                                  cache, self.attributes,
+                                  external_runs(sources) | (repeated_runs(sources) if self.merge_runs else {}))
+
+
+def external_runs(sources: Sequence[ResultSource]) -> dict[str, list[str]]:
+    """Label for the mean -> labels of the sources that are its runs (`external_folders`)."""
+    runs: dict[str, list[str]] = {}
+    for source in sources:
+        if source.mean_of:
+            runs.setdefault(source.mean_of, []).append(source.label)
+    return runs
 
 
 def repeated_runs(sources: Sequence[ResultSource]) -> dict[str, list[str]]:
     """Label for the mean -> labels of the sources that are runs `_000`, `_001`, ... of one configuration."""
     grouped: dict[Path, list[ResultSource]] = {}
     for source in sources:
-        match = re.fullmatch(r"(.+)_\d{3,}", source.folder.name) if isinstance(source, ResultFolder) else None
+        is_own = isinstance(source, ResultFolder) and not source.mean_of
+        match = re.fullmatch(r"(.+)_\d{3,}", source.folder.name) if is_own else None
         if match:
             grouped.setdefault(source.folder.with_name(match[1]), []).append(source)
     taken = {source.label for source in sources}
@@ -100,37 +113,63 @@ def parse_formats(text: str) -> tuple[str, ...]:
     return tuple(form for form in FORMATS if form in asked)
 
 
-def parse_result(text: str) -> ResultSource:
-    """Results from `name=path`, where the path is a packed file (.npz) or a folder of <sequence>.txt files.
+def parse_result(text: str) -> list[ResultSource]:
+    """Results from `name=path`, where the path is a file with those of many sequences (.npz, .json), a folder of result
+    files, or a folder of such folders, the runs of one tracker.
 
     Raises:
         UserError: another form, or nothing at that path.
     """
     label, separator, path = text.partition("=")
     if not (separator and label and path):
-        raise UserError(f"--result {text}: expected NAME=FILE.npz or NAME=FOLDER")
+        raise UserError(f"--result {text}: expected NAME=FILE.npz, NAME=FILE.json or NAME=FOLDER")
     path = Path(path).expanduser()
     if path.is_dir():
-        return ResultFolder(label, path, flat=True)
-    if path.suffix != ".npz" or not path.is_file():
-        raise UserError(f"--result {text}: {path} is neither a folder of result files nor a packed .npz file")
-    return PackedResults(label, path)
+        return list(external_folders(label, path))
+    if path.suffix.lower() not in (".npz", ".json") or not path.is_file():
+        kind = ("one file; name the folder that holds the files of all sequences" if path.is_file()
+                else "neither a folder of result files nor a file with those of all sequences (.npz, .json)")
+        raise UserError(f"--result {text}: {path} is {kind}")
+    return [PackedResults(label, path)]
 
 
-def choose_trackers(results_path: Path, trackers: Sequence[str], results: Sequence[str],
-                    script: str | None = None) -> tuple[list[ResultSource], bool]:
+def state_forms(sources: Sequence[ResultSource], texts: Sequence[str]) -> None:
+    """Give sources the form of their boxes from `form` (all results of other projects) or `label=form`.
+
+    Raises:
+        UserError: an unknown form, or nothing with that label.
+    """
+    for text in texts:
+        label, _, form = text.rpartition("=")
+        if form not in FORMS:
+            raise UserError(f"--box-format {text}: unknown form {form!r}; choose one of {', '.join(FORMS)}")
+        chosen = [source for source in sources
+                  if (label in (source.label, source.mean_of) if label else getattr(source, "external", True))]
+        if not chosen:
+            raise UserError(f"--box-format {text}: there is no --result" + (
+                f" or --tracker called {label!r}; there are {', '.join(source.label for source in sources)}"
+                if label else ", and results of this project are x,y,w,h"))
+        for source in chosen:
+            source.form = form
+
+
+def choose_trackers(results_path: Path, trackers: Sequence[str], results: Sequence[str], script: str | None = None,
+                    box_formats: Sequence[str] = ()) -> tuple[list[ResultSource], bool]:
     """The results to score, and whether the user named them one by one.
 
     Args:
         trackers: `script:config[:runid][=label]` below `results_path`.
         results: `name=path`, see `parse_result`.
         script: without the two above, only the trackers of this script; None means everything that is found.
+        box_formats: see `state_forms`.
 
     Raises:
         UserError: nothing was found, or two have the same label.
     """
-    named = [*(parse_tracker(text, results_path) for text in trackers), *(parse_result(text) for text in results)]
-    sources = named or [found for found in find_trackers(results_path) if script in (None, found.folder.parent.name)]
+    named = [*(parse_tracker(text, results_path) for text in trackers),
+             *(source for text in results for source in parse_result(text))]
+    sources = named or [source for source in find_trackers(results_path)
+                        if script in (None, source.folder.parent.name)]
     if not sources:
         raise UserError(f"no results below {results_path / script if script else results_path}; run tracking/test.py "
                         "first, or say where they are with --results, --save_dir or --result")
@@ -138,6 +177,7 @@ def choose_trackers(results_path: Path, trackers: Sequence[str], results: Sequen
     double = next((label for label in labels if labels.count(label) > 1), None)
     if double:
         raise UserError(f"two trackers are called {double!r}; give them labels, as in --tracker script:config=label")
+    state_forms(sources, box_formats)
     return sources, bool(named)
 
 
@@ -163,10 +203,9 @@ def dataset_report(name: str, env: Any, sources: Sequence[ResultSource], named: 
         UserError: the data set is unknown or not there, no tracker has results, or a result file is damaged.
     """
     sequences = get_dataset(name, env)
-    present = [source for source in sources if any(source.locate(sequence) for sequence in sequences)]
+    present = [source for source in sources if any(find_results(source, sequences))]
     if not present:
-        raise UserError(f"{name}: no results of {', '.join(source.label for source in sources)}; run tracking/test.py "
-                        f"with --dataset {name} first")
+        raise UserError(f"{name}: {'; '.join(source.lacking(sequences) for source in sources)}")
     title = sequences[0].dataset if ":" in name else name.lower()
     return scoring.evaluate(sources if named else present, sequences, title)
 
@@ -186,7 +225,7 @@ def find_reports(env: Any, sources: Sequence[ResultSource], named: bool, scoring
         except UserError as error:
             unread.append((benchmark.dataset, str(error)))
             continue
-        present = [source for source in sources if any(source.locate(sequence) for sequence in sequences)]
+        present = [source for source in sources if source.has_any(sequences)]
         if present and not has_annotations(sequences):
             reasons.append(f"{name}: the annotations are not public; pack the results for the evaluation server with "
                            f"lib/test/utils/transform_{benchmark.dataset}.py")
@@ -217,7 +256,7 @@ def _worth_reading(name: str, env: Any, sources: Sequence[ResultSource]) -> bool
         return any(isinstance(source, ResultFolder) and _has_files(source.folder, benchmark.dataset)
                    for source in sources)
     probes = [_Named(sequence, benchmark.dataset) for sequence in names]
-    return any(source.locate(probe) for source in sources for probe in probes)
+    return bool(probes) and any(source.has_any(probes) for source in sources)
 
 
 class _Named:
@@ -229,7 +268,7 @@ class _Named:
 
 
 def _has_files(folder: Path, dataset: str) -> bool:
-    """Result files where those of a data set would be."""
+    """Whether there are result files where those of a data set would be."""
     own = folder / dataset
     return next((own if own.is_dir() else folder).glob("*.txt"), None) is not None
 
@@ -260,7 +299,7 @@ def time_scoring(report: BenchmarkReport) -> str:
     """Time the scoring of a report's first tracker against a plain loop, on arrays in memory; a line for people."""
     from .plain import compare  # PyTorch takes seconds to import
 
-    source = next(iter(report.sources.values()))
+    source = report.sources[next(tracker.label for tracker in report.trackers if tracker.scores)]
     preds, gts, visible = zip(*load_aligned(source, report.benchmark, report.convention), strict=True)
     return f"{source.label}: {compare(preds, gts, visible, report.convention)}"
 
@@ -277,14 +316,14 @@ def _folder_name(dataset: str) -> str:
 def analyse(env: Any, *, datasets: Sequence[str] = (), trackers: Sequence[str] = (), results: Sequence[str] = (),
             script: str | None = None, results_path: Path | None = None, ground_truth: Path | None = None,
             absent: Path | None = None, convention: str = "auto", partial: bool = False,
-            attributes: Path | None = None, merge_runs: bool = False,
-            reports: Path | None = None) -> list[BenchmarkReport]:
+            attributes: Path | None = None, merge_runs: bool = False, reports: Path | None = None,
+            box_formats: Sequence[str] = ()) -> list[BenchmarkReport]:
     """Score trackers on benchmarks; everything that is not given is what can be found.
 
     Args:
         env: environment settings (`results_path` and the folders of the data sets).
         datasets: names for `get_dataset`.
-        trackers, results, script: see `choose_trackers`.
+        trackers, results, script, box_formats: see `choose_trackers`.
         results_path: instead of the environment's.
         ground_truth, absent: packed annotations and flags instead of `datasets`.
         convention: name of one, or `auto` to go by the data set.
@@ -299,7 +338,8 @@ def analyse(env: Any, *, datasets: Sequence[str] = (), trackers: Sequence[str] =
         get_convention(convention)
     scoring = Scoring(None if convention == "auto" else convention, partial,
                       read_attributes(attributes) if attributes else None, merge_runs, reports)
-    sources, named = choose_trackers(Path(results_path or resolve(env.results_path)), trackers, results, script)
+    sources, named = choose_trackers(Path(results_path or resolve(env.results_path)), trackers, results, script,
+                                     box_formats)
     if ground_truth:
         if datasets:
             raise UserError("--ground-truth and --dataset exclude each other")

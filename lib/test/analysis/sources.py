@@ -1,22 +1,31 @@
-"""Results of trackers: where they are, how they are read, how they are brought to the annotated frames.
+"""Results of trackers: where they are, and how they are read.
 
 A sequence is any object with `name`, `dataset`, `ground_truth` (N, 4) xywh (NaN where there is no target) and
 `visible` (N,) bool or None. A source of results is any object with the members of `ResultSource`.
 """
 
 import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from ...utils.errors import UserError
-from ..evaluation.results import boxes_file, has_own_names, has_results, times_file, tracker_folder
-from .textfiles import parse_boxes, parse_times, read_bytes
+from ..evaluation.results import boxes_file, has_own_names, has_results, tracker_folder
+from .names import match_names
+from .textfiles import SUFFIXES, Rows, parse_boxes, parse_times, read_bytes
 
-_SAME_BOX = 1.0
-"""Pixels by which a written first box may differ from the annotation (results are cut to integers)."""
+_NAMED = 4
+"""How many names a message gives as examples."""
+
+
+EXTERNAL_REMEDY = ("correct the file or get it whole from where these results come from, or score the other sequences "
+                   "with --partial")
+"""What to do about a result of another project that cannot be used."""
 
 
 class Result(Protocol):
@@ -28,98 +37,247 @@ class Result(Protocol):
     def content(self) -> list[bytes | memoryview]:
         """All that scores depend on: what a cache has to know them by."""
 
-    def boxes(self, repair: bool = False) -> tuple[np.ndarray, list[str]]:
-        """(N, 4) xywh predictions, and notes on what was adapted; `repair` as in `textfiles.parse_boxes`."""
+    def rows(self) -> Rows:
+        """The predictions as they are written; UserError where they cannot be read."""
 
     def times(self) -> np.ndarray | None:
-        """Seconds per frame, (N,), or None when they were not recorded."""
+        """Seconds per frame, (N,), or None when they were not recorded; UserError where they cannot be read."""
 
 
 class ResultSource(Protocol):
-    """One tracker's predictions on any number of sequences."""
+    """One tracker's predictions on any number of sequences.
+
+    Attributes:
+        label: the tracker's name in tables and plots.
+        form: of its boxes, one of `lib.utils.box_forms.FORMS`; None for x,y,w,h in pixels, which is then checked.
+        mean_of: label of the tracker of which this is one of several runs; empty for one that stands for itself.
+        remedy: what to do about a result that cannot be used, as a part of a sentence.
+    """
 
     label: str
+    form: str | None
+    mean_of: str
+    remedy: str
 
-    def locate(self, sequence) -> str | None:
-        """Where the predictions of a sequence are, for messages; None when there are none."""
+    def find(self, sequences: Sequence) -> list[Result | None]:
+        """The predictions of each of a data set's sequences; None where there are none."""
 
-    def open(self, sequence) -> Result | None:
-        """The predictions of a sequence; None when there are none."""
+    def has_any(self, sequences: Sequence) -> bool:
+        """Whether there are predictions of any of the sequences under exactly its name."""
 
-    def boxes(self, sequence) -> np.ndarray:
-        """(N, 4) xywh predictions of a sequence that `locate` found."""
+    def lacking(self, sequences: Sequence) -> str:
+        """What to say where there are no predictions of any of the sequences: what was looked for, what is there."""
 
 
 @dataclass(frozen=True)
 class TextResult:
-    """A result file and the time file beside it, as they were read once."""
+    """A result file, and the time file that may lie beside it."""
 
-    where: str
-    data: bytes
-    seconds: bytes | None
-    seconds_where: str
+    file: Path
+    times_file: Path
     notes: tuple[str, ...] = ()
 
-    def content(self) -> list[bytes | memoryview]:
+    @property
+    def where(self) -> str:
         """See `Result`."""
-        return [self.data, self.seconds or b"", *(note.encode() for note in self.notes)]
+        return str(self.file)
 
-    def boxes(self, repair: bool = False) -> tuple[np.ndarray, list[str]]:
+    @cached_property
+    def _data(self) -> bytes:
+        return read_bytes(self.file)
+
+    @cached_property
+    def _seconds(self) -> bytes | None:
+        return read_bytes(self.times_file) if self.times_file.is_file() else None
+
+    def content(self) -> list[bytes | memoryview]:
+        """See `Result`; for what cannot be read, the reason."""
+        parts = [note.encode() for note in self.notes]
+        for name in ("_data", "_seconds"):
+            try:
+                parts.append(getattr(self, name) or b"")
+            except UserError as error:
+                parts.append(str(error).encode())
+        return parts
+
+    def rows(self) -> Rows:
         """See `Result`; UserError with file and line when the file is damaged."""
-        boxes, notes = parse_boxes(self.data, self.where, repair)
-        return boxes, [*self.notes, *notes]
+        rows = parse_boxes(self._data, self.where)
+        return rows._replace(notes=[*self.notes, *rows.notes])
 
     def times(self) -> np.ndarray | None:
         """See `Result`; UserError with file and line when the file is damaged."""
-        return None if self.seconds is None else parse_times(self.seconds, self.seconds_where)
+        return None if self._seconds is None else parse_times(self._seconds, str(self.times_file))
+
+
+@dataclass(frozen=True)
+class UnusableResult:
+    """What is stored for a sequence and cannot be used."""
+
+    where: str
+    problem: str
+
+    def content(self) -> list[bytes | memoryview]:
+        """See `Result`."""
+        return [self.problem.encode()]
+
+    def rows(self) -> Rows:
+        """Refuses."""
+        raise UserError(self.problem)
+
+    def times(self) -> None:
+        """None."""
+
+
+def ambiguous(where: str, stored: Sequence[str]) -> UnusableResult:
+    """For a sequence for which several stored results could be meant."""
+    return UnusableResult(where, f"{where}: {' and '.join(stored)} could both be meant; remove or rename all but one")
+
+
+def find_results(source: ResultSource, sequences: Sequence) -> list[Result | None]:
+    """`source.find`, with a reason for every sequence where the whole source cannot be read."""
+    try:
+        return source.find(sequences)
+    except UserError as error:
+        return [UnusableResult(source.label, str(error))] * len(sequences)
 
 
 @dataclass
 class ResultFolder:
-    """A folder of result files `<sequence>.txt`, or `<sequence>/<sequence>_001.txt` as the GOT-10k toolkit writes them.
+    """A folder of result files `<sequence>.txt`, or `<sequence>/<sequence>_001.txt` as the GOT-10k toolkit and VOT's
+    write them.
 
     Attributes:
-        label: the tracker's name in tables and plots.
+        label, form, mean_of: see `ResultSource`.
         folder: where the files are; some data sets have their own sub-folder in it (`dataset_folder`).
-        flat: look for every data set's files in `folder` itself too (results that another project wrote).
+        external: another project wrote them: every data set's files may be in `folder` itself too, may be .csv or .json
+            files, and may have names in other forms (`match_names`).
     """
 
     label: str
     folder: Path
-    flat: bool = False
+    external: bool = False
+    form: str | None = None
+    mean_of: str = ""
 
-    def _file(self, sequence) -> Path | None:
-        file = boxes_file(self.folder, sequence.dataset, sequence.name)
-        folders = [file.parent]
-        if self.flat or has_own_names(sequence.dataset):
-            folders.append(self.folder)
-        names = (f"{sequence.name}.txt", f"{sequence.name}/{sequence.name}_001.txt")
-        return next((folder / name for folder in folders for name in names if (folder / name).is_file()), None)
+    @property
+    def remedy(self) -> str:
+        """See `ResultSource`."""
+        if self.external:
+            return EXTERNAL_REMEDY
+        return "delete the file and run the tracker on this sequence again"
+
+    def find(self, sequences: Sequence) -> list[Result | None]:
+        """See `ResultSource`."""
+        return self._find(sequences, not self.external)
+
+    def has_any(self, sequences: Sequence) -> bool:
+        """See `ResultSource`."""
+        return any(self._find(sequences, exact=True))
 
     def locate(self, sequence) -> str | None:
         """The result file of a sequence, or None."""
-        file = self._file(sequence)
-        return None if file is None else str(file)
+        result = self.find([sequence])[0]
+        return result and result.where
 
-    def open(self, sequence) -> TextResult | None:
-        """The files of a sequence; UserError when they cannot be read."""
-        file = self._file(sequence)
-        if file is None:
-            return None
-        times, notes = times_file(file), ()
-        if file.stem != sequence.name:
-            times = file.with_name(f"{sequence.name}_time.txt")
-            repeats = len(list(file.parent.glob(f"{sequence.name}_[0-9][0-9][0-9].txt")))
-            notes = (f"the first of {repeats} repetitions is scored",) if repeats > 1 else ()
-        seconds = read_bytes(times) if times.is_file() else None
-        return TextResult(str(file), read_bytes(file), seconds, str(times), notes)
+    def lacking(self, sequences: Sequence) -> str:
+        """See `ResultSource`."""
+        if not self.external:
+            return f"no results of {self.label} in {self.folder}; run tracking/test.py on this data set first"
+        return (f"no file of {self.label} is called like {some_names([s.name for s in sequences])}: looked in "
+                f"{self.folder} for <sequence>{', '.join(SUFFIXES)} and <sequence>/<sequence>_001.txt, with other "
+                f"separators (. - _) and case, with and without a benchmark's name before it. There are "
+                f"{_inventory(self.folder)}. Name the folder that holds the files, or rename them")
 
-    def boxes(self, sequence) -> np.ndarray:
-        """(N, 4) xywh predictions; UserError with file and line when the file is damaged."""
-        result = self.open(sequence)
-        if result is None:
-            raise UserError(f"{self.folder}: no results for the sequence {sequence.name}")
-        return result.boxes()[0]
+    def _folders(self, dataset: str) -> Iterator[Path]:
+        """Where files of a data set may lie."""
+        own = boxes_file(self.folder, dataset, "x").parent
+        yield own
+        if own != self.folder and (self.external or has_own_names(dataset)):
+            yield self.folder
+
+    def _find(self, sequences: Sequence, exact: bool) -> list[Result | None]:
+        dataset = sequences[0].dataset
+        results: dict[str, Result] = {}
+        for folder in self._folders(dataset):
+            text, others = stored_results(folder)
+            for stored in (text, others) if self.external else (text,):
+                missing = [sequence.name for sequence in sequences if sequence.name not in results]
+                for name, stems in match_names(missing, stored, dataset, exact).items():
+                    files = [file for stem in stems for file in stored[stem]]
+                    places = [str(file.relative_to(folder)) for file in files]
+                    results[name] = _open(files[0]) if len(files) == 1 else ambiguous(str(folder), places)
+        return [results.get(sequence.name) for sequence in sequences]
+
+
+def stored_results(folder: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
+    """Result files in a folder by the names that their sequences have there: text files, with those of the GOT-10k
+    toolkit's and VOT's folders, and the other SUFFIXES. Whether they hold boxes is not looked at."""
+    text: dict[str, list[Path]] = {}
+    others: dict[str, list[Path]] = {}
+    for path in _entries(folder):
+        if path.suffix.lower() in SUFFIXES:
+            (text if path.suffix.lower() == SUFFIXES[0] else others).setdefault(path.stem, []).append(path)
+        elif (first := path / f"{path.name}_001.txt").is_file():
+            text.setdefault(path.name, [first])
+    return text, others
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What is in a folder, sorted; nothing where there is none. UserError when it cannot be read."""
+    try:
+        return sorted(folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read: {error.strerror or error}") from error
+
+
+def _open(file: Path) -> TextResult:
+    """The result in a file, with its times and what to note about it."""
+    name, notes = file.stem, ()
+    if file.parent.name == name.removesuffix("_001") != name:  # of the GOT-10k toolkit or VOT's
+        name = file.parent.name
+        repeats = len(list(file.parent.glob(f"{name}_[0-9][0-9][0-9].txt")))
+        notes = (f"the first of {repeats} repetitions is scored",) if repeats > 1 else ()
+    return TextResult(file, file.with_name(f"{name}_time.txt"), notes)
+
+
+def some_names(names: Sequence[str]) -> str:
+    """Some names of many, for messages."""
+    rest = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {rest} others" if rest > 0 else "") if names else "nothing"
+
+
+def _inventory(folder: Path) -> str:
+    """What is in a folder: numbers and examples of its files by ending, and of its folders."""
+    kinds: dict[str, list[str]] = {}
+    for path in _entries(folder):
+        kinds.setdefault("folders" if path.is_dir() else f"{path.suffix or 'other'} files", []).append(path.name)
+    return "; ".join(f"{len(names)} {kind} ({', '.join(names[:_NAMED])}{', ...' if len(names) > _NAMED else ''})"
+                     for kind, names in kinds.items()) or "no files"
+
+
+def external_folders(label: str, folder: Path) -> list[ResultFolder]:
+    """The results of another project in a folder: one source, or one for each run where the folder holds runs
+    (`atom_000`, `atom_001`, ... as PyTracking writes them), of which the mean is asked for under the label.
+
+    Raises:
+        UserError: the folder holds runs of several trackers.
+    """
+    own = {*stored_results(folder)[0]}
+    runs = []
+    for path in _entries(folder):
+        if re.search(r"_\d{3,}$", path.name):
+            stems = {stem for stored in stored_results(path) for stem in stored}
+            if stems and not own & stems and not any(stem.startswith(path.name) for stem in stems):
+                runs.append(path)
+    trackers = Counter(path.name.rpartition("_")[0] for path in runs)
+    if len(trackers) > 1:
+        raise UserError(f"--result {label}={folder}: the folder holds runs of several trackers: {', '.join(trackers)}; "
+                        f"name the folders of one at a time, such as {label}={runs[0]}")
+    if not runs:
+        return [ResultFolder(label, folder, external=True)]
+    return [ResultFolder(f"{label}_{path.name.rpartition('_')[2]}", path, external=True, mean_of=label)
+            for path in runs]
 
 
 def find_trackers(results_path: str | Path) -> list[ResultFolder]:
@@ -147,50 +305,7 @@ def parse_tracker(text: str, results_path: str | Path) -> ResultFolder:
     script, config, run_id, label = match.groups()
     folder = tracker_folder(results_path, script, config, None if run_id is None else int(run_id))
     if not folder.is_dir():
-        found = [f"{f.folder.parent.name}:{f.folder.name}" for f in find_trackers(results_path)]
+        present = [f"{f.folder.parent.name}:{f.folder.name}" for f in find_trackers(results_path)]
         raise UserError(f"no results in {folder}; run tracking/test.py {script} {config} first. "
-                        f"Found below {results_path}: {', '.join(found) or 'nothing'}")
+                        f"Found below {results_path}: {', '.join(present) or 'nothing'}")
     return ResultFolder(label or folder.name, folder)
-
-
-def align(pred: np.ndarray, sequence, where: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, str | None]:
-    """Bring predictions and annotations to the same frames.
-
-    The first row of a result file is the box that the tracker was given, so it tells which frame the rows begin at.
-    Three cases are accepted when lengths differ:
-
-    - more rows than frames, and the first row is the first annotation: the rows at the end are left out (some LaSOT
-      results have them);
-    - fewer rows, and the first row is the annotation of the frame that many frames later and not the first one's: the
-      tracker was started late (OTB's Tiger1, which trackers start at frame 6), and is compared from there on;
-    - exactly one row fewer, and the first row is neither: the given box was not written, and is put back. It is never
-      judged, so nothing depends on it.
-
-    "Is" means within one pixel in all four numbers.
-
-    Returns:
-        predictions (M, 4), annotations (M, 4), visibility (M,) or None, and a note when something was adapted.
-
-    Raises:
-        UserError: any other difference in length.
-    """
-    gt, visible = np.asarray(sequence.ground_truth, dtype=np.float64), sequence.visible
-    lack = len(gt) - len(pred)
-    if lack == 0:
-        return pred, gt, visible, None
-
-    def begins_at(frame: int) -> bool:
-        return len(pred) > 0 and bool(np.abs(pred[0] - gt[frame]).max() <= _SAME_BOX)
-
-    if lack < 0 and begins_at(0):
-        return pred[:len(gt)], gt, visible, f"{-lack} rows beyond the {len(gt)} annotated frames left out"
-    if 0 < lack < len(gt) and not begins_at(0):
-        if begins_at(lack):
-            return (pred, gt[lack:], None if visible is None else visible[lack:],
-                    f"starts at frame {lack + 1}; compared with the annotations from there on")
-        if lack == 1 and np.isfinite(gt[0]).all():
-            return (np.vstack([gt[:1], pred]), gt, visible,
-                    "one row short and without the first frame's box, which was put back")
-    raise UserError(f"{where}: {len(pred)} boxes for the {len(gt)} annotated frames of {sequence.name}; one box per "
-                    "frame was expected, and which frames the rows belong to is not plain. Delete the file and run the "
-                    "tracker on this sequence again")

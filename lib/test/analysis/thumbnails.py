@@ -12,7 +12,7 @@ from ...vis.draw import draw_boxes, fit_image
 from .curves import COLORS
 from .frame_errors import annotated, overlap
 from .report import by_score
-from .results import BenchmarkReport, load_aligned
+from .results import BenchmarkReport, boxes_of
 
 logger = logging.getLogger(__name__)
 
@@ -63,9 +63,7 @@ def _pictures(report: BenchmarkReport, sequence) -> list[Picture]:
     predictions = {}
     for tracker in by_score(report):
         if tracker.scores:
-            pred = load_aligned(report.sources[tracker.label], [sequence], report.convention)[0].pred
-            late = np.full((len(truth) - len(pred), 4), np.nan)
-            predictions[tracker.label] = np.vstack([late, pred])
+            predictions[tracker.label] = boxes_of(report.sources[tracker.label], sequence, report.convention)
     frames = np.flatnonzero(annotated(truth))
     pictures = []
     for index in dict.fromkeys(int(frames[round(place * (len(frames) - 1))]) for place in _FRAMES):

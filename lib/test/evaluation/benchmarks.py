@@ -40,14 +40,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...utils.box_files import read_names, read_visibility
+from ...utils.box_files import read_names, read_text, read_visibility
 from ...utils.errors import UserError
 from ...utils.frames import FrameSource, NumberedFrames, natural_key, open_frames
-from ...utils.sequences import match_frames
+from ...utils.images import warn_of_loss
+from ...utils.sequences import declared_form, match_frames, own_boxes
+from ...utils.storage import DirectoryStorage
 from .annotations import READERS
 from .sequence import Sequence
 
 SPECS = Path(__file__).parent / "data_specs"
+OBJECT_FILES = "groundtruth_*.txt"
+"""Box files of a sequence with several objects, in VOTS."""
 SHOWN = 5
 """Missing sequences that a message names."""
 
@@ -176,11 +180,27 @@ def read_sequences(spec: Spec, root: Path, names: list[str]) -> list[Sequence]:
     """
     found = [_find(spec, root, name) for name in names]
     missing = [name for name, stored in zip(names, found, strict=True) if stored is None]
+    if missing and not spec.download:
+        causes = [_why_missing(spec, root, name) for name in missing[:SHOWN]]
+        more = f"; {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+        raise UserError(f"{len(missing)} of {len(names)} sequences in {root} have no boxes: {'; '.join(causes)}{more}")
     if missing:
         more = ", ..." if len(missing) > SHOWN else ""
         raise UserError(f"{len(missing)} of {len(names)} sequences of {spec.title} have no box file in {root}: "
                         f"{', '.join(missing[:SHOWN])}{more}; expected {spec.layout}; get them from {spec.download}")
     return [_read(spec, stored) for stored in found if stored is not None]
+
+
+def _why_missing(spec: Spec, root: Path, name: str) -> str:
+    """Why a sequence of a folder of one's own has no box file, and what to do."""
+    folder = root / name
+    if not folder.is_dir():
+        list_file = root / spec.list_file
+        lines = read_text(list_file, "list of sequences").splitlines()
+        line = next(number for number, line in enumerate(lines, 1) if line.strip() == name)
+        return f"{list_file}, line {line}, names {name!r}, and there is no such folder: correct or remove the line"
+    objects = next(folder.glob(OBJECT_FILES), None)
+    return one_object(objects) if objects else f"{folder} holds no groundtruth.txt"
 
 
 @dataclass(frozen=True)
@@ -220,17 +240,23 @@ def _read(spec: Spec, stored: _Stored) -> Sequence:
         raise UserError(f"{box_file} holds {len(boxes)} boxes, but {stored.name} of {spec.title} has {entry.length} "
                         f"frames; the file is cut off or belongs to another version: get it from {spec.download}")
     frames = _open_frames(spec, stored, len(boxes))
+    if not spec.download:
+        form = declared_form(DirectoryStorage(stored.root), stored.name)
+        boxes, loss = own_boxes(boxes, frames, str(box_file), form)
+        warn_of_loss(frames.path(0), loss)
+    earlier = np.concatenate([np.full((entry.first - 1, 4), np.nan), boxes[:entry.skip]])
     boxes = boxes[entry.skip:]
     if variant.format == "vatic":
         boxes = _thin_out(boxes, len(frames), variant.every)
     if spec.first_box_only and len(boxes) < len(frames):
         boxes = np.concatenate([boxes, np.full((len(frames) - len(boxes), 4), np.nan)])
-    frames = match_frames(frames, len(boxes), box_file)
+    frames = match_frames(frames, len(boxes), box_file, own=not spec.download)
     visible = np.isfinite(boxes[:, 0]) if spec.absent_is_unseen else None
     if variant.labels:
         visible = read_visibility(stored.path(variant.labels), len(boxes))
     object_class = stored.parts["group"] if spec.class_in_name else entry.object_class
-    return Sequence(stored.name, spec.dataset, frames, boxes, visible, object_class, tuple(entry.attributes.split()))
+    return Sequence(stored.name, spec.dataset, frames, boxes, visible, object_class, tuple(entry.attributes.split()),
+                    box_file=str(box_file), earlier=earlier)
 
 
 def _open_frames(spec: Spec, stored: _Stored, count: int) -> FrameSource:
@@ -281,10 +307,27 @@ OWN_FOLDERS = frozenset(spec.dataset for spec in _SPECS.values() if spec.own_fol
 """Data sets (`Sequence.dataset`) that share names of sequences with others; their results have their own folder."""
 
 
+def _lone_videos(spec: Spec) -> dict[str, str]:
+    """Sequence -> its video's name, where that is another one and no other sequence is of that video."""
+    videos = [entry.folder or name for name, entry in spec.sequences.items()]
+    return {spec.prefix + name: entry.folder for name, entry in spec.sequences.items()
+            if entry.folder not in ("", *spec.sequences) and videos.count(entry.folder) == 1}
+
+
+VIDEO_NAMES = {spec.dataset: videos for spec in _SPECS.values() if (videos := _lone_videos(spec))}
+"""Data set -> sequence -> its video's name, which others call it by (the GOT-10k toolkit OTB's `Human4_2` `Human4`)."""
+
+
 def vot_benchmark(dataset: str) -> Benchmark:
     """A benchmark for any folder in VOT's layout; its list.txt names the sequences, or all sub-folders are some.
 
     Args:
         dataset: what `Sequence.dataset` will say.
     """
-    return _benchmark(replace(_SPECS["vot"], dataset=dataset))
+    return _benchmark(replace(_SPECS["vot"], title=dataset, dataset=dataset, download=""))
+
+
+def one_object(box_file: Path) -> str:
+    """What to do with the layout of VOTS, of which `box_file` is one file of boxes."""
+    return (f"in {box_file.parent} the boxes are in {OBJECT_FILES.replace('*', '<object>')}, the layout of VOTS with "
+            f"several objects: copy one object's file to {box_file.parent / 'groundtruth.txt'}")

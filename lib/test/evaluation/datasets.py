@@ -6,7 +6,7 @@ from typing import Any
 from ...utils.errors import UserError
 from ...utils.files import resolve
 from ...utils.sequences import find_in_spec
-from .benchmarks import ALIASES, BENCHMARKS, Benchmark, vot_benchmark
+from .benchmarks import ALIASES, BENCHMARKS, OBJECT_FILES, Benchmark, one_object, vot_benchmark
 from .sequence import Sequence
 
 __all__ = ["BENCHMARKS", "Benchmark", "Sequence", "get_dataset"]
@@ -48,14 +48,17 @@ def _read(benchmark: Benchmark, name: str, root: Path, sequence: str | int | Non
     try:
         names = benchmark.names(root)
     except FileNotFoundError as error:
-        raise UserError(f"data set {name} is not whole: no {error.filename}; {_remedy(benchmark)}") from error
+        raise UserError(f"data set {name} is not whole: no {error.filename}; {_remedy(benchmark, root)}") from error
     if not names:
-        raise UserError(f"data set {name} has no sequence in {root}; {_remedy(benchmark)}")
+        raise UserError(f"data set {name} has no sequence in {root}; {_remedy(benchmark, root)}")
     return benchmark.read(root, _pick(names, sequence, name))
 
 
-def _remedy(benchmark: Benchmark) -> str:
-    return f"get it from {benchmark.download}, unpack it so that a folder holds {benchmark.layout}"
+def _remedy(benchmark: Benchmark, root: Path | None = None) -> str:
+    if benchmark.download:
+        return f"get it from {benchmark.download}, unpack it so that a folder holds {benchmark.layout}"
+    objects = next(root.glob(f"*/{OBJECT_FILES}"), None) if root else None
+    return f"expected {benchmark.layout}{f'; {one_object(objects)}' if objects else ''}"
 
 
 def _vot(place: str, sequence: str | int | None, base: Path) -> list[Sequence]:
@@ -74,7 +77,8 @@ def _folder(spec: str, sequence: str | int | None, base: Path) -> list[Sequence]
         folder = resolve(spec.rpartition("@")[0], base)
     dataset = f"folder:{folder.resolve().name}"
     chosen = (found[name] for name in _pick(list(found), sequence, f"folder:{spec}"))
-    return [Sequence(files.name, dataset, files.frames, files.boxes, files.visible) for files in chosen]
+    return [Sequence(files.name, dataset, files.frames, files.boxes, files.visible, box_file=files.box_file)
+            for files in chosen]
 
 
 def _pick(names: list[str], sequence: str | int | None, dataset: str) -> list[str]:

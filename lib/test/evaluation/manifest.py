@@ -42,19 +42,20 @@ def describe(cfg: Config, checkpoint: str | Path) -> dict[str, Any]:
             "checkpoint": {"file": str(checkpoint), "sha256": file_hash(path)}, "settings": settings}
 
 
-def check(folder: Path, wanted: Mapping[str, Any], force: bool = False) -> None:
+def check(folder: Path, wanted: Mapping[str, Any], force: bool = False, others: str = "") -> None:
     """Refuse to add results to `folder` that were made with something else than those that are there.
 
     Args:
         folder: a tracker's folder of results.
         wanted: from `describe`.
         force: results of something else do not matter: `claim` will move them away.
+        others: who else writes results there just now; then the manifest counts before there are any, and with `force`.
 
     Raises:
         UserError: the folder holds results of other weights or settings (the message says which), or its manifest is
             damaged.
     """
-    if force or not has_results(folder):
+    if not others and (force or not has_results(folder)):
         return
     found = read_manifest(folder)
     if found is None:
@@ -64,6 +65,9 @@ def check(folder: Path, wanted: Mapping[str, Any], force: bool = False) -> None:
     changes = differences(found, wanted)
     if changes:
         more = f" and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
+        if others:
+            raise UserError(f"{folder} is being written by {others}, with something else: {'; '.join(changes[:_SHOWN])}"
+                            f"{more}. Results of the two would be mixed: wait for its end, or keep both with --runid N")
         raise UserError(f"the results in {folder} were made with something else: {'; '.join(changes[:_SHOWN])}{more}. "
                         "Results of the two would be mixed. Keep both with --runid N, or move the old ones to a folder "
                         "previous_N and track again with --force, or give the weights and settings of the old ones")
@@ -79,8 +83,17 @@ def is_stale(folder: Path, wanted: Mapping[str, Any]) -> bool:
     return found is not None and bool(differences(found, wanted))
 
 
+def replaces(folder: Path, wanted: Mapping[str, Any]) -> bool:
+    """Whether `claim` would move results away: those of something else than `wanted`, or of nobody knows what."""
+    try:
+        found = read_manifest(folder)
+    except UserError:
+        found = None  # damaged
+    return has_results(folder) and (found is None or bool(differences(found, wanted)))
+
+
 def claim(folder: Path, wanted: Mapping[str, Any], force: bool = False) -> None:
-    """Make `folder` ready for results of `wanted`: called just before the first of them is written.
+    """Make `folder` ready for results of `wanted`, just before the first of them is written.
 
     With `force`, results of something else (or of nobody knows what) are moved to a folder `previous_N`; what is left
     of the folder after a crash in between is still under its old manifest.

@@ -7,10 +7,9 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-logger = logging.getLogger(__name__)
+from ...utils.progress import LINE_EVERY, clock
 
-LINE_EVERY = 15.0
-"""Seconds between plain lines."""
+logger = logging.getLogger(__name__)
 
 
 class Progress:
@@ -25,6 +24,7 @@ class Progress:
         self.sequences, self.frames = sequences, frames
         self.sequences_done = self.frames_done = 0
         self._start = self._last_line = time.monotonic()
+        self._first = (0.0, 0)  # when the first frames were done, and how many
         use_bar = sys.stderr.isatty() if bar is None else bar
         self._bar = tqdm(total=frames, unit=" frames", smoothing=0.05, dynamic_ncols=True) if use_bar else None
         self._show_sequences()
@@ -44,6 +44,8 @@ class Progress:
     def advance(self, frames: int) -> None:
         """`frames` more frames are tracked."""
         self.frames_done += frames
+        if self.frames_done == frames:
+            self._first = time.monotonic(), frames
         if self._bar is not None:
             self._bar.update(frames)
         elif time.monotonic() - self._last_line >= LINE_EVERY:
@@ -65,14 +67,10 @@ class Progress:
 
     def _line(self) -> None:
         self._last_line = time.monotonic()
-        speed = self.frames_done / max(self.seconds, 1e-9)
-        left = (self.frames - self.frames_done) / max(speed, 1e-9)
-        logger.info("%d/%d sequences, %d/%d frames, %.1f frames/s, %s left", self.sequences_done, self.sequences,
-                    self.frames_done, self.frames, speed, _clock(left) if self.frames_done else "?")
-
-
-def _clock(seconds: float) -> str:
-    """Hours (when there are any), minutes and seconds."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+        speed = ""
+        begin, before = self._first
+        if self.frames_done > before:  # the start of the processes, which takes seconds, does not count
+            rate = (self.frames_done - before) / max(self._last_line - begin, 1e-9)
+            speed = f", {rate:.1f} frames/s, {clock((self.frames - self.frames_done) / rate)} left"
+        logger.info("%d/%d sequences, %d/%d frames%s", self.sequences_done, self.sequences, self.frames_done,
+                    self.frames, speed)

@@ -13,6 +13,7 @@ import torch
 
 from ...utils.device import pick_device
 from ...utils.errors import UserError
+from ...utils.ownership import own
 from . import manifest, pool
 from .datasets import Sequence as TestSequence
 from .lockstep import track_in_lockstep
@@ -89,8 +90,8 @@ def run_dataset(
 
     Raises:
         UserError: two sequences would write the same file, no such device, the tracker cannot be made, the device has
-            no memory for `batch`, or `out_dir` holds results that were made with something else and `force` is not
-            given.
+            no memory for `batch`, `out_dir` holds results that were made with something else and `force` is not given,
+            or another run writes such results there just now.
         KeyboardInterrupt: Ctrl-C; results that are written stay.
     """
     out_dir = Path(out_dir)
@@ -115,7 +116,14 @@ def run_dataset(
         devices, threads, batch))
     debug_dir = out_dir / "debug" if debug else None
     tracked: Counter[int] = Counter()
-    with Progress(len(todo), sum(s.length for s in todo), progress_bar) as progress:
+    with own(out_dir, share=True) as hold, Progress(len(todo), sum(s.length for s in todo), progress_bar) as progress:
+        if made_with is not None:
+            manifest.check(out_dir, made_with, force, hold.others)
+        replace = made_with is not None and force and manifest.replaces(out_dir, made_with)
+        if not replace:     # else nobody may join: what is there stays until the first result
+            if made_with is not None and hold.alone:
+                manifest.claim(out_dir, made_with)
+            hold.admit()
 
         def count(sequence: TestSequence, frames: int) -> None:
             tracked[id(sequence)] += frames
@@ -124,7 +132,7 @@ def run_dataset(
         def keep(sequence: TestSequence, outcome: Tracked | Failure) -> None:
             if isinstance(outcome, Tracked):
                 try:
-                    if made_with is not None and not summary.finished:
+                    if replace and not summary.finished:
                         manifest.claim(out_dir, made_with, force)
                     write_result(targets[id(sequence)], outcome.boxes_xywh, outcome.seconds, sub_pixel)
                 except UserError as error:

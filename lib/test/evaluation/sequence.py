@@ -6,6 +6,7 @@ import numpy as np
 
 from ...utils.errors import UserError
 from ...utils.frames import FrameSource
+from ...utils.sequences import no_start
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,10 @@ class Sequence:
     """What the target is, in the benchmark's words; empty when it does not say."""
     attributes: tuple[str, ...] = ()
     """The benchmark's short names of this sequence's challenges; `BENCHMARKS[name].attributes` spells them out."""
+    box_file: str = ""
+    """Where the boxes are from, for messages."""
+    earlier: np.ndarray | None = None
+    """(K, 4) boxes of the K frames of the video before the first one that is tracked; NaN where not annotated."""
 
     @property
     def length(self) -> int:
@@ -38,5 +43,5 @@ class Sequence:
         """
         box = self.ground_truth[0].tolist()
         if not np.isfinite(box).all():
-            raise UserError(f"{self.name}: the first frame has no box to start from")
+            raise UserError(no_start(self.box_file or self.name, self.ground_truth))
         return box

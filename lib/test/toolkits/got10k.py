@@ -18,6 +18,7 @@ from ..tracker import Tracker
 
 try:
     from got10k.trackers import Tracker as ToolkitTracker
+    from PIL import ImageOps
 except ImportError as missing:
     raise UserError(f"the GOT-10k toolkit cannot be imported ({missing}): pip install got10k") from missing
 
@@ -26,8 +27,8 @@ class GOT10kTracker(ToolkitTracker):
     """A `lib.test.tracker.Tracker` behind the toolkit's interface.
 
     It is deterministic, so the toolkit's experiments run it once where they repeat others three times. The toolkit
-    decodes the frames itself, with Pillow: boxes can differ from those of `tracking/test.py` by what the decoders
-    differ in.
+    decodes the frames itself, with Pillow; they are turned here as their Exif data say, which it leaves out. Boxes can
+    still differ from those of `tracking/test.py` by what the decoders differ in (pictures of 16 bits become white).
 
     Args:
         tracker: with `initialize(image, box_xywh)` and `track(image)`.
@@ -53,8 +54,13 @@ class GOT10kTracker(ToolkitTracker):
 
     def init(self, image: Any, box: Sequence[float]) -> None:
         """Remember the target: an RGB `PIL.Image` and [x, y, w, h] in pixels."""
-        self.tracker.initialize(np.asarray(image), box)
+        self.tracker.initialize(_turned(image), box)
 
     def update(self, image: Any) -> np.ndarray:
         """The box [x, y, w, h] in the next frame, (4,) float64."""
-        return np.asarray(self.tracker.track(np.asarray(image)).box_xywh, dtype=np.float64)
+        return np.asarray(self.tracker.track(_turned(image)).box_xywh, dtype=np.float64)
+
+
+def _turned(image: Any) -> np.ndarray:
+    """A `PIL.Image` as (H, W, 3) uint8, as its Exif data say it is to be shown; an array stays as it is."""
+    return image if isinstance(image, np.ndarray) else np.asarray(ImageOps.exif_transpose(image))

@@ -8,17 +8,19 @@ import logging
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...utils.errors import UserError
 from ...utils.files import ROOT
 from ...utils.images import read_rgb
-from ..tracker import Tracker
+
+if TYPE_CHECKING:
+    from ..tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
 
-def serve(tracker: Tracker, name: str) -> int:
+def serve(tracker: "Tracker", name: str) -> int:
     """Track what the toolkit sends, one sequence after the other, until it says that it is done.
 
     One target at a time, given as a rectangle (the toolkit's side of the protocol turns polygons and masks into their

@@ -6,12 +6,15 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...config import Config, load_config
-from ...deploy.backends import BACKENDS
+from ...deploy.formats import ENGINES
 from ...deploy.manifest import Manifest
 from ...utils.errors import UserError
-from .tracker import Tracker, find_checkpoint
+
+if TYPE_CHECKING:
+    from .tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +38,7 @@ class Choice:
     cfg: Config
     weights: Path
     name: str
-    make: Callable[..., Tracker]
+    make: "Callable[..., Tracker]"
     batch: int | str = "batch"
     settings: dict[str, str] = field(default_factory=dict)
 
@@ -52,7 +55,7 @@ def add_tracker_options(parser: argparse.ArgumentParser) -> None:
     add("--device", default="auto", help="auto (default: the GPUs, or the CPU without any), cpu, cuda or cuda:N")
     add("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
         help="override a key of the config, such as TEST.WINDOW=false; may be repeated")
-    add("--backend", choices=(*FROM_WEIGHTS, *BACKENDS),
+    add("--backend", choices=(*FROM_WEIGHTS, *ENGINES),
         help="what runs the model: torch (default), fast (the optimised PyTorch model), or the engine of an export")
     add("--fast", action="append", default=[], metavar="NAME=VALUE",
         help="an option of backend fast, such as dtype=bfloat16 (lib/deploy/fast.py); may be repeated")
@@ -90,6 +93,8 @@ def absolute_path(text: str) -> Path:
 
 def _trained(options: argparse.Namespace) -> Choice:
     """The tracker of a configuration's weights."""
+    from .tracker import Tracker, find_checkpoint
+
     script, config = options.tracker_name, options.tracker_param
     cfg, checkpoint = find_checkpoint(script, config, checkpoint=options.checkpoint, epoch=options.epoch,
                                       save_dir=options.save_dir, overrides=options.overrides)
@@ -99,13 +104,18 @@ def _trained(options: argparse.Namespace) -> Choice:
                              overrides=tuple(options.overrides), backend=backend, fast=tuple(options.fast))
     if backend == "torch":
         return Choice(cfg, checkpoint, cfg.name, make)
-    dtypes = [text.removeprefix("dtype=") for text in options.fast if text.startswith("dtype=")]
+    from ...utils.device import choose_dtype, pick_device
+
+    dtypes = [choose_dtype(text.removeprefix("dtype="), pick_device(options.device), "fast option dtype")
+              for text in options.fast if text.startswith("dtype=")]
     return Choice(cfg, checkpoint, "_".join([cfg.name, backend, *dtypes]), make,
                   settings={"backend": " ".join([backend, *options.fast])})
 
 
 def _exported(options: argparse.Namespace) -> Choice:
     """The tracker of an exported folder."""
+    from .tracker import Tracker
+
     script, config, folder, backend = options.tracker_name, options.tracker_param, options.exported, options.backend
     facts = Manifest.read(folder)
     if (facts.script, facts.config) != (script, Path(config).stem):

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import logging
 import math
 import time
@@ -9,14 +10,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, count, islice
 from pathlib import Path
 
 import numpy as np
 
 from ...utils.errors import UserError
 from ...utils.files import write_text
+from ...utils.ownership import own
 from ...utils.parts import PartTimes
+from ...utils.progress import LINE_EVERY
 from ...utils.signals import StopRequest
 from ...utils.threads import BackgroundCalls
 from ...vis.draw import PALETTE, VideoWriter, draw_boxes, draw_score_map
@@ -30,10 +33,10 @@ from .tracker import check_box
 logger = logging.getLogger(__name__)
 
 LOST_COLOR = (150, 150, 150)
-LINE_EVERY = 15.0
-"""Seconds between two lines about the progress."""
 WRITE_QUEUE = 4
 """Pictures that may wait for the video's encoder, which works in a thread of its own."""
+SOURCES = ".sources.json"
+"""In a folder of demos: name of the files -> place of the source."""
 COLUMNS = ("frame", "time", "target", "x", "y", "w", "h", "score", "lost")
 """Of the table of boxes."""
 
@@ -49,6 +52,7 @@ class DemoResult:
         seconds: time the tracker took, without reading and drawing.
         wall: seconds of the whole run, from the first frame to the last one written.
         interrupted: stopped by Ctrl-C (or a request to terminate) before the end.
+        name: of the files, see `choose_name`.
         files: `video`, `table`, and of each target `boxes`, `times` and `scores` (with the target's number behind the
             name where there are several), where they were written.
     """
@@ -59,6 +63,7 @@ class DemoResult:
     seconds: list[float] = field(default_factory=list)
     wall: float = 0.0
     interrupted: bool = False
+    name: str = ""
     files: dict[str, Path] = field(default_factory=dict)
 
     def add(self, frame: Frame, results: Sequence[Result], seconds: float) -> None:
@@ -129,7 +134,7 @@ def run_demo(
 
     Raises:
         UserError: no frame, no or an unusable box, an unreadable frame, frames of another shape, a camera or stream
-            that is gone, files that cannot be written, or the video that is read in the place of the written one.
+            that is gone, or files that cannot be written.
     """
     if max_frames is not None and max_frames < 1:
         raise UserError(f"max_frames is {max_frames}; it must be at least 1")
@@ -147,12 +152,10 @@ def run_demo(
                             else f"{source.name} holds no frame")
         height, width = first.image.shape[:2]
         boxes = [check_box(box, height, width) for box in boxes_xywh or [_drawn_box(first.image, display)]]
-        video = VideoWriter(output / f"{source.name}.mp4", fps or source.fps, (width, height))
+        result.name = choose_name(output, source.name, source.place)
+        video = VideoWriter(output / f"{result.name}.mp4", fps or source.fps, (width, height))
         start = time.perf_counter()
         with stop, video, BackgroundCalls(WRITE_QUEUE) as background:
-            if source.file is not None and source.file.resolve() == video.path.resolve():
-                raise UserError(f"the video would be written over the one that is read, {source.file}; choose another "
-                                "folder with --output")
             try:
                 images = islice(_timed(chain([first], frames), parts), max_frames)
                 _follow(tracker, images, boxes, result, partial(background.do, video.write), stop,
@@ -163,7 +166,7 @@ def run_demo(
                 failure = error
             result.interrupted = stop.requested
         result.wall = time.perf_counter() - start
-    result.files = {"video": video.path} | _write_files(result, output, source.name, sub_pixel)
+    result.files = {"video": video.path} | _write_files(result, output, sub_pixel)
     if failure is not None:
         dropped = f", {result.dropped} were dropped" if source.live else ""
         raise UserError(f"{failure} ({len(result.targets)} frames before it are in {output}{dropped})") from failure
@@ -175,17 +178,44 @@ def default_output(save_dir: str | Path | None = None) -> Path:
     return Path(env_settings().save_dir if save_dir is None else save_dir).expanduser() / "video_demo"
 
 
-def save_as_results(result: DemoResult, script: str, config: str, name: str, save_dir: str | Path | None = None,
+def choose_name(output: Path, name: str, place: str) -> str:
+    """What the files of a source are called in a folder: its name, with -2, -3, ... behind it where files of that name
+    are there that are not known to be of a source of the same place. Those of an earlier run of the same source are
+    replaced.
+
+    Args:
+        name, place: see `Source`.
+    """
+    with own(output, share=True):
+        known = output / SOURCES
+        try:
+            places = json.loads(known.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            places = {}
+        names = chain([name], (f"{name}-{number}" for number in count(2)))
+        chosen = next(each for each in names if places.get(each, None if _is_there(output, each) else place) == place)
+        if places.get(chosen) != place:
+            write_text(known, json.dumps(places | {chosen: place}, indent=1) + "\n")
+    if chosen != name:
+        logger.info("%s has files of another %s, so those of this one are called %s", output, name, chosen)
+    return chosen
+
+
+def _is_there(output: Path, name: str) -> bool:
+    return any((output / f"{name}{ending}").exists() for ending in (".csv", ".txt", ".mp4", ".avi"))
+
+
+def save_as_results(result: DemoResult, script: str, config: str, save_dir: str | Path | None = None,
                     sub_pixel: bool = False) -> list[Path]:
     """Write the boxes (and times) where the official code keeps those of a video: in the results folder of the tracker,
-    as `<script>/<config>/video_<name>.txt`, or `video_<name>_1.txt` and so on for several targets.
+    as `<script>/<config>/video_<its name>.txt`, or `video_<its name>_1.txt` and so on for several targets.
 
     Args:
         config: the tracker's name there, see `Choice.name`.
         save_dir: None takes the results folder of the environment settings.
     """
     folder = tracker_folder(results_root(save_dir, env_settings()), script, config)
-    paths = [folder / f"video_{name}{suffix}.txt" for suffix in result.suffixes()]
+    paths = [folder / f"video_{result.name}{suffix}.txt" for suffix in result.suffixes()]
     for target, path in enumerate(paths):
         write_result(path, result.boxes_xywh(target), result.seconds, sub_pixel)
     return paths
@@ -202,8 +232,9 @@ def parts_table(parts: PartTimes, result: DemoResult) -> list[str]:
             f"{len(result.seconds) / result.wall:.1f} frames/s"]
 
 
-def _write_files(result: DemoResult, output: Path, name: str, sub_pixel: bool) -> dict[str, Path]:
+def _write_files(result: DemoResult, output: Path, sub_pixel: bool) -> dict[str, Path]:
     """Everything but the video; kind -> file."""
+    name = result.name
     files = {"table": output / f"{name}.csv"}
     for target, suffix in enumerate(result.suffixes()):
         boxes_file = output / f"{name}{suffix}.txt"

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...utils.crop import crop_side
 from ...utils.errors import UserError
-from .tracker import Target, Tracker, TrackResult
+
+if TYPE_CHECKING:
+    from .tracker import Target, Tracker, TrackResult
 
 
 @dataclass(frozen=True)
@@ -45,14 +47,16 @@ class Redetection:
             height, width: of the frame.
         """
         x, y, w, h = box_xywh
+        from ...utils.crop import crop_side
+
         step = crop_side(box_xywh, factor) / 2
         offsets = [step * number for number in range(-self.rings, self.rings + 1)]
         moved = [[x + right, y + down, w, h] for down, right in product(offsets, offsets)]
         inside = [box for box in moved if 0 <= box[0] + w / 2 < width and 0 <= box[1] + h / 2 < height]
         return inside or [list(box_xywh)]
 
-    def look(self, tracker: Tracker, image: np.ndarray, targets: Sequence[Target],
-             boxes_xywh: Sequence[Sequence[float]]) -> list[TrackResult | None]:
+    def look(self, tracker: "Tracker", image: np.ndarray, targets: "Sequence[Target]",
+             boxes_xywh: Sequence[Sequence[float]]) -> "list[TrackResult | None]":
         """Look for lost targets in one frame; the targets do not move.
 
         Args:

@@ -36,7 +36,7 @@ class Frame(NamedTuple):
     number: int
     """Of the frame in the source, from 0; a live source's numbers have gaps where frames were dropped."""
     seconds: float
-    """Since the first frame: by the clock for a live source, by the frame rate otherwise."""
+    """Since the first frame: by the clock for a live source, by a film's time stamps, by the frame rate otherwise."""
 
 
 class Source(ABC):
@@ -48,6 +48,7 @@ class Source(ABC):
         length: number of frames as far as known, or None.
         live: frames come at their own pace and without an end (a camera, a stream).
         file: the video file that is read, if it is one.
+        place: what is read: the path, the address without a password, or the camera.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Source(ABC):
     length: int | None
     live: bool
     file: Path | None = None
+    place: str = ""
 
     @abstractmethod
     def frames(self, stopped: Callable[[], bool] = lambda: False) -> Iterator[Frame]:
@@ -81,18 +83,19 @@ class RecordedSource(Source):
         self.length = len(self._frames)
         folder = path.resolve()
         folder = folder.parent if folder.name in IMAGE_FOLDERS and folder.parent.name else folder
-        self.name = path.stem if path.is_file() else folder.name
+        self.name, self.place = path.stem if path.is_file() else folder.name, str(path.resolve())
         self.file = Path(self._frames.file) if isinstance(self._frames, VideoFrames) else None
         self.fps = DEFAULT_FPS if self.file is None else _fps_of_file(self.file)
         if self.length == 0:
             raise UserError(f"no frame in {path}; is it a whole video or a folder of pictures?")
 
     def frames(self, stopped: Callable[[], bool] = lambda: False) -> Iterator[Frame]:
-        read = 0
+        read, moment = 0, 0.0
         try:
             with closing(iter(ReadAhead(self._frames))) as images:
                 for image in images:
-                    yield Frame(image, read, read / self.fps)
+                    moment = self._moment(read, moment)
+                    yield Frame(image, read, moment)
                     read += 1
         except UserError:
             # Containers often state a few frames too many: that is the end of the video, not an error.
@@ -102,6 +105,18 @@ class RecordedSource(Source):
             self.length = read
         finally:
             self._frames.close()
+
+
+    def _moment(self, number: int, before: float) -> float:
+        """Seconds of a frame that was read since the first; a film without time stamps that rise has its frame rate."""
+        if number == 0:
+            return 0.0
+        if self.file is not None:
+            first, stamp = self._frames.seconds(0), self._frames.seconds(number)
+            if first is not None and stamp is not None and stamp - first > before:
+                return stamp - first
+            return before + 1 / self.fps
+        return number / self.fps
 
 
 class LiveSource(Source):
@@ -122,7 +137,7 @@ class LiveSource(Source):
     length = None
 
     def __init__(self, capture: cv2.VideoCapture, name: str, gone: str):
-        self.name = name
+        self.name = self.place = name
         self.fps = _stated_fps(capture)
         self._capture, self._gone = capture, gone
         self._reader = _NewestFrame(capture)

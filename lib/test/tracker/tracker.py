@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ...models.heads import decode
-from ...models.layers.elimination import template_mask
+from ...models.layers.elimination import elimination_range, template_mask
 from ...utils.boxes import clip_box
 from ...utils.crop import Normaliser, Square, box_from_crop, box_to_crop, cut_square, square_around
 from ...utils.device import pick_device, synchronize
@@ -206,18 +206,17 @@ class Tracker:
     def from_model(cls, model: Callable[..., Any], cfg: Any, *, device: str | torch.device = "cpu",
                    crop_on_device: bool | None = None) -> "Tracker":
         """The tracker around a model that is already there, with the sizes and rules of `cfg`."""
-        backbone = cfg.MODEL.BACKBONE
         return cls(
             model,
             search_size=cfg.TEST.SEARCH_SIZE,
             search_factor=cfg.TEST.SEARCH_FACTOR,
             template_size=cfg.TEST.TEMPLATE_SIZE,
             template_factor=cfg.TEST.TEMPLATE_FACTOR,
-            stride=backbone.STRIDE,
+            stride=cfg.MODEL.BACKBONE.STRIDE,
             mean=cfg.DATA.MEAN,
             std=cfg.DATA.STD,
             window=cfg.TEST.WINDOW,
-            ce_range=backbone.CE_TEMPLATE_RANGE if backbone.CE_LOC else None,
+            ce_range=elimination_range(cfg),
             device=device,
             crop_on_device=crop_on_device,
         )
@@ -263,7 +262,7 @@ class Tracker:
         return target
 
     def step(self, images: Sequence[np.ndarray], targets: Sequence[Target]) -> list[TrackResult]:
-        """Find each target in its next frame, with one pass of the model, and remember where it is.
+        """Find each target in its next frame, with one pass of the model, and remember where it is; none of none.
 
         Args:
             images: the frame of each target, (H, W, 3) RGB uint8; the size may differ from the earlier frames'.
@@ -291,6 +290,8 @@ class Tracker:
             UserError: as `step`.
         """
         sizes = [check_image(image) for image in images]
+        if not sizes and not targets and not anchors_xywh:
+            return []
         with self._part("crop"):
             squares = [square_around(anchor, self.search_factor, width, height)
                        for anchor, (height, width) in zip(anchors_xywh, sizes, strict=True)]
@@ -349,8 +350,6 @@ class Tracker:
 
     def _mask(self, box_xywh: list[float], scale: float) -> torch.Tensor | None:
         """Which template tokens steer candidate elimination, (1, Lz) bool; None where all do or none are eliminated."""
-        if self.ce_range is None:
-            return None
         box = box_to_crop(box_xywh, box_xywh, scale, self.template_size)
         boxes = torch.as_tensor(np.asarray(box, dtype=np.float32), device=self.device).reshape(1, 4)
         return template_mask(self.ce_range, self.template_size // self.stride, boxes, self.stride)
@@ -399,14 +398,15 @@ def find_checkpoint(
 
 
 def checkpoint_path(cfg: Any, epoch: int | None = None, save_dir: str | Path | None = None) -> Path:
-    """Where training leaves the weights of a configuration, as in the official repositories:
-    `<save_dir>/checkpoints/train/<script>/<config>/{OSTrack|CompressTracker}_ep<epoch>.pth.tar`."""
+    """Where training leaves the weights of a configuration (None: TEST.EPOCH, the environment's save_dir)."""
+    from ...models.checkpoint import run_folder, slim_name
+
     if save_dir is None:
         from ..evaluation.environment import env_settings
 
         save_dir = env_settings().save_dir
-    folder = Path(save_dir).expanduser() / "checkpoints" / "train" / cfg.script / cfg.name
-    return folder / f"{cfg.title}_ep{cfg.TEST.EPOCH if epoch is None else epoch:04d}.pth.tar"
+    return run_folder(save_dir, cfg.script, cfg.name) / slim_name(
+        cfg.title, cfg.TEST.EPOCH if epoch is None else epoch)
 
 
 def check_image(image: np.ndarray) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from ...utils.errors import UserError
-from ...utils.files import atomic_write
+from ...utils.files import atomic_write, check_output_file
 from ..evaluation.datasets import get_dataset
 from ..evaluation.results import boxes_file, results_root, times_file, tracker_folder
 
@@ -119,6 +119,7 @@ def script(server: Server, arguments: list[str] | None = None) -> None:
     env = env_settings()
     folder = tracker_folder(results_root(options.save_dir, env), options.tracker_name, options.cfg_name, options.runid)
     archive = options.output or folder / f"{server.folder}_submit.zip"
+    check_output_file(archive, "--output" if options.output else "--save_dir")
     number = pack(server, folder, frame_counts(server, env), archive, options.partial)
     logger.info("%d of %d sequences in %s", number, server.sequences, archive)
 

@@ -19,12 +19,29 @@ class Prepared(NamedTuple):
     """What is known of a part of a batch before its loss.
 
     Attributes:
-        counts: (n,) float32 numbers that terms of the loss divide by (peaks of the heat maps).
+        counts: see `Actor.counts`.
         targets: the teacher's own pass, where there is a teacher.
     """
 
     counts: Tensor
     targets: Targets | None = None
+
+    def to(self, device: torch.device) -> "Prepared":
+        """The same on another device, or parked in the host's memory, without waiting; what the targets share with the
+        mixed pass, which is but a saving, does not come along."""
+        if self.counts.device == device:
+            return self
+
+        def move(value: Tensor | None) -> Tensor | None:
+            if value is None or device.type != "cpu":
+                return value if value is None else value.to(device, non_blocking=True)
+            return torch.empty_like(value, device=device, pin_memory=True).copy_(value, non_blocking=True)
+
+        targets = self.targets
+        if targets is not None:
+            prediction = targets.prediction and Prediction(*map(move, targets.prediction))
+            targets = Targets(prediction, tuple(map(move, targets.features)))
+        return Prepared(move(self.counts), targets)
 
 
 class Actor(ABC):
@@ -52,8 +69,17 @@ class Actor(ABC):
         """Put the network in evaluation mode."""
         self.train(False)
 
+    def counts(self, batch: dict, epoch: int) -> Tensor | None:
+        """What has to be known of every part of a batch before the loss of any: the numbers (n,) float32 that terms of
+        it divide by (peaks of the heat maps). See `__call__` for the arguments.
+
+        Returns:
+            None where they take as much work as `prepare`, which gives them too.
+        """
+        return torch.stack([self._peaks(batch["search_box"])])
+
     def prepare(self, batch: dict, epoch: int) -> Prepared:
-        """What has to be known of every part of a batch before the loss of any (see `__call__` for the arguments)."""
+        """What the loss of a part needs: its counts, and the teacher's targets."""
         return Prepared(torch.stack([self._peaks(batch["search_box"])]))
 
     @abstractmethod

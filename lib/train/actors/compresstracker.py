@@ -23,13 +23,22 @@ class CompressActor(Actor):
         return replacement_probability(epoch, self.cfg.TRAIN.EPOCH, compress.SCHEDULE, compress.P_INIT,
                                        compress.ALPHA1, compress.ALPHA2)
 
+    def counts(self, batch: dict, epoch: int) -> Tensor | None:
+        """As for other actors; where the teacher's boxes make heat maps, too, its pass has to tell."""
+        return None if self._guides_map else super().counts(batch, epoch)
+
     def prepare(self, batch: dict, epoch: int) -> Prepared:
         train = self.cfg.TRAIN
         targets = self.module.targets(batch["template"], batch["search"], guide=train.SUP_LOGIT, mimic=train.SUP_FEAT)
         boxes = [batch["search_box"]]
-        if train.SUP_LOGIT:
+        if self._guides_map:
             boxes.append(cxcywh_to_xywh(targets.prediction.boxes.squeeze(1)))
         return Prepared(torch.stack([self._peaks(each) for each in boxes]), targets)
+
+    @property
+    def _guides_map(self) -> bool:
+        """Whether the guidance has a heat map."""
+        return self.cfg.TRAIN.SUP_LOGIT and self.cfg.COMPRESS.PRED_FORM == "full"
 
     def __call__(self, batch: dict, epoch: int, draws: torch.Generator,
                  prepared: Prepared | None = None) -> tuple[Tensor, dict[str, Tensor]]:
@@ -48,13 +57,13 @@ class CompressActor(Actor):
                 prepared: Prepared | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of one batch under a given replacement `pattern` (True = the student's stage)."""
         train, compress = self.cfg.TRAIN, self.cfg.COMPRESS
-        targets, peaks = (None, [None, None]) if prepared is None else (prepared.targets, prepared.counts)
+        targets, peaks = (None, [None]) if prepared is None else (prepared.targets, prepared.counts)
         out = self.net(batch["template"], batch["search"], pattern, guide=train.SUP_LOGIT, mimic=train.SUP_FEAT,
                        targets=targets)
         loss, stats = self.tracking_loss(out.student, batch["search_box"], peaks[0])
         loss = compress.TRACK_WEIGHT * loss
         if train.SUP_LOGIT:
-            guidance = compress.PRED_WEIGHT * self.guidance_loss(out.student, out.teacher, peaks[1])
+            guidance = compress.PRED_WEIGHT * self.guidance_loss(out.student, out.teacher, peaks[-1])
             loss, stats["Loss/dst_logit"] = loss + guidance, guidance.detach()
         if train.SUP_FEAT:
             mimic = compress.FEAT_WEIGHT * mimic_loss(out.student_features, out.teacher_features, out.template_length,

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ...models.base import Prediction, StagedTracker
-from ...models.layers.elimination import keep_rate_at, template_mask
+from ...models.layers.elimination import configured_mask, keep_rate_at
 from .base import Actor, Prepared
 
 
@@ -17,14 +17,11 @@ class TrackerActor(Actor):
         return self.tracking_loss(self.predict(batch, epoch), batch["search_box"], peaks)
 
     def predict(self, batch: dict, epoch: int) -> Prediction:
-        backbone = self.cfg.MODEL.BACKBONE
+        backbone, train = self.cfg.MODEL.BACKBONE, self.cfg.TRAIN
         if not backbone.CE_LOC:
             return self.net(batch["template"], batch["search"])
-        train = self.cfg.TRAIN
-        mask = template_mask(backbone.CE_TEMPLATE_RANGE, self.module.template_feat_size, batch["template_box"],
-                             backbone.STRIDE)
         rate = keep_rate_at(epoch, train.CE_START_EPOCH, train.CE_WARM_EPOCH, backbone.CE_KEEP_RATIO[0])
-        return self.net(batch["template"], batch["search"], mask, rate)
+        return self.net(batch["template"], batch["search"], configured_mask(self.cfg, batch["template_box"]), rate)
 
     def model_for_saving(self) -> StagedTracker:
         return self.module

@@ -16,10 +16,13 @@ import torch
 
 from ...utils.errors import UserError
 from ...utils.files import write_text
+from ...utils.progress import LINE_EVERY
 from .stats import format_duration, format_stats
 
 logger = logging.getLogger(__name__)
 
+LONGEST_SILENCE = 60.0
+"""Seconds without a line on the console, but for a step that takes longer."""
 PACKAGE = __name__.partition(".")[0]
 """The logger above all of this package."""
 
@@ -48,6 +51,8 @@ class RunLog:
         self._writer: Any = None
         self._wandb: Any = None
         self._bar: Any = None
+        self._title, self._done, self._total = "", 0, 0
+        self._last_line, self._silence = time.monotonic(), LINE_EVERY
 
     def __enter__(self) -> "RunLog":
         if self._active:
@@ -79,6 +84,7 @@ class RunLog:
         if self._file is not None:
             self._file.handle(logging.LogRecord("run", logging.INFO, __file__, 0, text, None, None))
         if self._console and console:
+            self._last_line = time.monotonic()
             logger.info("%s", text)
 
     def scalars(self, split: str, values: Mapping[str, float], when: int) -> None:
@@ -106,7 +112,9 @@ class RunLog:
             self._wandb.log({f"{split}/predictions": wandb.Image(image), _axis(split): epoch})
 
     def start_progress(self, title: str, total: int, done: int) -> None:
-        """A bar of `total` steps, on a terminal."""
+        """A bar of `total` steps, on a terminal. Elsewhere a line on the console where no other comes for long: for 5
+        seconds at first, then for twice as long each time, up to a minute."""
+        self._title, self._total, self._done = title, total, done
         if self._console and sys.stderr.isatty():
             with contextlib.suppress(ImportError):
                 from tqdm import tqdm
@@ -115,8 +123,12 @@ class RunLog:
 
     def advance(self, steps: int = 1) -> None:
         """So many more steps are done."""
+        self._done += steps
         if self._bar is not None:
             self._bar.update(steps)
+        elif self._console and time.monotonic() - self._last_line >= self._silence:
+            self._last_line, self._silence = time.monotonic(), min(2 * self._silence, LONGEST_SILENCE)
+            logger.info("%s: %d of %d", self._title, self._done, self._total)
 
     def progress(self, text: str, details: str) -> None:
         """A print interval is over: `details` beside the bar, or `text` as a line where there is no bar."""

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
-from ...utils.images import decode_rgb
+from ...utils.images import decode_rgb, has_jpeg_end, jpeg_size
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +36,6 @@ _ALIGN = 32
 """Columns: a multiple of every chroma subsampling's block, at which a decoded part may begin."""
 _MARGIN = 8
 """Columns decoded beside a part and thrown away: smooth chroma upsampling looks beyond the border."""
-_END_WITHIN = 1024
-"""Bytes at a file's end in which a whole JPEG file has its end mark (some cameras write zeros behind it)."""
-_EXIF_WITHIN = 1 << 17
-"""Bytes at a file's beginning in which an Exif segment begins."""
 
 
 class Picture(ABC):
@@ -126,36 +122,10 @@ def open_picture(data: bytes, name: str, decoder: str = "auto") -> Picture:
         UserError: the content is no picture, or a damaged one as far as that is noticed without decoding it (the
             header cannot be read, or the end is missing).
     """
-    size = jpeg_size(data) if decoder != "opencv" else None
+    size = jpeg_size(data) if decoder != "opencv" and has_jpeg_end(data) else None
     if size is None:
         return DecodedPicture(decode_rgb(data, name), name)
     return JpegPicture(data, name, size, find_turbojpeg() if decoder == "auto" else None)
-
-
-def jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height of a JPEG file whose pixels every decoder sees alike.
-
-    None for what is no JPEG file, one without its end, one in CMYK, and one that is to be shown turned (which OpenCV
-    does and others do not).
-    """
-    if not data.startswith(b"\xff\xd8") or data.rfind(b"\xff\xd9", max(0, len(data) - _END_WITHIN)) < 0:
-        return None
-    try:
-        height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError:
-        return None
-    if colors not in ("YCbCr", "Gray", "RGB") or _may_be_turned(data):
-        return None
-    return width, height
-
-
-def _may_be_turned(data: bytes) -> bool:
-    """Whether an Exif segment says how the picture is to be turned (tag 0x0112, type short, in either byte order)."""
-    start = data.find(b"Exif\0\0", 0, _EXIF_WITHIN)
-    if start < 0:
-        return False
-    segment = data[start : start + (1 << 16)]
-    return b"\x01\x12\x00\x03" in segment or b"\x12\x01\x03\x00" in segment
 
 
 class _Region(ctypes.Structure):

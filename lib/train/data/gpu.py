@@ -9,21 +9,28 @@ What torchvision decodes otherwise or not at all (PNG, CMYK, turned pictures, vi
 the part under the crops travels.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import torch
+import torchvision
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from ...utils.device_crop import Axis, axes_of, interpolation_weights, resize
+from ...utils.errors import UserError
 from .decode import JpegPicture, Picture
 from .device import to_device
 from .pixels import VIEWS, FramePixels, Sample, inside_of, moved, unreadable
 from .processing import CropParams
 
 _JPEG, _RAW = 0, 1
+_NO_MEMORY = re.compile("out of memory|: 5$")
+"""What PyTorch says of missing memory, and nvJPEG (its status 5), through torchvision, which makes one kind of error of
+all."""
 
 
 class Undecodable(Exception):
@@ -42,9 +49,21 @@ class _Frame(NamedTuple):
 
 
 class DevicePixels(FramePixels):
-    """The payload is the sample's frames, one or two, its params in them, and which crop is of which frame."""
+    """The payload is the sample's frames, one or two, its params in them, and which crop is of which frame.
+
+    Args:
+        device: where the frames are to be decoded, which is tried now; None tries nothing.
+
+    Raises:
+        UserError: it cannot decode JPEG files.
+    """
 
     uploads = False
+
+    def __init__(self, template_size: int, search_size: int, device: torch.device | None = None):
+        super().__init__(template_size, search_size)
+        if device is not None:
+            _check_decoding(device)
 
     def make(self, frames: Sequence[Picture], params: Sequence[CropParams]
              ) -> tuple[list[_Frame], list[CropParams], list[int]]:
@@ -86,6 +105,7 @@ class DevicePixels(FramePixels):
 
         Raises:
             Undecodable: a frame's file is damaged, or of a kind that the device cannot decode.
+            torch.OutOfMemoryError: the device's memory is too small for the batch.
         """
         pixels = _decode(batch["data"], batch["frames"], device)
         template, search = (resize(pixels, *to_device([batch[f"{view}_places"], batch[f"{view}_weights"]], device),
@@ -116,10 +136,7 @@ def _decode(data: Tensor, table: Tensor, device: torch.device) -> Tensor:
     parts = list(data.split(table[:, 3].tolist()))
     rows = [(number, *row) for number, row in enumerate(table[:, :3].tolist())]
     jpegs = [(number, width, height) for number, kind, width, height in rows if kind == _JPEG]
-    try:
-        decoded = decode_jpeg([parts[i] for i, *_ in jpegs], mode=ImageReadMode.RGB, device=device) if jpegs else []
-    except RuntimeError as error:
-        raise Undecodable(f"an image cannot be decoded on {device} ({str(error).splitlines()[0]})") from error
+    decoded = _decode_jpegs([parts[i] for i, *_ in jpegs], device) if jpegs else []
     for (number, width, height), image in zip(jpegs, decoded, strict=True):
         if image.shape != (3, height, width):
             raise Undecodable(f"an image of {width} x {height} pixels came out on {device} as {tuple(image.shape)}")
@@ -128,3 +145,27 @@ def _decode(data: Tensor, table: Tensor, device: torch.device) -> Tensor:
         if kind == _RAW:
             parts[number] = to_device(parts[number], device).view(height, width, 3).permute(2, 0, 1)
     return torch.cat([part.flatten(1) for part in parts], dim=1).t()
+
+
+def _decode_jpegs(files: list[Tensor], device: torch.device) -> list[Tensor]:
+    """The pictures (3, h, w) uint8 RGB of JPEG files, on `device`."""
+    try:
+        return decode_jpeg(files, mode=ImageReadMode.RGB, device=device)
+    except RuntimeError as error:
+        said = (str(error).splitlines() or [""])[0]
+        if _NO_MEMORY.search(said):
+            raise torch.OutOfMemoryError(f"{device} has no memory for {len(files)} decoded images") from error
+        if isinstance(error, torch.AcceleratorError) or "CUDA error" in said:
+            raise
+        raise Undecodable(f"an image cannot be decoded on {device} ({said})") from error
+
+
+def _check_decoding(device: torch.device) -> None:
+    """Raise `UserError` where `device` cannot decode a small JPEG file: torchvision may have been built without."""
+    picture = cv2.imencode(".jpg", np.zeros((16, 16, 3), np.uint8))[1]
+    try:
+        _decode_jpegs([torch.from_numpy(picture.reshape(-1))], device)
+    except (Undecodable, AttributeError) as error:      # the latter where torchvision has no decoders at all
+        raise UserError(f"torchvision {torchvision.__version__} cannot decode a JPEG file on {device}, which "
+                        "DATA.LOADER gpu needs; install a build for your CUDA, with nvJPEG (see pytorch.org), or set "
+                        "DATA.LOADER to frames or crops") from error

@@ -94,17 +94,17 @@ class Pairs:
         return Pairs(self.sampler, self.processing, pixels, seed=self.seed, split=self.split)
 
     def batch(self, keys: Sequence[Key]) -> dict[str, Any]:
-        """The samples of `keys` as a worker delivers them: what `pixels` collates; numbers (B, 8 or 10) float32,
-        template box, search box (xywh divided by the crop's side) and, in training, the gains of their brightness;
-        dataset and failures, lists."""
+        """The samples of `keys` as a worker delivers them: what `pixels` collates; of both `VIEWS` the boxes (B, 2, 4)
+        float32, xywh divided by the crop's side, and, in training, the gains (B, 2) float32 of the brightness; dataset
+        and failures, lists."""
         samples = [self[key] for key in keys]
-        numbers = np.stack([np.concatenate([crop.box_xywh for crop in sample.params]) for sample in samples])
+        batch = {**self.pixels.collate(samples), "dataset": [sample.dataset for sample in samples],
+                 "boxes": torch.from_numpy(np.array([[crop.box_xywh for crop in sample.params] for sample in samples])),
+                 "failures": [(error.file, str(error)) for sample in samples for error in sample.failures]}
         if self.processing.augment:
-            gains = [[crop.light / 255.0 for crop in sample.params] for sample in samples]
-            numbers = np.concatenate([numbers, np.asarray(gains, np.float32)], axis=1)
-        return {**self.pixels.collate(samples), "numbers": torch.from_numpy(numbers),
-                "dataset": [sample.dataset for sample in samples],
-                "failures": [(error.file, str(error)) for sample in samples for error in sample.failures]}
+            batch["gains"] = torch.tensor([[crop.light / 255.0 for crop in sample.params] for sample in samples],
+                                          dtype=torch.float32)
+        return batch
 
 
 class _BatchKeys:
@@ -142,7 +142,8 @@ class Loader:
     """
 
     def __init__(self, pairs: Pairs, samples: int, *, batch_size: int, rank: int, world_size: int, num_workers: int,
-                 worker_kind: str, pin_memory: bool, normaliser: Normaliser, max_unreadable: float):
+                 worker_kind: str, pin_memory: bool, copy_ahead: bool = True, normaliser: Normaliser,
+                 max_unreadable: float):
         self.pairs = pairs
         self.replaced = 0
         self._draws = 0
@@ -151,6 +152,7 @@ class Loader:
         self._normaliser = normaliser
         self._keys = _BatchKeys(samples, batch_size, rank, world_size, drop_last=pairs.split == "train")
         self._batches = batches(pairs.batch, self._keys, workers=num_workers, kind=worker_kind, pin=pin_memory)
+        self._copy_ahead = copy_ahead and pairs.pixels.uploads
         self._device: torch.device | None = None
         self._stream: torch.cuda.Stream | None = None
 
@@ -164,10 +166,10 @@ class Loader:
         self._keys.skipped = batches
 
     def to_device(self, batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-        """A batch of this loader, ready for the network.
+        """A batch of this loader, ready for the network. It may be asked for again, unless it was copied ahead.
 
         With DATA.LOADER gpu, a batch with an image that turns out to be damaged only here is made again from frames in
-        this process, where the sample is replaced as every loader replaces it.
+        this process, where the sample is replaced as every loader replaces it; so is the content of `batch`.
 
         Returns:
             template (B, 3, h, w), search (B, 3, H, W) normalised float32; template_box, search_box (B, 4) float32
@@ -177,22 +179,23 @@ class Loader:
         upload = batch.get("upload")
         if upload is not None:
             batch = {**batch, **upload.take()}
-        pairs = self.pairs
+        pairs = self.pairs.exact() if "exact" in batch else self.pairs
         try:
             crops = pairs.pixels.crops(batch, device)
         except Undecodable as error:
             logger.warning("%s; its batch is made from frames on the CPU", error)
             pairs = pairs.exact()
-            batch = pairs.batch(batch["keys"])
-            self._count(batch.pop("failures"), 0)
+            again = pairs.batch(batch["keys"])
+            self._count(again.pop("failures"), 0)
+            batch.clear()
+            batch.update(again, exact=True)
             crops = pairs.pixels.crops(batch, device)
-        numbers = to_device(batch["numbers"], device)
-        gains = numbers[:, 8:].unbind(1) or (None, None)
+        boxes = to_device(batch["boxes"], device).unbind(1)
+        gains = to_device(batch["gains"], device).unbind(1) if "gains" in batch else (None, None)
         ready: dict[str, Any] = {"dataset": batch["dataset"]}
-        for position, view in enumerate(VIEWS):
-            crop = crops[position]
-            ready[view] = crop if pairs.pixels.normalised else self._normaliser(crop, gains[position])
-            ready[f"{view}_box"] = numbers[:, 4 * position : 4 * position + 4]
+        for view, crop, box, gain in zip(VIEWS, crops, boxes, gains, strict=True):
+            ready[view] = crop if pairs.pixels.normalised else self._normaliser(crop, gain)
+            ready[f"{view}_box"] = box
         return ready
 
     def samples(self, epoch: int, indices: Sequence[int]) -> dict[str, Any]:
@@ -233,7 +236,7 @@ class Loader:
         """The same batches; once a CUDA device is known, the next one's copy to it begins before one is handed out."""
         waiting: dict[str, Any] | None = None
         for batch in received:
-            if self._device is not None and self._device.type == "cuda" and self.pairs.pixels.uploads:
+            if self._device is not None and self._device.type == "cuda" and self._copy_ahead:
                 if self._stream is None:
                     self._stream = torch.cuda.Stream(self._device)
                 tensors = {key: value for key, value in batch.items() if isinstance(value, Tensor)}
@@ -248,7 +251,7 @@ class Loader:
 
 
 def build_loader(cfg: Any, split: str, *, seed: int, rank: int = 0, world_size: int = 1, batch_size: int,
-                 num_workers: int, pixels: Pixels | None = None) -> Loader:
+                 num_workers: int, pixels: Pixels | None = None, device: torch.device | None = None) -> Loader:
     """The loader of DATA.TRAIN or DATA.VAL.
 
     Args:
@@ -260,10 +263,12 @@ def build_loader(cfg: Any, split: str, *, seed: int, rank: int = 0, world_size: 
         batch_size: of this process.
         num_workers: workers of the kind TRAIN.WORKER_KIND; 0 loads in this process.
         pixels: makes the crops, of whole frames; None is what DATA.LOADER asks for.
+        device: where the batches go; None where none is used.
 
     Raises:
         UserError: a data set (or, with DATA.LOADER crops, its packed crops) is not there or cannot be used, an epoch
-            has less than one batch, or the configuration asks for several templates or search frames.
+            has less than one batch, the configuration asks for several templates or search frames, or the device
+            cannot do what DATA.LOADER asks it for.
     """
     data = cfg.DATA
     part = data.TRAIN if split == "train" else data.VAL
@@ -281,23 +286,24 @@ def build_loader(cfg: Any, split: str, *, seed: int, rank: int = 0, world_size: 
     else:
         datasets = [build_dataset(name, env, data.STORAGE) for name in part.DATASETS_NAME]
     sampler = PairSampler(datasets, part.DATASETS_RATIO, data.SAMPLER_MODE, data.MAX_SAMPLE_INTERVAL)
-    pairs = Pairs(sampler, processing, pixels or build_pixels(cfg), seed=seed, split=split)
+    pairs = Pairs(sampler, processing, pixels or build_pixels(cfg, device), seed=seed, split=split)
     if rank == 0:
         logger.info("%s data: %s", split, ", ".join(f"{d.name} ({len(d)})" for d in datasets))
     return Loader(pairs, part.SAMPLE_PER_EPOCH, batch_size=batch_size, rank=rank, world_size=world_size,
                   num_workers=num_workers, worker_kind=cfg.TRAIN.WORKER_KIND,
-                  pin_memory=torch.cuda.is_available() and cfg.TRAIN.DEVICE != "cpu",
+                  pin_memory=device is not None and device.type == "cuda",
+                  copy_ahead=cfg.TRAIN.ACCUMULATE == 1,  # else the crops of all passes would be on the device at once
                   normaliser=Normaliser(data.MEAN, data.STD), max_unreadable=data.MAX_UNREADABLE)
 
 
-def build_pixels(cfg: Any) -> Pixels:
-    """How the crops are made, by DATA.LOADER."""
+def build_pixels(cfg: Any, device: torch.device | None = None) -> Pixels:
+    """How the crops are made, by DATA.LOADER, on the way to `device`."""
     data = cfg.DATA
     sizes = (data.TEMPLATE.SIZE, data.SEARCH.SIZE)
     if data.LOADER == "crops":
         return PackedPixels(*sizes)
     if data.LOADER == "gpu":
-        return DevicePixels(*sizes)
+        return DevicePixels(*sizes, device)
     return FramePixels(*sizes, decoder=data.DECODER, scaled=data.SCALED_DECODE)
 
 

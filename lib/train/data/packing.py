@@ -17,6 +17,7 @@ import simplejpeg
 
 from ...utils.errors import UserError
 from ...utils.files import atomic_write, write_text
+from ...utils.ownership import own
 from ...utils.progress import Progress
 from ..dataset import TrackingDataset
 from .crops import FORMAT, INDEX, LENGTHS, MANIFEST, RECORD, cover, folder_of, part_name
@@ -120,6 +121,10 @@ class Packing:
         if self._is_finished():
             logger.info("%s: already packed in %s", self.recipe.dataset, self.folder)
             return self.folder
+        with own(self.folder):
+            return self._pack(workers, max_unreadable)
+
+    def _pack(self, workers: int, max_unreadable: float) -> Path:
         self._check_disk()
         write_text(self.folder / RECIPE, self._identity())
         waiting = [number for number in range(len(self._plan)) if not self._index_file(number).is_file()]

@@ -1,25 +1,24 @@
 """Looks through a data set for what would spoil a training: missing or broken files, boxes that do not fit."""
 
-import contextlib
-import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
-import simplejpeg
 
+from ...utils.box_forms import suspect_form, why_suspected
 from ...utils.errors import UserError
-from ...utils.frames import IMAGE_SUFFIXES, ImageFrames, VideoFrames, frames_in
-from ...utils.images import decode_rgb
+from ...utils.frames import ImageFrames, VideoFrames, frames_in, picture_names
+from ...utils.images import look_at
 from ...utils.progress import progress
+from ...utils.sequences import no_start
 from ...utils.threads import map_in_threads
 from .base import StoredDataset
+from .coco import Coco, other_size
 from .folder import Folder
 
-HEADER_BYTES = 65536
-"""Bytes of a picture in which its size is looked for first."""
 SHOWN = 5
 """Problems of each kind that the report shows."""
 
@@ -31,6 +30,11 @@ UNREADABLE = "unreadable image"
 DAMAGED = "damaged image"
 OUTSIDE = "box outside the frame"
 NO_SIZE = "visible target without a box"
+FORM = "boxes of another form"
+NO_START = "no box in the first frame"
+DEPTH = "grey levels lost"
+SIZE = "another size than stated"
+UNBOXED = "pictures without boxes"
 
 
 @dataclass
@@ -98,11 +102,20 @@ def check_dataset(dataset: StoredDataset, *, decode: bool = False, sample: int =
         threads: sequences that are looked through at once.
 
     Raises:
-        UserError: there is no sequence at all, or the file with all annotations (COCO, VID) cannot be used.
+        UserError: there is no sequence at all.
     """
-    names = dataset.sequences
-    report = Report(dataset.dataset, dataset.storage.root, dataset.storage.kind, sequences=len(names), decoded=decode)
+    report = Report(dataset.dataset, dataset.storage.root, dataset.storage.kind, decoded=decode)
+    try:
+        names = dataset.sequences
+    except UserError as error:
+        if not (isinstance(dataset, Coco) and dataset.source.has_file(dataset.annotations)):
+            raise
+        report.problems.append(Problem(ANNOTATION, dataset.annotations, str(error)))
+        return report
+    report.sequences = len(names)
     report.problems += [Problem(MISSING, name, "it is not there") for name in dataset.missing]
+    if isinstance(dataset, Folder):
+        report.problems += [Problem(UNBOXED, name, "no box file: it is left out") for name in dataset.unboxed]
     parts_of = _folder_parts if isinstance(dataset, Folder) else _stored_parts
 
     def look(sequence: int) -> tuple[list[Problem], int, int, int]:
@@ -132,6 +145,8 @@ class _Parts:
         boxes: (N, 4) xywh, NaN where there is none.
         pictures: frame -> file, of those that are there.
         read: gives the content of a file, or its first bytes.
+        stated: size that the annotations give for all pictures.
+        any_form: the form of the boxes was not looked at yet.
         problems: found without looking at the pictures.
         video_frames: frames of its video.
     """
@@ -142,6 +157,8 @@ class _Parts:
     read: Callable[[str, int | None], bytes]
     problems: list[Problem]
     video_frames: int = 0
+    stated: tuple[int, int] | None = None
+    any_form: bool = False
 
     def chosen(self, sample: int) -> list[int]:
         """Frames whose pictures are looked at, at most `sample` unless that is 0."""
@@ -157,7 +174,7 @@ def _stored_parts(dataset: StoredDataset, sequence: int) -> _Parts:
     files = dataset.frame_files(sequence, len(boxes))
     folder = files[0].rpartition("/")[0] if files else name
     if dataset.own_folders:
-        inside = {f"{folder}/{file}" for file in storage.files(folder) if file.lower().endswith(IMAGE_SUFFIXES)}
+        inside = {f"{folder}/{file}" for file in picture_names(storage, folder)}
         pictures = {frame: file for frame, file in enumerate(files) if file in inside}
     else:
         pictures = {frame: file for frame, file in enumerate(files) if storage.has_file(file)}
@@ -170,13 +187,16 @@ def _stored_parts(dataset: StoredDataset, sequence: int) -> _Parts:
         problems.append(Problem(NO_IMAGE, name, f"{absent} of {len(boxes)}{example}", absent))
     elif len(inside) > len(boxes):
         problems.append(Problem(LENGTH, name, f"{len(inside)} pictures for {len(boxes)} boxes"))
-    return _Parts(name, boxes, pictures, storage.read, problems)
+    stated = dataset.stated_size(sequence) if isinstance(dataset, Coco) else None
+    return _Parts(name, boxes, pictures, storage.read, problems, stated=stated, any_form=dataset.own_folders)
 
 
 def _folder_parts(dataset: Folder, sequence: int) -> _Parts:
     files = dataset.open(sequence)
     boxes, count = files.boxes, len(files.boxes)
     problems = list(_hidden_problems(files.name, boxes, files.visible))
+    if not np.isfinite(boxes[0]).all():
+        problems.append(Problem(NO_START, files.name, f"{no_start(files.box_file, boxes)} (training takes the others)"))
     if isinstance(files.frames, ImageFrames):
         what, found = "pictures", len(frames_in(dataset.storage, dataset.folders[files.name]))
         pictures = {frame: files.frames.file(frame) for frame in range(count)}
@@ -216,19 +236,22 @@ def _hidden_problems(name: str, boxes: np.ndarray, seen: np.ndarray | None) -> I
 def _look_at(parts: _Parts, frames: Sequence[int], decode: bool) -> list[Problem]:
     """Problems of the pictures of `frames` and of the boxes in them; one for each kind."""
     found: dict[str, list[str]] = {}
+    size = None
     for frame in frames:
-        file = parts.pictures[frame]
+        file, box = parts.pictures[frame], parts.boxes[frame]
         try:
-            size = decoded_size(parts.read(file, None), file) if decode else header_size(parts.read, file)
+            size, loss, damaged = look_at(partial(parts.read, file), file, decode)
         except UserError as error:
             found.setdefault(UNREADABLE, []).append(str(error))
             continue
-        except ValueError as error:
-            found.setdefault(DAMAGED, []).append(f"{file} ({error})")
-            continue
-        text = _outside(parts.boxes[frame], size)
-        if text:
-            found.setdefault(OUTSIDE, []).append(f"{file} {text}")
+        for kind, text in ((DAMAGED, damaged and "holds parts that cannot be decoded and are made up; copy it again"),
+                           (DEPTH, loss), (OUTSIDE, _outside(box, size)),
+                           (SIZE, parts.stated not in (None, size) and other_size(size, parts.stated))):
+            if text:
+                found.setdefault(kind, []).append(f"{file} {text}")
+    form = suspect_form(parts.boxes, size) if parts.any_form else None
+    if form is not None:
+        found[FORM] = [f"{form}, not x,y,w,h in pixels: {why_suspected(form, parts.boxes, size)}"]
     return [problem for kind, details in found.items() for problem in _of_kind(kind, parts.name, details)]
 
 
@@ -244,43 +267,3 @@ def _of_kind(kind: str, name: str, details: Sequence[str]) -> list[Problem]:
     """One problem of a sequence for all details of a kind, with the first as the example."""
     more = f"; {len(details) - 1} more" if len(details) > 1 else ""
     return [Problem(kind, name, details[0] + more, len(details))] if details else []
-
-
-def header_size(read: Callable[[str, int | None], bytes], file: str) -> tuple[int, int]:
-    """Width and height of a picture from its header, of which only the first 64 KiB are read where that is enough.
-
-    Raises:
-        UserError: the file cannot be read or its header is no picture's.
-    """
-    for limit in (HEADER_BYTES, None):
-        data = read(file, limit)
-        with contextlib.suppress(ValueError, struct.error):
-            return _size_of(data)
-        if len(data) < HEADER_BYTES:
-            break
-    raise UserError(f"the header of {file} ({len(data)} bytes) is not that of a JPEG, PNG or BMP file; the file is "
-                    "damaged or no image")
-
-
-def _size_of(data: bytes) -> tuple[int, int]:
-    """Width and height; ValueError or struct.error where `data` is the start of no picture."""
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return struct.unpack_from(">II", data, 16)
-    if data.startswith(b"BM"):
-        width, height = struct.unpack_from("<ii", data, 18)
-        return width, abs(height)
-    height, width, _, _ = simplejpeg.decode_jpeg_header(data)
-    return width, height
-
-
-def decoded_size(data: bytes, file: str) -> tuple[int, int]:
-    """Width and height of a picture after decoding it as the training does.
-
-    Raises:
-        UserError: it cannot be decoded.
-        ValueError: it can, but the decoder had to guess parts of it.
-    """
-    height, width, _ = decode_rgb(data, file).shape
-    if data.startswith(b"\xff\xd8") and simplejpeg.decode_jpeg_header(data)[2] != "CMYK":
-        simplejpeg.decode_jpeg(data, strict=True)
-    return width, height

@@ -1,26 +1,31 @@
 """Detection data in COCO's format (COCO 2017: Lin et al., ECCV 2014) as sequences of one image."""
 
-import json
+import contextlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ...config import COCO_PREFIX
+from ...utils.box_forms import NORMALISED, to_xywh
 from ...utils.errors import UserError
 from ...utils.files import resolve
 from ...utils.frames import IMAGE_SUFFIXES
-from ...utils.sequences import split_spec
+from ...utils.images import Look, look_at
+from ...utils.sequences import FORM_FILE, declared_form, require_xywh, split_spec
 from ...utils.storage import DirectoryStorage, State, Storage, joined
 from .annotation import Annotation
 from .base import StoredDataset
 from .index import Index
+from .instances import Instances, parse_instances
 from .places import Place, archive_at
 
 ANNOTATIONS = "annotations/instances_train2017.json"
 IMAGES = ("train2017", "images/train2017")
 """Where the images may lie; the first is how the archive of COCO unpacks."""
+LOOKED_AT = 50
+"""Images of one's own data that are looked at while the index is built."""
 LAYOUT = f"{ANNOTATIONS} and images/train2017/*.jpg"
 OWN_LAYOUT = (f"{COCO_PREFIX}<annotation json>[@<image folder>], relative to the repository's root: a COCO instances "
               "file with images, annotations and, for each annotation, image_id and bbox; the images lie in the "
@@ -65,7 +70,8 @@ class Coco(StoredDataset):
         return self.index.texts("names")
 
     def _state(self) -> State:
-        annotations = self.source.state([self.annotations])
+        forms = dict.fromkeys((joined(self.annotations.rpartition("/")[0], FORM_FILE), FORM_FILE))
+        annotations = self.source.state([self.annotations, *forms])
         return annotations if self.source is self.storage else annotations + self.storage.state([])
 
     def annotation_files(self, name: str) -> list[str]:
@@ -77,7 +83,7 @@ class Coco(StoredDataset):
     def packed_files(self) -> Iterator[str]:
         """The annotation file and its images; of one's own image folder all of it, which annotation files may share."""
         if self.place.is_own:
-            kept = (*IMAGE_SUFFIXES, ".json")
+            kept = (*IMAGE_SUFFIXES, ".json", FORM_FILE)
             found = [name for name in self.storage.walk() if name.lower().endswith(kept)]
         else:
             found = [self.annotations]
@@ -87,58 +93,96 @@ class Coco(StoredDataset):
         return self.index.annotation(sequence)
 
     def _build(self) -> Index:
-        names, owners, boxes = self._read()
+        found = self._read()
+        files = self._files(found.names)
+        looks = self._look_at_some(found, files)
+        boxes = self._boxes(found, files, looks)
         sized = np.flatnonzero((boxes[:, 2] > 0) & (boxes[:, 3] > 0))
         if not len(sized):
             raise self.place.nothing_found(self.storage)
-        if len(sized) < len(boxes):
-            self.note = f"{len(boxes) - len(sized)} of {len(boxes)} objects have no area and are left out"
-        top = next((folder for folder in self.images[:-1] if self._is_there(folder)), self.images[-1])
-        files = [joined(top, names[owners[i]]) for i in sized]
-        if self.place.is_own and not any(map(self.storage.has_file, dict.fromkeys(files))):
+        names = [files[image] for image in found.owners[sized]]
+        if self.place.is_own and not any(map(self.storage.has_file, dict.fromkeys(names))):
             raise UserError(f"data set {self.dataset}: none of the images that {self.source.locate(self.annotations)} "
-                            f"names is in {self.storage.root}, for instance {files[0]}. {self.place.how_to_set()}")
-        return Index.of(np.ones(len(sized), np.int64), boxes[sized], np.ones(len(sized), bool),
-                        {"names": files}, self._storage_columns(), self.note)
+                            f"names is in {self.storage.root}, for instance {names[0]}. {self.place.how_to_set()}")
+        sizes = found.sizes[found.owners]
+        left_out = (f"{len(boxes) - len(sized)} of {len(boxes)} objects have no area (a width or height that is not "
+                    f"positive)" + f", and {found.boxless} more no box," * bool(found.boxless) + " and are left out")
+        others = (f"{files[found.owners[i]]} {other_size(look.size, sizes[i])}" for i, look in looks.items()
+                  if np.isfinite(sizes[i]).all() and look.size != tuple(sizes[i]))
+        losses = (f"{files[found.owners[i]]} {look.loss}" for i, look in looks.items() if look.loss)
+        notes = [left_out if len(sized) < len(boxes) or found.boxless else "", next(others, ""), next(losses, "")]
+        self.note = "; ".join(filter(None, notes))
+        return Index.of(np.ones(len(sized), np.int64), boxes[sized].astype(np.float32), np.ones(len(sized), bool),
+                        {"names": names}, {"sizes": sizes[sized]} | self._storage_columns(), self.note)
+
+    def stated_size(self, sequence: int) -> tuple[int, int] | None:
+        """Width and height that the annotation file gives for an image; None where it gives none."""
+        size = self.index.numbers("sizes")[sequence]
+        return tuple(size.astype(int).tolist()) if np.isfinite(size).all() else None
+
+    def _files(self, names: Sequence[str]) -> list[str]:
+        """The images in the storage."""
+        top = next((folder for folder in self.images[:-1] if self._is_there(folder)), self.images[-1])
+        return [joined(top, name) for name in names]
+
+    def _boxes(self, found: Instances, files: Sequence[str], looks: dict[int, Look]) -> np.ndarray:
+        """(N, 4) float64 xywh in pixels, sizes not positive where there is no area.
+
+        Args:
+            files: the images in the storage.
+            looks: object -> its image, of some.
+
+        Raises:
+            UserError: they are in another form, and nothing states it; or an image that is needed cannot be read.
+        """
+        file = self.source.locate(self.annotations)
+        form = declared_form(self.source, self.annotations.rpartition("/")[0])
+        sizes = found.sizes[found.owners]
+        for number, look in looks.items():
+            if not np.isfinite(sizes[number]).all():
+                sizes[number] = look.size
+        known = np.isfinite(sizes).all(axis=1)
+        if form is None:
+            require_xywh(found.boxes, None, file)
+            require_xywh(found.boxes[known], sizes[known], file)
+        elif form.startswith(NORMALISED):
+            for number in np.flatnonzero(~known):
+                sizes[number] = self._look(files[found.owners[number]]).size
+        return to_xywh(found.boxes, form or "xywh", sizes)
+
+    def _look_at_some(self, found: Instances, files: Sequence[str]) -> dict[int, Look]:
+        """Of one's own data, what is known of the images of some objects, evenly spread."""
+        looks = {}
+        total = len(found.owners) if self.place.is_own else 0
+        for number in np.unique(np.linspace(0, total - 1, min(LOOKED_AT, total)).astype(int)).tolist():
+            with contextlib.suppress(UserError):  # a picture that is missing or broken is named in training
+                looks[number] = self._look(files[found.owners[number]])
+        return looks
+
+    def _look(self, file: str) -> Look:
+        return look_at(partial(self.storage.read, file), self.storage.locate(file))
 
     def _is_there(self, folder: str) -> bool:
         outer, _, name = folder.rpartition("/")
         return name in self.storage.folders(outer)
 
-    def _read(self) -> tuple[list[str], np.ndarray, np.ndarray]:
-        """Names of the images; of each object that is not a crowd the image's number and the box (xywh)."""
+    def _read(self) -> Instances:
+        """The content of the annotation file."""
         if not self.source.has_file(self.annotations):
             raise UserError(f"data set {self.dataset}: annotation file not found: "
                             f"{self.source.locate(self.annotations)}. {self.place.how_to_set()}")
         try:
-            content = json.loads(self.source.read(self.annotations))
-            files = {image["id"]: image["file_name"] for image in content["images"]}
-            position = {identity: index for index, identity in enumerate(files)}
-            objects = [_object(a, position) for a in content["annotations"] if not a.get("iscrowd")]
-            owners = np.array([o[0] for o in objects], dtype=np.int64)
-            boxes = np.array([o[1:] for o in objects], dtype=np.float32).reshape(len(objects), 4)
-        except (ValueError, KeyError, TypeError) as error:
+            return parse_instances(self.source.read(self.annotations))
+        except ValueError as error:
             remedy = "correct it" if self.place.is_own else "download it again"
             raise UserError(f"data set {self.dataset}: {self.source.locate(self.annotations)} is not a COCO instances "
-                            f"file ({type(error).__name__}: {error}); {remedy}") from error
-        return list(files.values()), owners, boxes
+                            f"file ({error}); {remedy}") from error
 
 
-def _object(annotation: dict[str, Any], position: dict[Any, int]) -> tuple[float, ...]:
-    """Number of an object's image, and its box (xywh).
-
-    Args:
-        position: the number of an image by its id.
-
-    Raises:
-        ValueError: the image is not there, or the box has not four numbers.
-    """
-    name, image, box = annotation.get("id"), annotation["image_id"], annotation["bbox"]
-    if image not in position:
-        raise ValueError(f"annotation {name} has the image_id {image}, which is not among the images")
-    if len(box) != 4:
-        raise ValueError(f"annotation {name} has the bbox {box}; expected x, y, width, height")
-    return position[image], *box
+def other_size(size: tuple[int, int], stated: Sequence[float]) -> str:
+    """What to say of a picture whose width and height are not those that the annotations state."""
+    return (f"is {size[0]} x {size[1]}, and the annotations say {stated[0]:g} x {stated[1]:g}; if its Exif data turn "
+            "it, the boxes may be of the picture before that")
 
 
 def own_paths(dataset: str) -> tuple[str, Path]:

@@ -43,6 +43,7 @@ class Folder(StoredDataset):
         super().__init__(storage, place)
         self.name = f"folder:{place.dataset.removeprefix(FOLDER_PREFIX)}"
         self._folders: dict[str, str] | None = None
+        self.unboxed: list[str] = []
         self._start()
 
     def _start(self) -> None:
@@ -67,7 +68,7 @@ class Folder(StoredDataset):
         if self._folders is None:
             folder, list_file = own_parts(self.dataset)
             names = listed_names(list_file, folder, self.storage) if list_file else None
-            found = locate_sequences(self.storage, names)
+            found = locate_sequences(self.storage, names, self.unboxed)
             if "" in found.values() and isinstance(self.storage, ArchiveStorage) and len(self.storage.mounts) > 1:
                 raise UserError(f"data set {self.dataset}: an archive in {self.storage.root} holds a sequence without "
                                 "its folder; pack each sequence with its folder, as in `zip -0 -r dog.zip dog`")
@@ -148,6 +149,10 @@ class Folder(StoredDataset):
         if any(video):
             self.note = (f"{sum(video)} of {total} sequences are videos, each decoded from its beginning for every "
                          "pair; unpack long ones to pictures to train faster")
+        lossy = [files for files in found if files.loss]
+        if lossy:
+            self.note += (f"{'; ' * bool(self.note)}{len(lossy)} of {total} sequences lose grey levels, for instance "
+                          f"{lossy[0].frames.path(0)}: {lossy[0].loss}")
         return Index.of_annotations([Annotation.of(files.boxes, files.visible) for files in found],
                                     {"names": self.sequences, "sources": sources, "frames": frames},
                                     {"video": np.array(video)} | self._storage_columns(), self.note)

@@ -27,7 +27,7 @@ from .columns import TextColumn
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Of the saved folder; another number makes another key."""
 META = "index.json"
 PART = ".part-"

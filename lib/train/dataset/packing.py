@@ -1,19 +1,19 @@
 """Packing a data set into LMDB, in the layout that the readers of the OSTrack family expect."""
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...utils.errors import UserError
-from ...utils.files import write_text
+from ...utils.files import cannot_write, write_text
+from ...utils.ownership import NAME, own
 from ...utils.progress import progress
 from ...utils.storage import Storage
 from ...utils.threads import map_in_threads
@@ -24,7 +24,6 @@ from .storage import LMDB_SUFFIX
 logger = logging.getLogger(__name__)
 
 PART_SUFFIX = ".part"
-LOCK_FILE = "packing.lock"
 CHUNK = 256
 """Files that are read at once and written in one transaction."""
 READ_THREADS = 8
@@ -107,8 +106,7 @@ def pack(storage: Storage, target: Target) -> bool:
     lmdb = import_lmdb()
     part = target.folder.with_name(target.folder.name + PART_SUFFIX)
     try:
-        part.mkdir(parents=True, exist_ok=True)
-        with _only_one(part):
+        with own(part):
             with contextlib.closing(lmdb.open(str(part), map_size=_first_map(part), readahead=False)) as environment:
                 _write(environment, storage, target)
             problems = verify(storage, target, folder=part)
@@ -116,11 +114,13 @@ def pack(storage: Storage, target: Target) -> bool:
                 shutil.rmtree(part)
                 raise UserError(f"{target.folder} was not written as it was read ({problems[0]}); it is removed. Check "
                                 "the disk and the memory of this machine, then pack again")
-            (part / LOCK_FILE).unlink()
+            (part / NAME).unlink(missing_ok=True)
             os.rename(part, target.folder)
     except (OSError, lmdb.Error) as error:
-        raise UserError(f"cannot write {part}: {error}; free disk space or choose another folder with --output. The "
-                        "same command goes on with what is there; if that is damaged, remove it first") from error
+        problem = (cannot_write(part, error, "--output") if isinstance(error, OSError) else
+                   f"cannot write {part}: {error}; free disk space or choose another --output")
+        raise UserError(f"{problem}. The same command goes on with what is there; if that is damaged, remove it first"
+                        ) from error
     return True
 
 
@@ -188,17 +188,6 @@ def _first_map(part: Path) -> int:
     """Bytes of the map to begin with: twice of what an interrupted run has written."""
     file = part / DATA_FILE
     return max(FIRST_MAP, 2 * file.stat().st_size if file.is_file() else 0)
-
-
-@contextlib.contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """While inside, no other process packs into `folder`."""
-    with open(folder / LOCK_FILE, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"another process is packing into {folder}; wait for it to end") from error
-        yield
 
 
 def describe(targets: Sequence[Target]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...utils.errors import UserError
-from ...utils.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from ...utils.frames import VIDEO_SUFFIXES, is_picture
 from ...utils.storage import DirectoryStorage, Storage
 from .lmdb_archive import LmdbArchive, is_lmdb
 from .storage import LMDB_SUFFIX, ZIP_SUFFIX, ArchiveStorage, Mount
@@ -144,7 +144,7 @@ def _directory(place: Place) -> Storage | None:
 def _holds_frames(root: str) -> bool:
     """Whether there is a picture or a video in a folder, or as deep in it as those of sequences may be."""
     for folder, inner, files in os.walk(root, followlinks=True):
-        if any(name.lower().endswith((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)) for name in files):
+        if any(is_picture(name) or name.lower().endswith(VIDEO_SUFFIXES) for name in files):
             return True
         if len(Path(folder).relative_to(root).parts) == DEEPEST:
             inner.clear()

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ...utils.errors import UserError
-from ...utils.frames import IMAGE_SUFFIXES, natural_key
+from ...utils.frames import picture_names
 from .annotation import Annotation
 from .base import StoredDataset, spec_lines
 
@@ -56,5 +56,4 @@ class Tnl2k(StoredDataset):
         return {"frames": frames}
 
     def _pictures(self, sequence: int) -> list[str]:
-        names = self.storage.files(f"{self.sequences[sequence]}/imgs")
-        return sorted((name for name in names if name.lower().endswith(IMAGE_SUFFIXES)), key=natural_key)
+        return picture_names(self.storage, f"{self.sequences[sequence]}/imgs")

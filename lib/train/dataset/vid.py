@@ -139,5 +139,5 @@ class ImagenetVid(StoredDataset):
                                 item.findtext("occluded") == "0"))
             return [int(root.findtext("size/width")), int(root.findtext("size/height"))], objects
         except (ElementTree.ParseError, TypeError, ValueError) as error:
-            raise UserError(f"{self.storage.locate(file)} is no annotation of ImageNet VID ({error}); extract it "
-                            "again") from error
+            raise UserError(f"{self.storage.locate(file)} is no annotation of ImageNet VID; extract it again"
+                            ) from error

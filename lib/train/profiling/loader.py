@@ -24,6 +24,7 @@ from ...utils.crop import Normaliser
 from ...utils.device import pick_device, synchronize
 from ...utils.errors import UserError
 from ...utils.parts import PartTimes
+from ...utils.progress import progress
 from ..data.crops import PackedPixels, open_packed
 from ..data.decode import Picture, find_turbojpeg
 from ..data.device import to_device
@@ -178,9 +179,9 @@ class LoaderVariant:
         return {part: 1000 * seconds / (pairs * len(self.rates)) for part, seconds in parts.items()}
 
     def crops(self, keys: Sequence[Key]) -> tuple[list[Tensor], Tensor]:
-        """Template and search crops as the network takes them, and the boxes (B, 8)."""
+        """Template and search crops as the network takes them, and the boxes (B, 2, 4)."""
         batch = self._pairs.batch(keys)
-        return self._finish(batch, torch.device("cpu")), batch["numbers"][:, :8]
+        return self._finish(batch, torch.device("cpu")), batch["boxes"]
 
     def device_milliseconds(self, keys: Sequence[Key], device: torch.device, rounds: int) -> float:
         """Milliseconds per pair of what is done on `device`: the median over `rounds`."""
@@ -211,8 +212,8 @@ class LoaderVariant:
         made = self._pairs.pixels.crops(batch, device)
         if self._pairs.pixels.normalised:
             return list(made)
-        gains = to_device(batch["numbers"], device)[:, 8:]
-        return [self._normaliser(crop, gain) for crop, gain in zip(made, gains.unbind(1), strict=True)]
+        gains = to_device(batch["gains"], device).unbind(1)
+        return [self._normaliser(crop, gain) for crop, gain in zip(made, gains, strict=True)]
 
 
 def profile_loader(cfg: Config, *, frames: str | None = None, count: int = 100, width: int = 1280, height: int = 720,
@@ -263,17 +264,17 @@ def _measure(cfg: Config, name: str, work: Path, pairs: int, rounds: int, device
     packing = Packing(recipe, dataset, work)
     packing.run(0, 0.0)
     packed = open_packed(name, work, (processing.template, processing.search))
-    variants = _variants(cfg, dataset, packed, processing)
-    for variant in variants.values():
+    variants = _variants(cfg, dataset, packed, processing, device)
+    for variant in progress(variants.values(), len(variants), "warm-up", "loaders"):
         variant.round(min(pairs, BATCH))  # not counted: caches fill
         variant.rates.clear()
         variant.watch.seconds.clear()
-    for number in range(rounds):
-        for variant in list(variants.values())[:: 1 if number % 2 else -1]:
-            variant.round(pairs)
+    in_turn = [variant for number in range(rounds) for variant in list(variants.values())[:: 1 if number % 2 else -1]]
+    for variant in progress(in_turn, len(in_turn), "timing loaders in turn", "rounds"):
+        variant.round(pairs)
     keys = [(0, index) for index in range(BATCH)]
     entries = {key: _describe(variant, variants[PLAIN], pairs) for key, variant in variants.items()}
-    for key, variant in variants.items():
+    for key, variant in progress(variants.items(), len(variants), "timing the device's part", "loaders"):
         entries[key]["device_milliseconds"] = variant.device_milliseconds(keys, device, rounds)
         if workers and key != PLAIN:
             entries[key]["workers_pairs_per_second"] = variant.workers_rate(workers, cfg.TRAIN.WORKER_KIND, device)
@@ -290,7 +291,7 @@ def _measure(cfg: Config, name: str, work: Path, pairs: int, rounds: int, device
     }
 
 
-def _variants(cfg: Config, dataset: TrackingDataset, packed: Any, processing: PairProcessing
+def _variants(cfg: Config, dataset: TrackingDataset, packed: Any, processing: PairProcessing, device: torch.device
               ) -> dict[str, LoaderVariant]:
     sizes = (processing.template.size, processing.search.size)
     data = cfg.DATA
@@ -300,15 +301,19 @@ def _variants(cfg: Config, dataset: TrackingDataset, packed: Any, processing: Pa
         sampler = PairSampler([_TimedDataset(source, watch)], None, data.SAMPLER_MODE, data.MAX_SAMPLE_INTERVAL)
         return LoaderVariant(Pairs(sampler, processing, make_pixels(watch), seed=0, split="train"), cfg, watch)
 
-    return {
+    found = {
         PLAIN: variant(dataset, lambda watch: PlainPixels(data.MEAN, data.STD, watch)),
         "frames": variant(dataset, lambda watch: _timed(FramePixels, watch)(*sizes)),
         "frames, whole decode": variant(dataset,
                                         lambda watch: _timed(FramePixels, watch)(*sizes, decoder="simplejpeg")),
         "frames, scaled decode": variant(dataset, lambda watch: _timed(FramePixels, watch)(*sizes, scaled=True)),
         "crops": variant(packed, lambda watch: _timed(PackedPixels, watch)(*sizes)),
-        "gpu (the CPU's part)": variant(dataset, lambda watch: DevicePixels(*sizes)),
     }
+    try:
+        found["gpu (the CPU's part)"] = variant(dataset, lambda watch: DevicePixels(*sizes, device))
+    except UserError as error:
+        logger.warning("left out: %s", error)
+    return found
 
 
 def _describe(variant: LoaderVariant, plain: LoaderVariant, pairs: int) -> dict[str, Any]:
@@ -322,7 +327,7 @@ def _difference(variant: LoaderVariant, plain: LoaderVariant) -> dict[str, Any]:
     """Grey levels between the crops of a variant and those of the plain variant, over the pairs that are the same."""
     keys = [(0, index) for index in range(BATCH * 2)]
     (ours, boxes), (theirs, their_boxes) = variant.crops(keys), plain.crops(keys)
-    same = (boxes - their_boxes).abs().amax(1) < 1e-6
+    same = (boxes - their_boxes).abs().amax((1, 2)) < 1e-6
     std = variant.std
     levels = [(a - b)[same].abs() * std * 255 for a, b in zip(ours, theirs, strict=True)]
     return {"same_pairs": float(same.float().mean()), "max_difference": max(float(level.max()) for level in levels),

@@ -26,11 +26,12 @@ from ...families.build import build_compressor, build_tracker
 from ...models.compress.initialise import initialise_student
 from ...models.compress.replacement import replacement_probability
 from ...models.layers.plain_attention import write_out_attention
-from ...utils.device import pick_device
+from ...utils.device import choose_dtype, pick_device
 from ...utils.errors import UserError
 from ...utils.files import resolve
 from ...utils.local_files import VARIABLE_PREFIX
 from ...utils.parts import PartMarks, PartTimes
+from ...utils.progress import Progress, progress
 from ...utils.signals import StopRequest
 from ..admin.environment import env_settings
 from ..admin.logs import RunLog
@@ -43,7 +44,7 @@ from ..dataset import build_dataset
 from ..distributed import World
 from ..learner import build_learner
 from ..run import build_recipe, describe_memory
-from ..speed import matmul_precision
+from ..speed import matmul_precision, resolve_precision
 from ..trainer import Trainer
 from .floor import optimizer_bytes, step_work
 from .frames import render_frames
@@ -119,18 +120,18 @@ class TrainingVariant:
         self._done = 0
         learner.actor.train()
 
-    def round(self, steps: int, warm: int) -> None:
-        """Take `steps` timed steps after `warm` others."""
-        self._take(warm)
+    def round(self, steps: int, warm: int, shown: Progress) -> None:
+        """Take `steps` timed steps after `warm` others, each `shown`."""
+        self._take(warm, shown)
         self._timer.take()
         start = time.perf_counter()
         self._timer.mark("start")
-        self._take(steps)
+        self._take(steps, shown)
         parts = self._timer.take()
         self.seconds.append((time.perf_counter() - start) / steps)
         self.parts.append({part: parts[part] / steps for part in PARTS})
 
-    def _take(self, steps: int) -> None:
+    def _take(self, steps: int, shown: Progress) -> None:
         with matmul_precision(self.cfg, self._device):
             for _ in range(steps):
                 passes = [self._next() for _ in range(self.batch.accumulate)]
@@ -138,6 +139,7 @@ class TrainingVariant:
                 self._trainer.train_step(passes, self._epoch, self._done % self._steps, self._steps, self._sums,
                                          self._timer.mark)
                 self._done += 1
+                shown.advance()
 
     def _next(self) -> dict:
         """The loader's next batch; a new epoch begins where one ends."""
@@ -175,8 +177,9 @@ def _loader(cfg: Config, data: str, pairs: int, device: torch.device, plain: boo
     workers = cfg.TRAIN.NUM_WORKER
     if plain:
         pixels = PlainPixels(cfg.DATA.MEAN, cfg.DATA.STD, PartTimes())
-        return build_loader(cfg, "train", seed=cfg.TRAIN.SEED, batch_size=pairs, num_workers=workers, pixels=pixels)
-    return build_loader(cfg, "train", seed=cfg.TRAIN.SEED, batch_size=pairs, num_workers=workers)
+        return build_loader(cfg, "train", seed=cfg.TRAIN.SEED, batch_size=pairs, num_workers=workers, pixels=pixels,
+                            device=device)
+    return build_loader(cfg, "train", seed=cfg.TRAIN.SEED, batch_size=pairs, num_workers=workers, device=device)
 
 
 def profile_training(cfg: Config, *, data: str = RANDOM, plain: bool = True, device: str = "auto", rounds: int = 3,
@@ -202,6 +205,7 @@ def profile_training(cfg: Config, *, data: str = RANDOM, plain: bool = True, dev
         UserError: a number out of range, no such device, missing data, or memory runs out.
     """
     target = pick_device(device)
+    cfg = resolve_precision(cfg, target)
     default_steps, default_warmup = _DEFAULTS[target.type]
     steps, warmup = default_steps if steps is None else steps, default_warmup if warmup is None else warmup
     for name, value, low in (("rounds", rounds, 1), ("steps", steps, 1), ("warmup", warmup, 0),
@@ -215,7 +219,7 @@ def profile_training(cfg: Config, *, data: str = RANDOM, plain: bool = True, dev
                 ways["plain"] = cfg.with_overrides(_PLAIN), True
             variants = _compete(ways, data, target, rounds, steps, warmup)
         rates = {str(dtype).removeprefix("torch."): matrix_rate(target, dtype)
-                 for dtype in (torch.float32, torch.bfloat16)}
+                 for dtype in (torch.float32, getattr(torch, choose_dtype("auto", target, "")))}
         floor = _floor(cfg, variants["configured"], rates, memory_rate(target))
         return {"script": cfg.script, "config": cfg.name, "data": data, "rounds": rounds, "steps": steps,
                 "environment": describe_environment(target), "batch": str(variants["configured"].batch),
@@ -229,11 +233,12 @@ def _compete(ways: Mapping[str, tuple[Config, bool]], data: str, device: torch.d
     """Let all ways take their steps, in turn."""
     variants: dict[str, TrainingVariant] = {}
     try:
-        for name, (config, plain) in ways.items():
+        for name, (config, plain) in progress(ways.items(), len(ways), "building", "models"):
             variants[name] = TrainingVariant(config, data, device, plain)
-        for number in range(rounds):
-            for name in list(variants)[:: -1 if number % 2 else 1]:
-                variants[name].round(steps, warmup)
+        with Progress(rounds * len(variants) * (steps + warmup), "training in turn", "steps") as shown:
+            for number in range(rounds):
+                for name in list(variants)[:: -1 if number % 2 else 1]:
+                    variants[name].round(steps, warmup, shown)
     except torch.OutOfMemoryError as error:
         cfg = ways["configured"][0]
         raise UserError(describe_memory(cfg, plan_batch(cfg), device)) from error

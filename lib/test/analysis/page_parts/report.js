@@ -91,7 +91,7 @@
           mark: (t) => (t.scores && t.scores[k] === best[k] && scored().length > 1 ? "best" : null),
         })),
         { title: "FPS", value: (t) => t.fps, cell: (t) => (t.fps === null ? "-" : t.fps.toFixed(1)) },
-        { title: "Sequences", value: (t) => t.found },
+        { title: "Sequences", value: (t) => t.coverage },
       ];
       place.replaceChildren(table(columns, visible(), state));
     };
