@@ -10,7 +10,7 @@ import pytest
 import torch
 import trees
 from test_device_crop import PLACES, film, noise, squares_in, track
-from test_distributed_equality import SYNC, arbitrary
+from test_distributed_equality import arbitrary
 from test_gpu_loader import levels
 from test_processing import batches, configuration
 from tiny_models import scramble, steady_tracker, tiny, tiny_batch
@@ -33,7 +33,8 @@ from lib.utils.device_crop import cut_on_device
 from lib.utils.window import hann_window
 
 if not torch.cuda.is_available():
-    pytest.skip("no CUDA GPU: what only one can show is untested", allow_module_level=True)
+    pytest.skip("no CUDA GPU, or hidden from a run of all tests: what only one can show is untested; with a GPU: "
+                "bash install.sh --test -- tests/test_cuda.py", allow_module_level=True)
 
 CUDA = torch.device("cuda")
 CE = {"MODEL__BACKBONE__DEPTH": 4, "MODEL__BACKBONE__CE_LOC": "[1, 3]", "MODEL__BACKBONE__CE_KEEP_RATIO": "[0.7, 0.5]",
@@ -92,7 +93,8 @@ def train_part(rank, port, folder, cfg):
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA GPUs: NCCL is untested")
-@pytest.mark.parametrize("kind, more", [("ostrack", SYNC), ("compresstracker", NO_NORM | {"TRAIN__ACCUMULATE": 2})])
+@pytest.mark.parametrize("kind, more", [("ostrack", {"TRAIN__SYNC_BN": "true"}),
+                                        ("compresstracker", NO_NORM | {"TRAIN__ACCUMULATE": 2})])
 def test_two_gpus_train_as_one(monkeypatch, tmp_path, kind, more):
     cfg = noise_config(kind, TRAIN__DEVICE="cuda", **more)
     with socket.socket() as free:

@@ -244,14 +244,14 @@ def test_a_killed_worker_is_an_error_in_seconds(folder):
     next(iterator)
     worker = next(child for child in multiprocessing.active_children() if child not in before)
     os.kill(worker.pid, signal.SIGKILL)
+    worker.join()   # nothing is raised before the next batch is asked for
     with pytest.raises(UserError, match="^a process that loads data was killed by SIGKILL.*TRAIN.NUM_WORKER"):
         list(iterator)
     assert time.monotonic() - start < 20
 
 
 @pytest.mark.parametrize(("error", "code", "message"), [
-    (RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed. "), -9, "was killed by SIGKILL. Mostly"),
-    (RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed. "), None, "was killed by SIGKILL. Mostly"),
+    (RuntimeError("DataLoader worker (pid(s) 1) exited unexpectedly"), -9, "was killed by SIGKILL. Mostly"),
     (RuntimeError("DataLoader worker (pid(s) 1) exited unexpectedly"), None,
      r"ended \(DataLoader worker \(pid\(s\) 1\) exited unexpectedly\). Mostly"),
     (EOFError(), -15, "was killed by SIGTERM. Mostly"), (ConnectionResetError("gone"), None, r"ended \(gone\). Mostly"),
@@ -262,28 +262,6 @@ def test_the_end_of_a_worker_is_told_whatever_is_known_of_it(monkeypatch, error,
     batches._workers = [SimpleNamespace(sentinel=0, exitcode=code)]
     batches._begin = lambda: failing(error)
     with pytest.raises(UserError, match=f"^a process that loads data {message}.*TRAIN.NUM_WORKER"):
-        list(batches)
-
-
-def test_a_signal_while_the_exit_code_is_read(monkeypatch):
-    """PyTorch's handler raises in the middle of it."""
-    killed = RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed. ")
-
-    class Worker:
-        sentinel, codes = 0, iter([killed, -9])
-
-        @property
-        def exitcode(self):
-            code = next(self.codes)
-            if isinstance(code, Exception):
-                raise code
-            return code
-
-    monkeypatch.setattr(workers, "wait", lambda sentinels, timeout: None)
-    batches = workers.Processes(None, [1], 1, pin=False)
-    batches._workers = [SimpleNamespace(sentinel=0, exitcode=None), Worker()]
-    batches._begin = lambda: failing(EOFError())
-    with pytest.raises(UserError, match="was killed by SIGKILL"):
         list(batches)
 
 

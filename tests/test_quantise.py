@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 import trees
-from tiny_models import steady_tracker, tiny
 
 from lib.deploy import export as export_module
 from lib.deploy.backends import ExportedModel
@@ -12,7 +11,6 @@ from lib.deploy.crops import crop_pairs, model_inputs
 from lib.deploy.export import compare, export_model
 from lib.deploy.formats import ExportOptions
 from lib.deploy.quantise import Activation, last_products, quantise_onnx
-from lib.models.checkpoint import save_slim
 from lib.test.tracker import Tracker
 from lib.utils.errors import UserError
 
@@ -21,22 +19,15 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not inst
 pytest.importorskip("onnxscript", reason="onnxscript is not installed: pip install onnxscript")
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A model, its configuration and its int8 export, ranges measured on generated videos."""
-    work = tmp_path_factory.mktemp("int8")
-    videos = trees.folder(work / "videos", frames=10)
-    cfg = tiny("compresstracker", MODEL__BACKBONE__DISTILL_LAYER=2)
-    model = steady_tracker(cfg)
-    save_slim(work / "student.pth.tar", model, cfg)
-    options = ExportOptions("onnx", precision="int8", take_pixels=True, frames=str(videos), calibration_crops=12)
-    manifest = export_model(model, cfg, work / "student.pth.tar", work / "out", options)
-    return model, cfg, work, manifest
+@pytest.fixture
+def made(student, exported):
+    """A model, its configuration and its int8 export, ranges measured on generated videos: folder and manifest."""
+    return student.model, student.cfg, *exported("onnx", precision="int8", take_pixels=True, calibration_crops=12)
 
 
 def test_weights_of_the_search_part_are_int8(made):
-    _, _, work, manifest = made
-    values = {name: onnx.load(work / "out" / part.file).graph.initializer for name, part in manifest.parts.items()}
+    _, _, folder, manifest = made
+    values = {name: onnx.load(folder / part.file).graph.initializer for name, part in manifest.parts.items()}
     kinds = {name: [value.data_type for value in held] for name, held in values.items()}
     products = 4 * 2 + 1 + 3 * 4            # linear layers of two layers, patches, convolutions of the head
     assert kinds["search"].count(onnx.TensorProto.INT8) >= products
@@ -46,28 +37,28 @@ def test_weights_of_the_search_part_are_int8(made):
 
 
 def test_only_inputs_of_products_are_quantised(made):
-    graph = onnx.load(made[2] / "out" / "search.onnx").graph
+    graph = onnx.load(made[2] / "search.onnx").graph
     readers = {name: [node.op_type for node in graph.node if name in node.input]
                for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     assert all(kinds and set(kinds) <= {"MatMul", "Conv"} for kinds in readers.values())
     assert sum(node.op_type == "QuantizeLinear" for node in graph.node) == 4 * 2 + 1 + 4 + 4
 
 
-def test_the_embedding_is_int8_only_where_it_reads_bytes(made, tmp_path):
-    model, cfg, work, _ = made
-    export_model(model, cfg, work / "student.pth.tar", tmp_path / "out",
-                 ExportOptions("onnx", precision="int8", frames=str(work / "videos"), calibration_crops=4))
+def test_the_embedding_is_int8_only_where_it_reads_bytes(student, made, tmp_path):
+    model, cfg = student.model, student.cfg
+    export_model(model, cfg, student.checkpoint, tmp_path / "out",
+                 ExportOptions("onnx", precision="int8", frames=str(student.videos), calibration_crops=4))
 
     def embedding_inputs(folder):
-        graph = onnx.load(folder / "out" / "search.onnx").graph
+        graph = onnx.load(folder / "search.onnx").graph
         constants = {value.name: onnx.numpy_helper.to_array(value) for value in graph.initializer}
         makers = {name: node for node in graph.node for name in node.output}
         convolution = next(node for node in graph.node if node.op_type == "Conv")
         return [makers.get(name) for name in convolution.input[:2]], constants
 
-    (pixels, _), constants = embedding_inputs(work)
+    (pixels, _), constants = embedding_inputs(made[2])
     assert pixels.op_type == "DequantizeLinear" and [constants[name] for name in pixels.input[1:]] == [1, 0]
-    (pixels, weights), _ = embedding_inputs(tmp_path)
+    (pixels, weights), _ = embedding_inputs(tmp_path / "out")
     assert pixels is None and weights is None, "the normalised crop and the weights as they were"
 
 
@@ -76,17 +67,17 @@ def test_linear_layers_become_integer_kernels(made, tmp_path):
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.optimized_model_filepath = str(tmp_path / "run.onnx")
-    onnxruntime.InferenceSession(str(made[2] / "out" / "search.onnx"), options, providers=["CPUExecutionProvider"])
+    onnxruntime.InferenceSession(str(made[2] / "search.onnx"), options, providers=["CPUExecutionProvider"])
     kinds = [node.op_type for node in onnx.load(tmp_path / "run.onnx").graph.node]
     assert kinds.count("MatMulIntegerToFloat") == 4 * 2 and "Gemm" not in kinds
 
 
-def test_the_predictions_stay_near(made):
-    model, cfg, work, manifest = made
+def test_the_predictions_stay_near(student, made):
+    model, cfg, folder, manifest = made
     assert manifest.precision == "int8"
     assert 1e-5 < manifest.largest_difference["score_map"] < 0.05
-    pairs = crop_pairs(str(work / "videos"), 4, cfg)
-    assert compare(model, ExportedModel(work / "out", "onnxruntime"), pairs, cfg)["boxes"] < 0.02
+    pairs = crop_pairs(str(student.videos), 4, cfg)
+    assert compare(model, ExportedModel(folder, "onnxruntime"), pairs, cfg)["boxes"] < 0.02
 
 
 def product(tmp_path, weights, values, symmetric=False):
@@ -154,13 +145,13 @@ def test_ranges():
     assert nothing.quantisation(symmetric=True)[0] > 0
 
 
-def test_the_graph_for_tensorrt(made, monkeypatch, tmp_path):
+def test_the_graph_for_tensorrt(student, monkeypatch, tmp_path):
     """Symmetric, the rest in float16; computed by ONNX Runtime here."""
-    model, cfg, work, _ = made
+    model, cfg = student.model, student.cfg
     monkeypatch.setattr(export_module, "_require_tensorrt", lambda parts, precision: None)
     monkeypatch.setattr(export_module, "_write_tensorrt", lambda onnx, path, part: onnx.replace(path))
-    pair = crop_pairs(str(work / "videos"), 1, cfg)[0]
-    options = ExportOptions("tensorrt", precision="int8", take_pixels=True, frames=str(work / "videos"),
+    pair = crop_pairs(str(student.videos), 1, cfg)[0]
+    options = ExportOptions("tensorrt", precision="int8", take_pixels=True, frames=str(student.videos),
                             calibration_crops=12)
     parts = export_module._write_parts(model, cfg, tmp_path, options, pair)
     graph = onnx.load(tmp_path / parts["search"].file).graph
@@ -188,7 +179,7 @@ def test_the_graph_for_tensorrt(made, monkeypatch, tmp_path):
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_it_tracks(made, backend):
     pytest.importorskip(backend, reason=f"{backend} is not installed: pip install {backend}")
-    tracker = Tracker.from_export(made[2] / "out", backend=backend, device="cpu")
+    tracker = Tracker.from_export(made[2], backend=backend, device="cpu")
     tracker.initialize(trees.picture(0), trees.box(0))
     result = tracker.track(trees.picture(1))
     expected = Tracker.from_model(made[0], made[1])
@@ -197,16 +188,16 @@ def test_it_tracks(made, backend):
 
 
 def test_the_last_products_are_found(made):
-    graph = onnx.load(made[2] / "out" / "search.onnx").graph
+    graph = onnx.load(made[2] / "search.onnx").graph
     last = set(last_products(graph))
     shapes = {value.name: list(value.dims) for value in graph.initializer}
     weights = [shapes[node.input[1]] for node in graph.node if node.name in last]
     assert sorted(weights) == [[1, 2, 1, 1], [4, 2, 1, 1]], "the head's 1x1 convolutions"
 
 
-def test_ranges_need_frames(made, tmp_path):
-    model, cfg, work, _ = made
+def test_ranges_need_frames(student, tmp_path):
+    model, cfg = student.model, student.cfg
     with pytest.raises(UserError, match="not found"):
-        export_model(model, cfg, work / "student.pth.tar", tmp_path / "out",
+        export_model(model, cfg, student.checkpoint, tmp_path / "out",
                      ExportOptions("onnx", precision="int8", frames=str(tmp_path / "none")))
     assert list(tmp_path.iterdir()) == []

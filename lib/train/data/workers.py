@@ -83,30 +83,26 @@ class Processes:
     def _ending(self, error: Exception) -> str | None:
         """How a worker ended that `error` may tell of; None where all go on.
 
-        A worker that is killed in the middle of a delivery breaks the connection a moment before it is gone. And
-        PyTorch's signal handler, which raises an error when a worker ends, may interrupt the very call that reads the
-        exit code, which is lost then.
+        A worker that is killed in the middle of a delivery breaks the connection a moment before it is gone.
         """
         ended = not isinstance(error, RuntimeError) or str(error).startswith(_ENDED)
-        for _ in range(1 + len(self._workers)):
-            try:
-                if ended:
-                    wait([worker.sentinel for worker in self._workers], timeout=GONE_WITHIN)
-                codes = [code for worker in self._workers if (code := worker.exitcode)]
-                if codes:
-                    return _cause(codes[0])
-                break
-            except RuntimeError as another:
-                error, ended = another, True
-        if not ended:
-            return None
-        killer = next((one for one in signal.Signals if f"killed by signal: {signal.strsignal(one)}." in str(error)), 0)
-        return _cause(-killer) if killer else f"ended ({str(error).strip() or type(error).__name__})"
+        if ended:
+            wait([worker.sentinel for worker in self._workers], timeout=GONE_WITHIN)
+        codes = [code for worker in self._workers if (code := worker.exitcode)]
+        if codes:
+            return _cause(codes[0])
+        return f"ended ({str(error).strip() or type(error).__name__})" if ended else None
 
     def _begin(self) -> Iterator[Any]:
-        """The next epoch of the `DataLoader`; the first one starts its processes, which we keep an eye on."""
-        before = set(active_children())
+        """The next epoch of the `DataLoader`; the first one starts its processes, which we keep an eye on.
+
+        PyTorch's handler of SIGCHLD, which raises an error wherever the main thread is when a worker ends, is taken
+        out again: who asks for the next batch is told within seconds anyway.
+        """
+        before, handler = set(active_children()), signal.getsignal(signal.SIGCHLD)
         batches = iter(self._batches)
+        if signal.getsignal(signal.SIGCHLD) is not handler:
+            signal.signal(signal.SIGCHLD, handler)
         started = [child for child in active_children() if child not in before]
         if started:
             self._workers = started
@@ -159,7 +155,6 @@ def _cause(code: int) -> str:
 
 def _kill(workers: Sequence[BaseProcess]) -> None:
     """End what is left of the workers when Python ends, which would wait for ever: they ignore SIGTERM."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # the DataLoader takes a killed worker for an error
     for worker in workers:
         worker.kill()
 
