@@ -77,8 +77,8 @@ def time_alternately(
         warmup: calls of each before the first timed one, not timed.
         blocks: number of blocks (fewer where there are fewer iterations).
         batch: images per call, for the frame rate.
-        seconds: about what all of it may take. Where the warm-up shows that `iterations` need more, there are fewer
-            blocks, the same for all calls, down to `LEAST_BLOCKS`, and then shorter ones.
+        seconds: about what all of it may take. Where the warm-up or the clock shows that `iterations` need more, there
+            are fewer blocks, the same for all calls, down to `LEAST_BLOCKS`, and then shorter ones.
         label: what is done, for the progress.
 
     Returns:
@@ -93,29 +93,33 @@ def time_alternately(
     per_block = -(-iterations // blocks)
     if seconds is not None:
         warmup = max(warmup, 1)
-    begin, latest = time.perf_counter(), dict.fromkeys(calls, 0.0)
+    begin, shortest = time.perf_counter(), dict.fromkeys(calls, float("inf"))
     with Progress(warmup * len(calls), f"{label}, warm-up", "calls") as shown:
         for name, call in calls.items():
             for _ in range(warmup):
-                latest[name] = _time_once(call, device)
+                shortest[name] = min(shortest[name], _time_once(call, device))
                 shown.advance()
     if seconds is not None:
         left = seconds - (time.perf_counter() - begin)
-        fitting = int(left / max(sum(latest.values()), 1e-9))  # calls of each
+        fitting = int(left / max(sum(shortest.values()), 1e-9))  # calls of each
         per_block = max(1, min(per_block, fitting // LEAST_BLOCKS - 1))
         blocks = min(blocks, max(LEAST_BLOCKS, fitting // (per_block + 1)))
     measured = {name: np.empty((blocks, per_block)) for name in calls}
+    done = 0
     order = list(calls)
     with Progress(blocks * len(calls) * (per_block + 1), label, "calls") as shown:
-        for block in range(blocks):
+        while done < blocks:
             for name in order:
                 calls[name]()
                 shown.advance()
                 for i in range(per_block):
-                    measured[name][block, i] = _time_once(calls[name], device)
+                    measured[name][done, i] = _time_once(calls[name], device)
                     shown.advance()
             order.reverse()
-    return {name: Timings(values, batch) for name, values in measured.items()}
+            done += 1
+            if seconds is not None and done >= LEAST_BLOCKS and time.perf_counter() - begin >= seconds:
+                break
+    return {name: Timings(values[:done], batch) for name, values in measured.items()}
 
 
 def _time_once(call: Callable[[], object], device: torch.device) -> float:
