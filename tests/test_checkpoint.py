@@ -314,7 +314,8 @@ def test_a_student_in_the_place_of_the_teacher(tmp_path, cfg, student, teacher):
     ({"epoch": 3}, "holds no weights"),
     ({"net": {0: torch.zeros(1)}}, "holds no weights"),
     ({"model": {"blocks.0.norm1.weight": torch.zeros(2)}},
-     "holds no tracker: its first entries are blocks.0.norm1.weight; expected backbone.pos_embed_z, .*Weights of a backbone alone are"),
+     "holds no tracker: its first entries are blocks.0.norm1.weight; expected backbone.pos_embed_z, .*Weights of a "
+     "backbone alone are"),
     ({"net": {"backbone.blocks.x.weight": torch.zeros(2)}}, "holds a tracker of 1 layers"),
     (Settings(), "holds one object, not a dictionary")])
 def test_files_of_another_kind(tmp_path, teacher_cfg, content, problem):
