@@ -25,7 +25,8 @@ from demo_fakes import FRAMES, SIZE, frame  # noqa: E402
 from square_runs import load_train_script  # noqa: E402
 from tiny_models import require_packages, steady_tracker, tiny  # noqa: E402
 
-from lib.deploy.export import ExportOptions, export_model  # noqa: E402
+from lib.deploy.export import export_model  # noqa: E402
+from lib.deploy.formats import ExportOptions  # noqa: E402
 from lib.models.checkpoint import save_slim  # noqa: E402
 from lib.vis.draw import VideoWriter  # noqa: E402
 
