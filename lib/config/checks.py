@@ -81,7 +81,14 @@ def _training(cfg):
 
 
 def _compression(cfg):
-    compress, depth = cfg.COMPRESS, cfg.shape.depth
+    compress, depth, width = cfg.COMPRESS, cfg.shape.depth, cfg.student.shape.embed_dim
+    if width != cfg.shape.embed_dim and compress.INIT not in ("none", "mae"):
+        yield (f"COMPRESS.INIT is {compress.INIT}, but a student of width {width} cannot copy layers of width "
+               f"{cfg.shape.embed_dim}; expected none, or mae with weights of its own width")
+    other_head = cfg.student.MODEL.HEAD.NUM_CHANNELS != cfg.MODEL.HEAD.NUM_CHANNELS
+    if (width != cfg.shape.embed_dim or other_head) and compress.HEAD_INIT != "random":
+        yield (f"COMPRESS.HEAD_INIT is {compress.HEAD_INIT}, but the student's head has another width than the "
+               "teacher's; expected random")
     student = cfg.MODEL.BACKBONE.DISTILL_LAYER
     if student > depth:
         yield f"MODEL.BACKBONE.DISTILL_LAYER is {student}; the teacher has only {depth} layers"

@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 EXPERIMENTS = ROOT / "experiments"
 FAMILY = "MODEL.FAMILY"
+STUDENT = "STUDENT."
+"""How the keys begin that are laid over those of the student's model."""
 COMPRESSION = "compresstracker"
 """The script that compresses a tracker of any family."""
 
@@ -111,6 +113,23 @@ class Config(Section):
     def shape(self) -> Shape:
         """The shape of the (teacher's) layers."""
         return self.family.shape(self)
+
+    @property
+    def student(self) -> "Config":
+        """The configuration of the student's model: the STUDENT section laid over MODEL. Itself where that is empty.
+
+        Raises:
+            UserError: an impossible student.
+        """
+        laid = {name: value for name, value in self._values.items() if name.startswith(STUDENT) and value}
+        if not laid:
+            return self
+        over = {name.removeprefix(STUDENT): value for name, value in laid.items()}
+        if "MODEL.BACKBONE.TYPE" in over:   # the shape is that of the TYPE, unless the section says more
+            shape = ("EMBED_DIM", "NUM_HEADS", "MLP_RATIO")
+            over = dict.fromkeys((f"MODEL.BACKBONE.{name}" for name in shape), 0) | over
+        schema = schema_of(self.MODEL.FAMILY)
+        return self.with_overrides({name: schema[name].default for name in laid} | over)
 
     @property
     def title(self) -> str:

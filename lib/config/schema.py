@@ -127,6 +127,13 @@ KEYS: dict[str, Key] = {
     "MODEL.HEAD.TYPE": Key("CENTER", "str", "Prediction head.", choices=("CENTER", "CORNER", "MLP")),
     "MODEL.HEAD.NUM_CHANNELS": Key(256, "int", "Width of the CENTER head's first convolutions.", low=8),
     # ---- compression (script compresstracker)
+    "STUDENT.MODEL.BACKBONE.TYPE": Key("", "str", "TYPE of the student's layers; '' is the teacher's. It sets their "
+                                       "width, heads and MLP, where the keys below do not."),
+    "STUDENT.MODEL.BACKBONE.EMBED_DIM": Key(0, "int", "Width of the student; 0 is that of its TYPE, or the teacher's.",
+                                            low=0),
+    "STUDENT.MODEL.BACKBONE.NUM_HEADS": Key(0, "int", "Heads of the student's layers; 0 as EMBED_DIM.", low=0),
+    "STUDENT.MODEL.BACKBONE.MLP_RATIO": Key(0.0, "float", "MLP ratio of the student's layers; 0 as EMBED_DIM.", low=0),
+    "STUDENT.MODEL.HEAD.NUM_CHANNELS": Key(0, "int", "Width of the student's head; 0 is the teacher's.", low=0),
     "COMPRESS.STAGES": Key((), "ints", "Teacher layers that each student layer replaces, e.g. [2, 2, 6, 2]; [] divides "
                            "evenly.", low=1),
     "COMPRESS.INIT": Key("skip", "str", "Student layers start from: skip, the last teacher layer of the stage; first, "

@@ -48,7 +48,7 @@ def build_student(cfg: Config) -> StagedTracker:
     """
     stages = divide(cfg.shape.depth, cfg.MODEL.BACKBONE.DISTILL_LAYER, cfg.COMPRESS.STAGES)
     rates = _drop_rates(cfg.TRAIN.DROP_PATH_RATE, cfg.shape.depth)
-    return build_tracker(cfg, [rates[stage[0]] for stage in stages], eliminate=False)
+    return build_tracker(cfg.student, [rates[stage[0]] for stage in stages], eliminate=False)
 
 
 def build_for_test(cfg: Config) -> StagedTracker:

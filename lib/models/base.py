@@ -67,6 +67,11 @@ class StagedTracker(nn.Module, ABC):
     def layers(self) -> nn.ModuleList:
         """Each maps `Tokens` to `Tokens`."""
 
+    @property
+    @abstractmethod
+    def embed_dim(self) -> int:
+        """Width C of the tokens."""
+
     @abstractmethod
     def embed(self, template: Tensor, search: Tensor, template_mask: Tensor | None = None,
               keep_rate: float | None = None) -> Tokens:

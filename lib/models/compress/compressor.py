@@ -2,12 +2,14 @@
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..base import Prediction, StagedTracker, Tokens
+from .bridges import Bridges
 
 
 class Targets(NamedTuple):
@@ -31,7 +33,7 @@ class Compressed(NamedTuple):
         student: prediction of the mixed chain, through the student's norm and head.
         teacher: prediction of the teacher alone, or None when it was not asked for.
         student_features, teacher_features: per stage, (B, L, C) output tokens of the mixed chain and of the teacher
-            alone (no gradient), before the final norm; empty when not asked for.
+            alone (no gradient), before the final norm and in the teacher's width; empty when not asked for.
         template_length: number of template tokens at the front of the features.
     """
 
@@ -49,7 +51,7 @@ class Compressor(nn.Module):
     of the targets and as the stand-in for stages that are not replaced.
 
     Args:
-        teacher, student: trackers of the same token shape.
+        teacher, student: trackers with the same tokens; where their widths differ, there are `bridges`.
         stages: teacher layers of each student layer (see `divide`).
         teacher_mode: `eval` keeps the teacher in eval mode (paper); `train` lets it follow the student's mode, so that
             drop path and batch statistics are active in it (released code).
@@ -69,6 +71,8 @@ class Compressor(nn.Module):
         self.teacher_mode = teacher_mode
         self.teacher_dtype = teacher_dtype
         self.shares_prefix = False
+        widths = student.embed_dim, teacher.embed_dim
+        self.bridges = Bridges(len(stages) + 1, *widths) if len(set(widths)) > 1 else None
         for part, parameters in student.parts().items():
             for parameter in parameters:
                 parameter.requires_grad_(parameter.requires_grad and part in trainable)
@@ -152,17 +156,27 @@ class Compressor(nn.Module):
         for index in range(first, len(self.stages)):
             tokens = self._run_stage(index, draws[index], tokens)
             if mimic:
-                features.append(tokens.x)
-        return Compressed(self.student.predict(tokens), targets.prediction, tuple(features), targets.features,
+                features.append(self._cross(tokens, index + 1, student=False).x)
+        last = self._cross(tokens, len(self.stages), student=True)
+        return Compressed(self.student.predict(last), targets.prediction, tuple(features), targets.features,
                           tokens.template_length)
 
     def _run_stage(self, index: int, replaced: bool, tokens: Tokens) -> Tokens:
         """One stage: the student's layer, or the teacher's layers it stands for."""
+        tokens = self._cross(tokens, index, replaced)
         if replaced:
             return self.student.run_layer(index, tokens)
         for number in self.stages[index]:
             tokens = self.teacher.run_layer(number, tokens)
         return tokens
+
+    def _cross(self, tokens: Tokens, border: int, student: bool) -> Tokens:
+        """The tokens at a border between stages in the width of the student, or of the teacher."""
+        return tokens if self.bridges is None else replace(tokens, x=self.bridges(tokens.x, border, student))
+
+    def learning(self) -> list[nn.Parameter]:
+        """The parameters that learn."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def _teacher_precision(self, device_type: str) -> contextlib.AbstractContextManager:
         """Where the teacher's own pass has a number format of its own."""

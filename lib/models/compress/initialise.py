@@ -1,8 +1,11 @@
 """Where the student starts from (paper section 4.3, tables on initialisation and head)."""
 
+import logging
 from collections.abc import Sequence
 
 from ..base import StagedTracker
+
+logger = logging.getLogger(__name__)
 
 
 def source_layers(kind: str, stages: Sequence[range]) -> list[int]:
@@ -22,12 +25,15 @@ def initialise_student(student: StagedTracker, teacher: StagedTracker, stages: S
     """Copy the teacher's weights into the student, in place.
 
     Args:
-        student, teacher: of one family and width.
+        student, teacher: of one family. A student of another width copies nothing; of layers that differ elsewhere (the
+            MLP) what has the same shape is copied.
         stages: see `divide`.
         layers: COMPRESS.INIT: `skip`, `first`, or `none` / `mae` to leave the student's layers as they are. With `mae`
             the embedding is left too: both then come from the MAE file.
         head: COMPRESS.HEAD_INIT: `teacher` and `teacher_frozen` copy the teacher's, `random` leaves the student's.
     """
+    if student.embed_dim != teacher.embed_dim:
+        return
     copied = {"norm"}
     if layers != "mae":
         copied.add("embed")
@@ -38,4 +44,10 @@ def initialise_student(student: StagedTracker, teacher: StagedTracker, stages: S
         student.load_part(name, source)
     if layers in ("skip", "first"):
         for index, number in enumerate(source_layers(layers, stages)):
-            student.layers[index].load_state_dict(teacher.layers[number].state_dict())
+            own = student.layers[index].state_dict()
+            fitting = {name: value for name, value in teacher.layers[number].state_dict().items()
+                       if value.shape == own[name].shape}
+            student.layers[index].load_state_dict(own | fitting)
+            if len(fitting) < len(own):
+                logger.info("student layer %d copies %d of %d tensors of teacher layer %d; the others have another "
+                            "shape and stay random", index, len(fitting), len(own), number)

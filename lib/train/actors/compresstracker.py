@@ -83,5 +83,4 @@ class CompressActor(Actor):
     def parameter_groups(self) -> list[dict]:
         """All that learns shares one rate, TRAIN.LR * TRAIN.BACKBONE_MULTIPLIER (4e-5 in the paper's recipe)."""
         train = self.cfg.TRAIN
-        trainable = [p for p in self.module.student.parameters() if p.requires_grad]
-        return [{"params": trainable, "lr": train.LR * train.BACKBONE_MULTIPLIER}]
+        return [{"params": self.module.learning(), "lr": train.LR * train.BACKBONE_MULTIPLIER}]
