@@ -56,14 +56,14 @@ def parse_arguments() -> argparse.Namespace:
 
 def strides(texts: list[str], datasets: list[str]) -> dict[str, int]:
     """Data set -> stride, of what --stride was given."""
-    found = dict.fromkeys(datasets, 1)
+    by_dataset = dict.fromkeys(datasets, 1)
     for text in texts:
         name, _, number = text.rpartition("=")
-        if not number.isdecimal() or int(number) < 1 or (name and name not in found):
+        if not number.isdecimal() or int(number) < 1 or (name and name not in by_dataset):
             raise UserError(f"--stride {text}: expected N or NAME=N with N at least 1 and NAME one of "
                             f"{', '.join(datasets)}")
-        found.update(dict.fromkeys([name] if name else datasets, int(number)))
-    return found
+        by_dataset.update(dict.fromkeys([name] if name else datasets, int(number)))
+    return by_dataset
 
 
 def main() -> None:

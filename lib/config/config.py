@@ -219,13 +219,13 @@ def _find(script: str, name: str) -> Path:
     path = EXPERIMENTS / script / f"{name}.yaml"
     if path.is_file():
         return path
-    known = list_configs(script)
-    near = difflib.get_close_matches(name, known, n=1)
-    other = [other for other in SCRIPTS if other != script and name in list_configs(other)]
-    if other:
-        hint = f"{name} belongs to script {other[0]}"
+    configs = list_configs(script)
+    near = difflib.get_close_matches(name, configs, n=1)
+    owners = [owner for owner in SCRIPTS if owner != script and name in list_configs(owner)]
+    if owners:
+        hint = f"{name} belongs to script {owners[0]}"
     else:
-        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known) or '(none there)'}"
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(configs) or '(none there)'}"
     raise UserError(f"no configuration {name!r} for script {script} ({_shown(path)} not found); {hint}")
 
 

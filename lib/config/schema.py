@@ -70,7 +70,7 @@ class Key:
             entries = f"{low}" if low == high else f"at least {low}" if high is None else f"{low} to {high}"
             text += f" with {entries} entries" if entries != "at least 1" else " with at least 1 entry"
         if self.choices is not None:
-            free = "".join(f", or {prefix}{rest}" for prefix, rest in self.prefixes.items())
+            free = "".join(f", or {prefix}{completion}" for prefix, completion in self.prefixes.items())
             text = f"{'each' if self.kind == 'strs' else 'one'} of {', '.join(self.choices)}{free}"
         elif self.pattern is not None:
             text = "one of " + self.pattern.replace("|", ", ").replace(r"\d+", "N")

@@ -77,8 +77,10 @@ class ExportedModel:
         """One batch: see `FastTracker.forward`. Graphs for one image run once for each."""
         if self.manifest.batch == 1 and len(template) == len(search) > 1:
             masks = [None] * len(search) if template_mask is None else template_mask.split(1)
-            each = [self(*inputs, window) for inputs in zip(template.split(1), search.split(1), masks, strict=True)]
-            return Prediction(*(None if field[0] is None else torch.cat(field) for field in zip(*each, strict=True)))
+            predictions = [self(*inputs, window)
+                           for inputs in zip(template.split(1), search.split(1), masks, strict=True)]
+            return Prediction(*(None if field[0] is None else torch.cat(field)
+                                for field in zip(*predictions, strict=True)))
         main = self.manifest.main
         inputs = {"tokens" if main == "search" else "template": template, "search": search}
         if template_mask is not None:
@@ -86,10 +88,10 @@ class ExportedModel:
         port = self.manifest.parts[main].inputs.get("window")
         if port is not None:
             inputs["window"] = torch.ones(port.shape, device=search.device) if window is None else window
-        found = self._run(main, inputs)
-        if "boxes" not in found:                   # a foreign graph that leaves the decoding to the tracker
-            found["boxes"] = search.new_full((len(search), 1, 4), torch.nan, dtype=torch.float32)
-        return Prediction(**found)
+        outputs = self._run(main, inputs)
+        if "boxes" not in outputs:                 # a foreign graph that leaves the decoding to the tracker
+            outputs["boxes"] = search.new_full((len(search), 1, 4), torch.nan, dtype=torch.float32)
+        return Prediction(**outputs)
 
     def _run(self, name: str, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         part = self.manifest.parts[name]
@@ -159,17 +161,17 @@ def _openvino(path: Path, part: Part, device: torch.device, precision: str) -> R
     if device.type != "cpu":
         raise UserError(f"backend openvino runs on the CPU, not on {device}; use --device cpu")
     core = _the_core(openvino)
-    rest = "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"     # beside int8
-    kind = {"bfloat16": "bf16", "float16": "f16", "int8": rest}.get(precision, "f32")
+    float_hint = "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"  # beside int8
+    hint = {"bfloat16": "bf16", "float16": "f16", "int8": float_hint}.get(precision, "f32")
     compiled = core.compile_model(core.read_model(str(path)), "CPU", {
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": kind,
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": hint,
         "PERFORMANCE_HINT": "LATENCY"})
     request = compiled.create_infer_request()
-    places = [compiled.output(port.name) for port in part.outputs.values()]
+    ports = [compiled.output(port.name) for port in part.outputs.values()]
 
     def run(feeds: Mapping[str, Tensor]) -> list[Tensor]:
         outputs = request.infer({name: tensor.numpy() for name, tensor in feeds.items()})
-        return [torch.from_numpy(outputs[place].copy()) for place in places]
+        return [torch.from_numpy(outputs[port].copy()) for port in ports]
 
     return run
 

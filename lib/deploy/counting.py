@@ -76,10 +76,10 @@ def thop_counts(model: nn.Module, *inputs: Any) -> tuple[int, int]:
             raise UserError(f"thop, which counts MACs as the paper does, cannot be imported ({error}); "
                             "install it with: pip install thop setuptools") from error
         rules = {}
-        for kind in {type(module) for module in model.modules()} - set(register_hooks):
-            known = next((base for base in kind.__mro__ if base in register_hooks), None)
-            if known is not None:
-                rules[kind] = register_hooks[known]
+        for layer_type in {type(module) for module in model.modules()} - set(register_hooks):
+            base = next((base for base in layer_type.__mro__ if base in register_hooks), None)
+            if base is not None:
+                rules[layer_type] = register_hooks[base]
         macs, parameters = profile(model, inputs=inputs, custom_ops=rules, verbose=False)
     return int(macs), int(parameters)
 

@@ -66,8 +66,8 @@ def _pairs_of(sequence: SequenceFiles, number: int, cfg: Config) -> list[CropPai
     template = square_crop(sequence.frames[0], sequence.boxes[0], test.TEMPLATE_FACTOR, test.TEMPLATE_SIZE)
     pairs = []
     for frame in sorted({round(position) for position in np.linspace(1, last, number)}):
-        known = np.flatnonzero(np.isfinite(sequence.boxes[:frame]).all(axis=1))[-1]
-        search = square_crop(sequence.frames[frame], sequence.boxes[known], test.SEARCH_FACTOR, test.SEARCH_SIZE)
+        previous = np.flatnonzero(np.isfinite(sequence.boxes[:frame]).all(axis=1))[-1]
+        search = square_crop(sequence.frames[frame], sequence.boxes[previous], test.SEARCH_FACTOR, test.SEARCH_SIZE)
         pairs.append(_pair(template, search, sequence.boxes[0]))
     return pairs
 

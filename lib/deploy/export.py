@@ -49,17 +49,17 @@ class _Graph(nn.Module):
 
     def __init__(self, fast: FastTracker, part: str, roles: Iterable[str]):
         super().__init__()
-        self.fast, self.part, self.more = fast, part, list(roles)[2:]
+        self.fast, self.part, self.extra_names = fast, part, list(roles)[2:]
 
-    def forward(self, template: Tensor, search: Tensor | None = None, *more: Tensor) -> tuple[Tensor, ...]:
-        """`template` alone for the part template; its tokens stand in its place for the part search. `more` are the
-        template mask and the window, as far as the model takes them."""
+    def forward(self, template: Tensor, search: Tensor | None = None, *extra_inputs: Tensor) -> tuple[Tensor, ...]:
+        """`template` alone for the part template; its tokens stand in its place for the part search. `extra_inputs` are
+        the template mask and the window, as far as the model takes them."""
         if self.part == "template":
             return (self.fast.embed_template(template).float(),)
         if self.part == "search":
             template = template.to(self.fast.dtype)
-        return tuple(output for output in self.fast(template, search, **dict(zip(self.more, more, strict=True)))
-                     if output is not None)
+        extra = dict(zip(self.extra_names, extra_inputs, strict=True))
+        return tuple(output for output in self.fast(template, search, **extra) if output is not None)
 
 
 def export_model(model: OneStreamTracker, cfg: Config, checkpoint: Path, target: Path, options: ExportOptions
@@ -110,15 +110,15 @@ def compare(model: OneStreamTracker, exported: ExportedModel, pairs: Sequence[Cr
     for pair in _batches(pairs, 2 if isinstance(size, str) else size):
         with torch.inference_mode():
             expected = model(*model_inputs(pair, cfg, False))
-            template, *rest = model_inputs(pair, cfg, exported.takes_pixels)
-            more = {"window": weights} if exported.takes_window else {}
-            found = exported(exported.prepare(template), *rest, **more)
-        found = Prediction(*(None if field is None else field.cpu() for field in found))
+            template, *inputs = model_inputs(pair, cfg, exported.takes_pixels)
+            extra_inputs = {"window": weights} if exported.takes_window else {}
+            prediction = exported(exported.prepare(template), *inputs, **extra_inputs)
+        prediction = Prediction(*(None if field is None else field.cpu() for field in prediction))
         if expected.score_map is not None:
-            scores = found.score_map * weights if exported.takes_window else found.score_map
+            scores = prediction.score_map * weights if exported.takes_window else prediction.score_map
             boxes = decode(scores, expected.size_map, expected.offset_map).unsqueeze(1)
             expected = expected._replace(boxes=boxes)
-        for name, value in found._asdict().items():
+        for name, value in prediction._asdict().items():
             if value is not None:
                 difference = (value - getattr(expected, name)).abs().max().item()
                 largest[name] = float(np.maximum(difference, largest.get(name, 0.0)))
@@ -168,10 +168,10 @@ def _graph_dtype(options: ExportOptions) -> str:
 def _part_inputs(fast: FastTracker, pair: CropPair, cfg: Config) -> dict[str, dict[str, Tensor]]:
     """Part -> its inputs by role."""
     template, search, *mask = model_inputs(pair, cfg, fast.takes_pixels)
-    rest = {"search": search, **({"template_mask": mask[0]} if mask else {}),
-            **({"window": score_weights(cfg)} if fast.takes_window else {})}
-    inputs = {"template": {"template": template}, "tracker": {"template": template, **rest},
-              "search": {"tokens": fast.embed_template(template).float(), **rest}}
+    search_inputs = {"search": search, **({"template_mask": mask[0]} if mask else {}),
+                     **({"window": score_weights(cfg)} if fast.takes_window else {})}
+    inputs = {"template": {"template": template}, "tracker": {"template": template, **search_inputs},
+              "search": {"tokens": fast.embed_template(template).float(), **search_inputs}}
     return {part: {role: tensor.clone() for role, tensor in tensors.items()} for part, tensors in inputs.items()}
 
 

@@ -113,17 +113,17 @@ class FastOptions:
         Raises:
             UserError: no such option, no such value, or a number format that the device does not have.
         """
-        known = {field.name: field.default for field in fields(cls)}
+        defaults = {field.name: field.default for field in fields(cls)}
         changes: dict[str, bool | str] = {}
         for text in texts:
             name, equals, value = text.partition("=")
-            if not equals or name not in known:
-                raise UserError(f"fast option {text!r}: expected NAME=VALUE with NAME one of {', '.join(known)}")
-            if isinstance(known[name], bool) and value not in ("true", "false"):
+            if not equals or name not in defaults:
+                raise UserError(f"fast option {text!r}: expected NAME=VALUE with NAME one of {', '.join(defaults)}")
+            if isinstance(defaults[name], bool) and value not in ("true", "false"):
                 raise UserError(f"fast option {text!r}: expected true or false")
             if name.endswith("dtype"):
                 value = choose_dtype(value, torch.device(device), f"fast option {name}")
-            changes[name] = value == "true" if isinstance(known[name], bool) else value
+            changes[name] = value == "true" if isinstance(defaults[name], bool) else value
         return replace(cls.best(device, str(changes.get("dtype", "float32"))), **changes)
 
 

@@ -46,8 +46,8 @@ class PeakHead(nn.Module):
     def __init__(self, head: CenterHead):
         super().__init__()
         self.score = nn.Sequential(*(getattr(head, f"conv{number}_ctr") for number in LAYERS))
-        self.rest = nn.ModuleList(_side_by_side(head, ["offset", "size"]))
-        for convolution in self.rest:
+        self.offset_size = nn.ModuleList(_side_by_side(head, ["offset", "size"]))
+        for convolution in self.offset_size:
             convolution.padding = (0, 0)       # each takes one ring of cells off
 
     def forward(self, features: Tensor, window: Tensor | None = None) -> Prediction:
@@ -55,7 +55,7 @@ class PeakHead(nn.Module):
         scores = bounded(self.score(features))                             # (B, 1, S, S)
         cell = weighted(scores, window).flatten(1).argmax(dim=1)           # (B,)
         around, inside = self._cut(features, cell)
-        *hidden, final = self.rest
+        *hidden, final = self.offset_size
         for ring, convolution in enumerate(hidden, 1):
             # outside of the map there are zeros at every depth, where a convolution would leave its bias
             around = F.relu(convolution(around)) * inside[:, :, ring:-ring, ring:-ring]

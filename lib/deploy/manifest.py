@@ -119,8 +119,8 @@ class Manifest:
             content["parts"] = {name: _part(part) for name, part in content["parts"].items()}
             manifest = cls(**{**content, "mean": tuple(content["mean"]), "std": tuple(content["std"])})
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            known = ", ".join(entry.name for entry in fields(cls))
-            raise UserError(f"{path} is no manifest of an exported tracker: a JSON object with version, {known} is "
+            keys = ", ".join(entry.name for entry in fields(cls))
+            raise UserError(f"{path} is no manifest of an exported tracker: a JSON object with version, {keys} is "
                             "expected. Export again") from error
         if set(manifest.parts) not in ({"tracker"}, {"template", "search"}):
             raise UserError(f"{path} has the parts {', '.join(manifest.parts)}; expected tracker, or template and "

@@ -147,7 +147,7 @@ def _turned(options: FastOptions, name: str, value: bool) -> FastOptions | None:
     exclude each other."""
     also = {}
     if value and name in HEAD_SWITCHES:
-        also = {"fold_batchnorm": True} | {other: False for other in HEAD_SWITCHES if other != name}
+        also = {"fold_batchnorm": True} | {switch: False for switch in HEAD_SWITCHES if switch != name}
     if (name, value) == ("fold_batchnorm", False):
         also = dict.fromkeys(HEAD_SWITCHES, False)
     try:

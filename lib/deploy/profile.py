@@ -269,10 +269,10 @@ _PATHS = {"plain": plain_path, "torch": torch_path, "fast": fast_path}
 def _variants(subjects: Sequence[Subject], options: ProfileOptions, device: torch.device) -> list[ProfiledModel]:
     """Every model on every path."""
     make = _PATHS | {"fast": partial(fast_path, options=options.fast)}
-    asked = [(backend, precision, subject)
-             for backend in options.backends for precision in options.precisions for subject in subjects]
+    combinations = [(backend, precision, subject)
+                    for backend in options.backends for precision in options.precisions for subject in subjects]
     variants = [make[backend](subject, precision, device) for backend, precision, subject in
-                progress(asked, len(asked), "preparing models", "variants")]
+                progress(combinations, len(combinations), "preparing models", "variants")]
     if options.switches:
         variants += [path for precision in options.precisions for path in switch_paths(subjects[0], precision, device)]
     variants += [exported_path(subjects[0], folder, device) for folder in options.exports]
@@ -293,9 +293,9 @@ def _measure(runs: _Runs, report: dict[str, Any], reference: str | None, effort:
     for variant, name in runs.names.items():
 
         def ratio(model: str | None, path: tuple[str, str], name: str = name) -> dict[str, Any] | None:
-            other = next((label for variant, label in runs.names.items()
+            label = next((label for variant, label in runs.names.items()
                           if (variant.subject.name, variant.path) == (model, path)), None)
-            return None if other is None else _ratio(timings[name], timings[other], other)
+            return None if label is None else _ratio(timings[name], timings[label], label)
 
         joules = joules_per_call(calls[name], runs.device)
         entries.append(sizes[variant.subject.name] | {
@@ -321,9 +321,9 @@ def _in_turn(calls: Mapping[str, Callable[[], object]], runs: _Runs, effort: _Ef
                             seconds=seconds, label=label)
 
 
-def _ratio(own: Timings, other: Timings, name: str) -> dict[str, Any]:
-    """How many times faster than the other, which is called `name`."""
-    middle, low, high = own.speed_up(other)
+def _ratio(timings: Timings, reference: Timings, name: str) -> dict[str, Any]:
+    """How many times faster than the reference, which is called `name`."""
+    middle, low, high = timings.speed_up(reference)
     return {"over": name, "median": middle, "p10": low, "p90": high}
 
 

@@ -55,25 +55,25 @@ def quantise_onnx(source: Path, target: Path, feeds: Sequence[Mapping[str, np.nd
 
 def last_products(graph: Any) -> list[str]:
     """Names of the nodes of `PRODUCTS` from which an ONNX graph's outputs are reached through no other such node."""
-    reached, found = {output.name for output in graph.output}, []
+    reached, products = {output.name for output in graph.output}, []
     for node in reversed(graph.node):              # nodes stand in the order of computation
         if reached.intersection(node.output):
             if node.op_type in PRODUCTS:
-                found.append(node.name)
+                products.append(node.name)
             else:
                 reached.update(node.input)
-    return found
+    return products
 
 
 def embedding(graph: Any) -> list[str]:
     """Names of the convolutions that no MatMul precedes: those that make tokens of pixels."""
-    behind, found = set(), []
+    after_product, convolutions = set(), []
     for node in graph.node:
-        if node.op_type == "MatMul" or behind.intersection(node.input):
-            behind.update(node.output)
+        if node.op_type == "MatMul" or after_product.intersection(node.input):
+            after_product.update(node.output)
         elif node.op_type == "Conv":
-            found.append(node.name)
-    return found
+            convolutions.append(node.name)
+    return convolutions
 
 
 @dataclass
@@ -128,20 +128,21 @@ def _measure(model: Any, products: Sequence[Any], feeds: Sequence[Mapping[str, n
 
     opened = onnx.ModelProto()
     opened.CopyFrom(model)
-    seen = {node.input[0]: Activation() for node in products}
-    given = {value.name for value in model.graph.input}
-    wanted = [name for name in seen if name not in given]
+    activations = {node.input[0]: Activation() for node in products}
+    graph_inputs = {value.name for value in model.graph.input}
+    watched = [name for name in activations if name not in graph_inputs]
     outputs = {value.name for value in model.graph.output}
-    opened.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in wanted if name not in outputs)
+    opened.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name)
+                               for name in watched if name not in outputs)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(opened.SerializeToString(), options, providers=["CPUExecutionProvider"])
     for feed in feeds:
-        values = {**feed, **dict(zip(wanted, session.run(wanted, dict(feed)), strict=True))}
+        values = {**feed, **dict(zip(watched, session.run(watched, dict(feed)), strict=True))}
         for node in {node.input[0]: node for node in products}.values():
             value = values[node.input[0]]
-            seen[node.input[0]].add(value, 1 if node.op_type == "Conv" else value.ndim - 1)
-    return seen
+            activations[node.input[0]].add(value, 1 if node.op_type == "Conv" else value.ndim - 1)
+    return activations
 
 
 def round_weights(weights: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
@@ -165,7 +166,7 @@ def _rewritten(graph: Any, chosen: set[str], weights: Mapping[str, np.ndarray],
     for node in graph.node:
         for name in node.input:
             readers.setdefault(name, []).append(node)
-    nodes, values, made = [], {value.name: value for value in graph.initializer}, set()
+    nodes, values, quantised = [], {value.name: value for value in graph.initializer}, set()
 
     def hold(name: str, array: np.ndarray) -> str:
         values[name] = numpy_helper.from_array(array, name)
@@ -175,17 +176,17 @@ def _rewritten(graph: Any, chosen: set[str], weights: Mapping[str, np.ndarray],
         if node.name in chosen:
             x, w, axis = *node.input[:2], 0 if node.op_type == "Conv" else 1
             rounded, scales = round_weights(weights[w], axis)
-            if x not in made:
+            if x not in quantised:
                 scale, zero = activations[x].quantisation(symmetric)
                 rule = [hold(f"{x}_scale", np.array(scale, scales.dtype)),
                         hold(f"{x}_zero", np.array(zero, np.int8 if symmetric else np.uint8))]
                 nodes += [helper.make_node("QuantizeLinear", [x, *rule], [f"{x}_int8"], f"{x}_quantise"),
                           helper.make_node("DequantizeLinear", [f"{x}_int8", *rule], [f"{x}_back"], f"{x}_dequantise")]
-            if w not in made:
+            if w not in quantised:
                 rule = [hold(f"{w}_int8", rounded), hold(f"{w}_scale", scales),
                         hold(f"{w}_zero", np.zeros(len(scales), np.int8))]
                 nodes.append(helper.make_node("DequantizeLinear", rule, [f"{w}_back"], f"{w}_dequantise", axis=axis))
-            made |= {x, w}
+            quantised |= {x, w}
             node.input[0], node.input[1] = f"{x}_back", f"{w}_back"
             holder, place = _bias(node, readers, weights)
             if holder is not None:
@@ -204,8 +205,8 @@ def _bias(product: Any, readers: Mapping[str, list[Any]], weights: Mapping[str, 
     """The node that adds a product's bias, and which of its inputs that is; (None, 0) without a bias."""
     if product.op_type == "Conv":
         return (product, 2) if len(product.input) > 2 else (None, 0)
-    adder, *others = readers.get(product.output[0], [None])
-    if adder is None or others or adder.op_type != "Add":
+    adder, *other_readers = readers.get(product.output[0], [None])
+    if adder is None or other_readers or adder.op_type != "Add":
         return None, 0
     return next(((adder, i) for i, name in enumerate(adder.input) if name in weights and weights[name].ndim == 1),
                 (None, 0))

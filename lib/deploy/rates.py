@@ -21,12 +21,12 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) 
     """
     side = MATRIX_SIDE[device.type]
     if dtype == torch.int8:
-        one, other = (torch.randint(-128, 128, (side, side), dtype=dtype, device=device) for _ in range(2))
+        left, right = (torch.randint(-128, 128, (side, side), dtype=dtype, device=device) for _ in range(2))
         product = torch._int_mm                    # matmul itself knows no product of int8 with a wider sum
     else:
-        one, other = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+        left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
         product = torch.mm
-    return 2.0 * side**3 / _best_time(lambda: product(one, other.t()), device, seconds)
+    return 2.0 * side**3 / _best_time(lambda: product(left, right.t()), device, seconds)
 
 
 def memory_rate(device: torch.device, seconds: float = 0.5) -> float:

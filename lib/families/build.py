@@ -111,18 +111,18 @@ def _teacher_dtype(cfg: Config) -> torch.dtype | None:
     return None if name in ("same", training) else getattr(torch, name)
 
 
-def find_pretrained(name: str, key: str, what: str = "the file with the pre-trained weights") -> Path:
+def find_pretrained(name: str, key: str, description: str = "the file with the pre-trained weights") -> Path:
     """Path of a weights file: `name` itself (from the repository root when relative), else in `pretrained_models/`.
 
     Raises:
         UserError: it is in neither place.
     """
     if not name:
-        raise UserError(f"{key} is empty, but {what} is needed; name the file")
+        raise UserError(f"{key} is empty, but {description} is needed; name the file")
     places = [resolve(name), ROOT / "pretrained_models" / Path(name).name]
     for place in places:
         if place.is_file():
             return place
     tried = ", ".join(dict.fromkeys(str(place) for place in places))
-    raise UserError(f"{what} ({key}: {name}) was not found; looked for {tried}. Put the file there, or name its path "
-                    f"in the yaml or with --set {key}=PATH.")
+    raise UserError(f"{description} ({key}: {name}) was not found; looked for {tried}. Put the file there, or name "
+                    f"its path in the yaml or with --set {key}=PATH.")

@@ -48,10 +48,10 @@ def run_folder(save_dir: str | Path, script: str, name: str) -> Path:
     return Path(save_dir).expanduser() / "checkpoints" / "train" / script / name
 
 
-def slim_name(title: str, what: int | str) -> str:
+def slim_name(title: str, epoch_or_name: int | str) -> str:
     """File name of a slim checkpoint of a model with a title (`Config.title`): of an epoch, `OSTrack_ep0300.pth.tar`,
     or called otherwise (`best`)."""
-    return f"{title}_{what if isinstance(what, str) else f'ep{what:04d}'}.pth.tar"
+    return f"{title}_{epoch_or_name if isinstance(epoch_or_name, str) else f'ep{epoch_or_name:04d}'}.pth.tar"
 
 
 # ---------------------------------------------------------------- reading files
@@ -104,7 +104,7 @@ def candidates_in(content: Mapping[str, Any], parts: Iterable[str], path: Path) 
         UserError: there is none at all.
     """
     part = re.compile(rf"(?:^|(?<=\.))(?:{'|'.join(map(re.escape, parts))})(?:\.|$)")
-    found, others = [], []
+    with_parts, without_parts = [], []
     for place, tensors in state_dicts(content):
         names = {name: _WRAPPERS.sub("", name) for name in tensors if name.rpartition(".")[2] != "n_averaged"}
         if len(set(names.values())) < len(names):  # wrapped and bare copies of one model: each has its own prefix
@@ -120,11 +120,11 @@ def candidates_in(content: Mapping[str, Any], parts: Iterable[str], path: Path) 
             where = (*place, prefix)
             order = WEIGHTS.index(place[0]) if place and place[0] in WEIGHTS else len(WEIGHTS)
             rank = (int(any(_COPY.search(step) for step in where)), order)
-            (found if prefixes else others).append(_Candidate(where, rank, state))
-    if not found and not others:
+            (with_parts if prefixes else without_parts).append(_Candidate(where, rank, state))
+    if not with_parts and not without_parts:
         raise UserError(f"{path} holds no weights, that is, no dictionary of tensors by name (it has "
                         f"{some(map(str, content))}); expected an OSTrack, CompressTracker or MAE checkpoint")
-    return sorted(found or others, key=lambda candidate: candidate.rank)
+    return sorted(with_parts or without_parts, key=lambda candidate: candidate.rank)
 
 
 def state_dicts(content: Mapping[Any, Any], place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict]]:
@@ -146,18 +146,18 @@ def choose(candidates: list[_Candidate], problem: Callable[[dict[str, Tensor]], 
     fitting = [candidate for candidate in candidates if not problem(candidate.state)]
     if not fitting:
         raise UserError(f"{path} {problem(candidates[0].state)}")
-    first, *rest = fitting
-    for other in rest:
+    first, *others = fitting
+    for other in others:
         if other.rank == first.rank and not _same(first.state, other.state):
             raise UserError(f"{path} holds several models that fit ({first}, {other}); write the one that you want "
                             "into a file of its own")
-    if rest:
+    if others:
         logger.info("%s: the weights are those of %s", path, first)
     return first
 
 
-def _same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+def _same(state: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return state.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in state.items())
 
 
 def some(names: Iterable[str]) -> str:

@@ -119,9 +119,9 @@ def safe_load(path: Path) -> Any:
     except OSError as error:
         remedy = "; change its permissions" if isinstance(error, PermissionError) else ""
         raise UserError(f"{path} cannot be read: {error.strerror}{remedy}") from error
-    other = other_kind(path, head)
-    if other:
-        raise UserError(f"{path} is {other}. A checkpoint written by torch.save or safetensors is expected")
+    kind = other_kind(path, head)
+    if kind:
+        raise UserError(f"{path} is {kind}. A checkpoint written by torch.save or safetensors is expected")
     try:
         if is_safetensors(path, head):
             return safetensors.torch.load_file(path)

@@ -124,10 +124,10 @@ def _split_photos(folder: str | Path | None) -> dict[str, list[str]]:
 def _prepare(folder: Path, state: dict, names: list[str], listing: str) -> set[str]:
     """Make `folder` ready for a split with the parameters `state`; the names of the sequences that it holds already."""
     path = folder / _STATE
-    found = None
+    stored_state = None
     if path.is_file():
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            stored_state = json.loads(path.read_text(encoding="utf-8"))
         except ValueError:
             logger.warning("%s cannot be read; the split is rendered again", path)
     elif folder.is_dir() and any(folder.iterdir()):
@@ -135,14 +135,14 @@ def _prepare(folder: Path, state: dict, names: list[str], listing: str) -> set[s
     present = {p.name for p in folder.iterdir() if p.is_dir()} if folder.is_dir() else set()
     whole = {name for name in present if name.startswith(f"{folder.name}_")}
     listed = folder / "list.txt"
-    if found == state:
+    if stored_state == state:
         if listed.is_file() and listed.read_text(encoding="utf-8") == listing and whole.issuperset(names):
             return whole
         stale = present - whole
     else:
         whole, stale = set(), present
     listed.unlink(missing_ok=True)
-    if found != state:
+    if stored_state != state:
         write_text(path, json.dumps(state, indent=1) + "\n")
     for name in stale:
         if name.startswith((f"{folder.name}_", f".{folder.name}_")):

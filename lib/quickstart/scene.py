@@ -106,8 +106,8 @@ def _set_apart(rng: np.random.Generator, item: Sprite, scene: np.ndarray) -> Spr
     difference = np.subtract(own, mean)
     difference = difference + 1e-3 * rng.standard_normal(3)
     distance = np.linalg.norm(difference)
-    wanted = max(distance, rng.uniform(50, 110))
-    return _recolour(item, np.array(own), mean + difference * (wanted / distance), np.ones(3))
+    new_distance = max(distance, rng.uniform(50, 110))
+    return _recolour(item, np.array(own), mean + difference * (new_distance / distance), np.ones(3))
 
 
 def _recolour(item: Sprite, old: np.ndarray, new: np.ndarray, gain: np.ndarray) -> Sprite:

@@ -77,11 +77,11 @@ def _choices(total: int, processes: int, units: int) -> list[str]:
     """The numbers next to the given ones with which the batch can be divided, one kind a text."""
     accumulate = units // processes
     multiples = [number for number in (total // units * units, (total // units + 1) * units) if number]
-    found = {"TRAIN.TOTAL_BATCH": multiples,
-             "TRAIN.ACCUMULATE": _nearest(accumulate, total // processes if total % processes == 0 else 0),
-             "processes": _nearest(processes, total // accumulate if total % accumulate == 0 else 0)}
+    choices = {"TRAIN.TOTAL_BATCH": multiples,
+               "TRAIN.ACCUMULATE": _nearest(accumulate, total // processes if total % processes == 0 else 0),
+               "processes": _nearest(processes, total // accumulate if total % accumulate == 0 else 0)}
     return [f"{' or '.join(map(str, numbers))} {name}" if name == "processes" else
-            f"{name} {' or '.join(map(str, numbers))}" for name, numbers in found.items() if numbers]
+            f"{name} {' or '.join(map(str, numbers))}" for name, numbers in choices.items() if numbers]
 
 
 def _nearest(number: int, product: int) -> list[int]:

@@ -39,19 +39,19 @@ class World:
         """Whether this process writes the files and the log."""
         return self.rank == 0
 
-    def any(self, mine: bool) -> bool:
+    def any(self, value: bool) -> bool:
         """Whether any process says yes; every process must ask at the same place and gets the same answer."""
         if self.size == 1:
-            return mine
-        flag = torch.tensor([int(mine)])
+            return value
+        flag = torch.tensor([int(value)])
         dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=self.control)
         return bool(flag.item())
 
-    def min(self, mine: int) -> int:
+    def min(self, value: int) -> int:
         """The smallest number that any process gives."""
         if self.size == 1:
-            return mine
-        number = torch.tensor([mine])
+            return value
+        number = torch.tensor([value])
         dist.all_reduce(number, op=dist.ReduceOp.MIN, group=self.control)
         return int(number.item())
 

@@ -171,12 +171,12 @@ def build_recipe(cfg: Config) -> Recipe:
 def describe_memory(cfg: Config, batch: BatchPlan, device: torch.device) -> str:
     """What to do when the memory was not enough for a pass, with the total batch unchanged as far as that goes."""
     train = cfg.TRAIN
-    ways = [f"TRAIN.{name}=true" for name in ("AMP", "CHECKPOINT_ACTIVATIONS") if not getattr(train, name)]
+    settings = [f"TRAIN.{name}=true" for name in ("AMP", "CHECKPOINT_ACTIVATIONS") if not getattr(train, name)]
     if batch.size > 1:
-        more = next(factor for factor in range(2, batch.size + 1) if batch.size % factor == 0)
-        parts = "" if train.TOTAL_BATCH else f"TRAIN.BATCH_SIZE={batch.size // more} with "
-        ways.append(f"{parts}TRAIN.ACCUMULATE={batch.accumulate * more}")
-    keep = f" Without changing the batch: --set {' or '.join(ways)}." if ways else ""
+        factor = next(factor for factor in range(2, batch.size + 1) if batch.size % factor == 0)
+        parts = "" if train.TOTAL_BATCH else f"TRAIN.BATCH_SIZE={batch.size // factor} with "
+        settings.append(f"{parts}TRAIN.ACCUMULATE={batch.accumulate * factor}")
+    keep = f" Without changing the batch: --set {' or '.join(settings)}." if settings else ""
     return (f"out of memory on {device} with {batch.size} pairs per pass and process, {batch}.{keep} "
             f"Otherwise lower {'TRAIN.TOTAL_BATCH' if train.TOTAL_BATCH else 'TRAIN.BATCH_SIZE'} (see TRAIN.LR_RULE)")
 
@@ -275,15 +275,15 @@ class _Run:
     def _restore(self, resume: str | Path) -> tuple[Position, Path | None]:
         """Where to start, and the state that it comes from (loaded into model, optimiser and scaler)."""
         folder = self._paths.checkpoints
-        found: tuple[Path, TrainingState] | None = None
+        loaded: tuple[Path, TrainingState] | None = None
         if self._world.is_main:
             if str(resume) == "auto":
-                found = newest_state(folder)
+                loaded = newest_state(folder)
             elif str(resume) != "none":
                 path = Path(resume).expanduser().absolute()
-                found = path, load_state(path)
-        source = self._world.share(found[0] if found else None)
-        state = found[1] if found else load_state(source) if source else None
+                loaded = path, load_state(path)
+        source = self._world.share(loaded[0] if loaded else None)
+        state = loaded[1] if loaded else load_state(source) if source else None
         if self._world.is_main and str(resume) != "auto":
             set_aside(self._abandoned(source))
         if state is None:
@@ -324,9 +324,10 @@ class _Run:
 
     def _load_optimizer(self, saved: dict, source: Path) -> None:
         """Take the moments from the state; rates, decay and kernel stay as configured."""
-        own, groups = self._optimizer.state_dict()["param_groups"], saved.get("param_groups", [])
-        if len(own) == len(groups):
-            groups = [{**mine, "params": theirs["params"]} for mine, theirs in zip(own, groups, strict=True)]
+        configured_groups, groups = self._optimizer.state_dict()["param_groups"], saved.get("param_groups", [])
+        if len(configured_groups) == len(groups):
+            groups = [{**configured, "params": stored["params"]}
+                      for configured, stored in zip(configured_groups, groups, strict=True)]
         try:
             self._optimizer.load_state_dict({**saved, "param_groups": groups})
         except (ValueError, KeyError) as error:

@@ -56,10 +56,10 @@ def resolve_precision(cfg: Config, device: torch.device) -> Config:
         UserError: one that is named, and used, is impossible on the device.
     """
     amp, teacher = cfg.TRAIN.AMP_DTYPE if cfg.TRAIN.AMP else "auto", cfg.COMPRESS.TEACHER_DTYPE
-    found = {"TRAIN.AMP_DTYPE": choose_dtype(amp, device, "TRAIN.AMP_DTYPE")}
+    overrides = {"TRAIN.AMP_DTYPE": choose_dtype(amp, device, "TRAIN.AMP_DTYPE")}
     if cfg.compresses:
-        found["COMPRESS.TEACHER_DTYPE"] = choose_dtype(teacher, device, "COMPRESS.TEACHER_DTYPE")
-    return cfg.with_overrides(found)
+        overrides["COMPRESS.TEACHER_DTYPE"] = choose_dtype(teacher, device, "COMPRESS.TEACHER_DTYPE")
+    return cfg.with_overrides(overrides)
 
 
 @contextlib.contextmanager

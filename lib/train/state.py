@@ -59,12 +59,12 @@ def state_name(epoch: int, step: int = 0) -> str:
 
 def list_states(folder: Path) -> list[Path]:
     """The state files of `folder`, newest position first."""
-    found = []
+    states = []
     for path in folder.glob("state_ep*.pth"):
         match = _NAME.fullmatch(path.name)
         if match:
-            found.append(((int(match[1]), int(match[2] or 0)), path))
-    return [path for _, path in sorted(found, reverse=True)]
+            states.append(((int(match[1]), int(match[2] or 0)), path))
+    return [path for _, path in sorted(states, reverse=True)]
 
 
 def save_state(folder: Path, state: TrainingState, keep: int) -> Path:
@@ -95,8 +95,9 @@ def load_state(path: Path) -> TrainingState:
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
         raise UserError(f"{path} is not a training state of this version (format {FORMAT}); only state_ep*.pth files "
                         "can be resumed, *.pth.tar files hold weights alone")
-    known = {entry.name: entry.default is entry.default_factory is MISSING for entry in fields(TrainingState)}
-    wrong = [name for name, needed in known.items() if needed and name not in content] + sorted(content.keys() - known)
+    expected = {entry.name: entry.default is entry.default_factory is MISSING for entry in fields(TrainingState)}
+    wrong = [name for name, required in expected.items() if required and name not in content]
+    wrong += sorted(content.keys() - expected)
     if wrong:
         raise UserError(f"{path} is not a complete training state of this version: {wrong[0]} is missing or unknown; "
                         "resume from an earlier state_ep*.pth")

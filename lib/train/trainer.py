@@ -135,10 +135,10 @@ class Trainer:
         with self._average.in_place() if self._average is not None else contextlib.nullcontext():
             self._world.share_tensors(self._net.buffers())  # without SYNC_BN each has statistics of its own
             for due, validate in ((pairs, self._validate), (tracking, self._track)):
-                found = validate(epoch) if due else {}
-                if found is None:
+                new_scores = validate(epoch) if due else {}
+                if new_scores is None:
                     return False
-                scores |= found
+                scores |= new_scores
             self._keep_best(epoch, scores)
         position.validated = epoch
         self._save(position)
@@ -205,8 +205,8 @@ class Trainer:
                                 strict=True)
             share = self._share(torch.stack(counts).sum(0))
             mark("targets")
-        for number, (part, known) in enumerate(zip(parts, ready, strict=True)):
-            self._pass(part, known, number, share, epoch, step, sums, mark)
+        for number, (part, prepared) in enumerate(zip(parts, ready, strict=True)):
+            self._pass(part, prepared, number, share, epoch, step, sums, mark)
         sums.add({"GradNorm": self._clip()})
         self._scaler.step(self._optimizer)
         self._scaler.update()
@@ -214,23 +214,23 @@ class Trainer:
             self._average.update((epoch - 1) * steps + step + 1)
         mark("optimiser")
 
-    def _pass(self, part: dict, known: Prepared | None, number: int, share: Tensor | None, epoch: int, step: int,
+    def _pass(self, part: dict, prepared: Prepared | None, number: int, share: Tensor | None, epoch: int, step: int,
               sums: StatSums, mark: Callable[[str], None]) -> None:
         """Forward and backward pass `number` of a step; what it needs is gone with its end.
 
         Args:
-            known: what is prepared of the part, if that was done before.
+            prepared: what is prepared of the part, if that was done before.
             share: see `_share`; None where the part is all of this process's batch.
         """
         batch = self._train_loader.to_device(part, self._device)
         mark("input")
-        known = self._prepare(batch, epoch, step, number) if known is None else known.to(self._device)
-        known = known._replace(counts=self._share(known.counts) if share is None else share)
+        prepared = self._prepare(batch, epoch, step, number) if prepared is None else prepared.to(self._device)
+        prepared = prepared._replace(counts=self._share(prepared.counts) if share is None else share)
         mark("targets")
         passes, draws = self._batch.accumulate, self._draws(epoch, step, self._batch.unit(self._world.rank, number))
         with self._paths(epoch, step, number, "loss"):
             with self._autocast():
-                loss, stats = self._actor(batch, epoch, draws, known)
+                loss, stats = self._actor(batch, epoch, draws, prepared)
             mark("forward")
             with self._averaging(epoch, step) if number + 1 == passes else contextlib.nullcontext():
                 self._scaler.scale(loss / passes).backward()
@@ -244,8 +244,8 @@ class Trainer:
         counts = self._actor.counts(batch, epoch)
         if counts is not None:
             return counts, None
-        known = self._prepare(batch, epoch, step, number)
-        return known.counts, known.to(torch.device("cpu"))
+        prepared = self._prepare(batch, epoch, step, number)
+        return prepared.counts, prepared.to(torch.device("cpu"))
 
     def _prepare(self, batch: dict, epoch: int, step: int, number: int) -> Prepared:
         """What the loss of a part needs."""
@@ -415,9 +415,9 @@ class Trainer:
         bad_steps = torch.zeros(self._world.size, dtype=torch.float64)
         bad_steps[self._world.rank] = 0 if bad_step is None else bad_step + 1
         flat = self._world.sum(torch.cat([values.flatten(), bad_steps]))
-        found = [(int(step) - 1, rank) for rank, step in enumerate(flat[values.numel():].tolist()) if step > 0]
+        failures = [(int(step) - 1, rank) for rank, step in enumerate(flat[values.numel():].tolist()) if step > 0]
         summed = flat[:values.numel()].reshape(-1, 2).tolist()
-        return dict(zip(names, summed, strict=True)), *min(found, default=(None, 0))
+        return dict(zip(names, summed, strict=True)), *min(failures, default=(None, 0))
 
     def _rate(self) -> float:
         return self._optimizer.param_groups[0]["lr"]

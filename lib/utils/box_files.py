@@ -93,12 +93,12 @@ def read_visibility(folder: str | Path, count: int, storage: Storage = DISK) -> 
     return visible
 
 
-def read_text(path: str | Path, what: str) -> str:
-    """The text of a file; UserError naming `what` it is where it cannot be read."""
+def read_text(path: str | Path, kind: str) -> str:
+    """The text of a file; UserError naming its `kind` where it cannot be read."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise UserError(f"cannot read the {what} {path}: {error.strerror or error}") from error
+        raise UserError(f"cannot read the {kind} {path}: {error.strerror or error}") from error
     return as_text(data, str(path))
 
 

@@ -183,8 +183,8 @@ def square_crop(
 def _overhang(start: int, side: int, length: int) -> tuple[int, int]:
     """How many of the `side` pixels from `start` lie before 0 and how many lie behind an image `length` long."""
     before = min(side, max(0, -start))
-    behind = min(side - before, max(0, start + side - (length - 1)))
-    return before, behind
+    after = min(side - before, max(0, start + side - (length - 1)))
+    return before, after
 
 
 def padding_mask(crop: Crop) -> np.ndarray:
@@ -211,11 +211,11 @@ def has_content(square: Square, size: int, stride: int) -> bool:
     )
 
 
-def _padded_positions(before: int, behind: int, side: int, size: int) -> np.ndarray:
+def _padded_positions(before: int, after: int, side: int, size: int) -> np.ndarray:
     """(size,) bool along one axis: True where bilinear resizing from `side` to `size` reads a padded pixel."""
     source = ((np.arange(size) + 0.5) * (side / size) - 0.5).astype(np.float32).clip(0, side - 1)
     low, high = np.floor(source), np.ceil(source)
-    return (low < before) | (high >= side - behind)
+    return (low < before) | (high >= side - after)
 
 
 def box_to_crop(box_xywh: Box, anchor_xywh: Box, scale: float, size: int) -> np.ndarray:

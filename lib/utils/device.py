@@ -36,7 +36,7 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def choose_dtype(name: str, device: torch.device, what: str) -> str:
+def choose_dtype(name: str, device: torch.device, setting: str) -> str:
     """A number format by name, as `device` computes it.
 
     PyTorch runs bfloat16 on every GPU, but from compute capability 8.0 (Ampere) only with kernels of its own; before
@@ -44,7 +44,7 @@ def choose_dtype(name: str, device: torch.device, what: str) -> str:
 
     Args:
         name: `auto` (bfloat16 where the device has it, else float16), or a format's own name.
-        what: the key or option that asks for it, for the error.
+        setting: the key or option that asks for it, for the error.
 
     Raises:
         UserError: bfloat16 is named and the device does not have it.
@@ -56,7 +56,7 @@ def choose_dtype(name: str, device: torch.device, what: str) -> str:
     if name == "auto":
         return "float16"
     major, minor = torch.cuda.get_device_capability(device)
-    raise UserError(f"{what} is bfloat16, but {torch.cuda.get_device_name(device)} (compute capability "
+    raise UserError(f"{setting} is bfloat16, but {torch.cuda.get_device_name(device)} (compute capability "
                     f"{major}.{minor}) only emulates it, slower than float32; choose float16 or float32")
 
 

@@ -153,13 +153,13 @@ class _Region:
 
 def _regions(images: Sequence[np.ndarray], squares: Sequence[Square]) -> list[_Region]:
     """What to copy of the images: squares that lie together in the same object are copied together."""
-    found: list[_Region] = []
+    regions: list[_Region] = []
     for number, (image, square) in enumerate(zip(images, squares, strict=True)):
         if not square.is_padding:
             new = _Region(image, square, number)
-            if not any(region.take(new) for region in found):
-                found.append(new)
-    return found
+            if not any(region.take(new) for region in regions):
+                regions.append(new)
+    return regions
 
 
 def cut_on_device(images: Sequence[np.ndarray], squares: Sequence[Square], size: int, device: torch.device) -> Tensor:

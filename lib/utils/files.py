@@ -122,10 +122,10 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 def remove_unfinished(folder: str | Path) -> list[Path]:
     """Delete the temporary files that processes killed within `atomic_write` left in `folder`; gives their paths."""
-    found = sorted(Path(folder).glob(f".*{_PART}"))
-    for path in found:
+    leftovers = sorted(Path(folder).glob(f".*{_PART}"))
+    for path in leftovers:
         path.unlink(missing_ok=True)
-    return found
+    return leftovers
 
 
 @contextlib.contextmanager

@@ -259,19 +259,19 @@ def pictures_for(names: list[str], count: int | None, place: str) -> list[str]:
     if count is not None and len(kinds) > 1:
         fitting = [kind for kind in kinds.values() if len(kind) == count]
         if len(fitting) == 1:
-            others = [name for name in names if name not in set(fitting[0])]
+            left_out = [name for name in names if name not in set(fitting[0])]
             logger.warning("%s: %d pictures but %d boxes; those that are called like %s are taken, the %d others are "
-                           "left out (%s)", place, len(names), count, fitting[0][0], len(others), _some(others))
+                           "left out (%s)", place, len(names), count, fitting[0][0], len(left_out), _some(left_out))
             return fitting[0]
         groups = ", ".join(f"{len(kind)} like {kind[0]}" for kind in kinds.values())
         raise UserError(f"{place} holds {len(names)} pictures for {count} boxes, in {len(kinds)} kinds: {groups}; "
                         "keep those that the boxes belong to and move the others away")
     seen: dict[tuple, str] = {}
     for name in names:
-        other = seen.setdefault(_number_key(name), name)
-        if other != name:
-            raise UserError(f"{place} holds two pictures for one frame, {other} and {name}; keep one of each and move "
-                            "the others away")
+        earlier = seen.setdefault(_number_key(name), name)
+        if earlier != name:
+            raise UserError(f"{place} holds two pictures for one frame, {earlier} and {name}; keep one of each and "
+                            "move the others away")
     return names
 
 

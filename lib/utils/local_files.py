@@ -123,14 +123,14 @@ def _fields(layout: Mapping[str, tuple[str, str]], folders: Mapping[str, str | P
             for name, (base, inside) in layout.items()}
 
 
-def _user_fields(path: Path, name: str, what: str) -> dict[str, Any]:
+def _user_fields(path: Path, name: str, expected: str) -> dict[str, Any]:
     """The fields of the object that `name` of the file `path` makes."""
     try:
         names = runpy.run_path(str(path))
     except Exception as error:  # whatever the user's code raises
         raise _broken(path, error) from error
     if not callable(names.get(name)):
-        raise UserError(f"{path}: expected {what} in it; correct it, or write a new one with "
+        raise UserError(f"{path}: expected {expected} in it; correct it, or write a new one with "
                         "`python tracking/create_default_local_file.py --workspace_dir . --data_dir ./data "
                         "--save_dir ./output`")
     try:
@@ -175,10 +175,10 @@ def _path(value: Any) -> Any:
 
 
 def _warn_unknown_variables(fields: Mapping[str, Any]) -> None:
-    known = {VARIABLE_PREFIX + name.upper() for name in (*_TRAIN, *_TEST, *fields)}
-    for variable in sorted(set(os.environ) - known):
+    variables = {VARIABLE_PREFIX + name.upper() for name in (*_TRAIN, *_TEST, *fields)}
+    for variable in sorted(set(os.environ) - variables):
         if variable.startswith(VARIABLE_PREFIX):
-            near = difflib.get_close_matches(variable, sorted(known), n=1)
+            near = difflib.get_close_matches(variable, sorted(variables), n=1)
             logger.warning("environment variable %s names no field and does nothing%s", variable,
                            f"; did you mean {near[0]}?" if near else "")
 

@@ -147,8 +147,8 @@ def _owner(file: IO[str]) -> str:
     """Who owns a locked file; of several, those that are not known to have left."""
     file.seek(0)
     lines = file.read().splitlines()
-    here = re.compile(rf"process (\d+) on {re.escape(socket.gethostname())} ")
-    lines = [line for line in lines if not (found := here.match(line)) or _runs(int(found[1]))]
+    on_this_host = re.compile(rf"process (\d+) on {re.escape(socket.gethostname())} ")
+    lines = [line for line in lines if not (match := on_this_host.match(line)) or _runs(int(match[1]))]
     return "; ".join(lines) or "another process"
 
 

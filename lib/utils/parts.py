@@ -39,9 +39,9 @@ class PartTimes:
         try:
             yield
             synchronize(self._device)
-            taken = time.perf_counter() - start
-            self.seconds.setdefault(name, []).append(taken - self._inside)
-            around += taken
+            elapsed = time.perf_counter() - start
+            self.seconds.setdefault(name, []).append(elapsed - self._inside)
+            around += elapsed
         finally:
             self._inside = around
 

@@ -54,9 +54,9 @@ class Progress:
 
 def clock(seconds: float) -> str:
     """Hours (when there are any), minutes and seconds."""
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
 def progress(items: Iterable[T], total: int, label: str, unit: str) -> Iterator[T]:

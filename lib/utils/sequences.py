@@ -141,10 +141,10 @@ def _folder(folder: str | Path) -> DirectoryStorage:
 
 
 def _open_all(storage: Storage, names: Iterable[str] | None) -> list[SequenceFiles]:
-    found = [open_sequence(storage, name, folder) for name, folder in locate_sequences(storage, names).items()]
-    for files in found:
+    sequences = [open_sequence(storage, name, folder) for name, folder in locate_sequences(storage, names).items()]
+    for files in sequences:
         warn_of_loss(files.frames.path(0), files.loss)
-    return found
+    return sequences
 
 
 def locate_sequences(storage: Storage, names: Iterable[str] | None = None, unboxed: list[str] | None = None
@@ -163,13 +163,13 @@ def locate_sequences(storage: Storage, names: Iterable[str] | None = None, unbox
     if names is not None:
         names = [posixpath.normpath(name) for name in names]
         direct = {name: name for name in names if is_sequence(storage, name)}
-        found = direct if len(direct) == len(set(names)) else _named(storage, []) | direct
-        missing = [name for name in names if name not in found]
+        available = direct if len(direct) == len(set(names)) else _named(storage, []) | direct
+        missing = [name for name in names if name not in available]
         if missing:
             causes = [f"{name} ({_why_no_sequence(storage, name)})" for name in missing[:5]]
             raise UserError(f"{len(missing)} of {len(names)} listed sequences are not in {storage.root} (as "
                             f"folders with a box file): {', '.join(causes)}{', ...' if len(missing) > 5 else ''}")
-        chosen = {name: found[name] for name in names}
+        chosen = {name: available[name] for name in names}
     else:
         chosen = _named(storage, left_out)
         if chosen and left_out:
@@ -208,12 +208,12 @@ def _sequence_folders(storage: Storage, folder: str, depth: int, unboxed: list[s
     if is_sequence(storage, folder):
         yield folder
         return
-    found = False
+    has_inner = False
     for name in sorted(storage.folders(folder), key=natural_key) if depth else ():
         for inner in _sequence_folders(storage, joined(folder, name), depth - 1, unboxed):
-            found = True
+            has_inner = True
             yield inner
-    if not found and posixpath.basename(folder) not in IMAGE_FOLDERS and any(
+    if not has_inner and posixpath.basename(folder) not in IMAGE_FOLDERS and any(
             picture_names(storage, place) for place in (folder, *(joined(folder, name) for name in IMAGE_FOLDERS))):
         unboxed.append(folder)
 
@@ -230,9 +230,9 @@ def _box_file(storage: Storage, folder: str) -> str | None:
 
 def sequence_parts(storage: Storage, folder: str) -> list[str]:
     """The files and folders in a sequence folder, itself included, on whose state its frames and boxes depend."""
-    wanted = {*BOX_FILES, f"{_name(storage, folder)}.txt", *LABEL_FILES, *IMAGE_FOLDERS}
+    relevant = {*BOX_FILES, f"{_name(storage, folder)}.txt", *LABEL_FILES, *IMAGE_FOLDERS}
     inner = [name for name in (*storage.files(folder), *storage.folders(folder))
-             if name in wanted or name.lower().endswith(VIDEO_SUFFIXES)]
+             if name in relevant or name.lower().endswith(VIDEO_SUFFIXES)]
     forms = [joined(folder, FORM_FILE), FORM_FILE]
     return [folder, *(joined(folder, name) for name in sorted(inner)), *dict.fromkeys(forms)]
 

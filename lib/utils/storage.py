@@ -43,10 +43,10 @@ class State:
         now = {name: tuple(stamp) for name, stamp in zip(self.names, self.stamps.tolist(), strict=True)}
         changed = [name for name in now if name in before and now[name] != before[name]]
         words = []
-        for what, names in (("changed", changed), ("new", [n for n in now if n not in before]),
-                            ("gone", [n for n in before if n not in now])):
+        for change, names in (("changed", changed), ("new", [n for n in now if n not in before]),
+                              ("gone", [n for n in before if n not in now])):
             if names:
-                words.append(f"{len(names)} {what} (for instance {names[0]})")
+                words.append(f"{len(names)} {change} (for instance {names[0]})")
         return ", ".join(words) or "the order of its files"
 
 
@@ -207,12 +207,12 @@ def file_state(root: str, names: Iterable[str]) -> State:
         root: what the names start from.
         names: relative or absolute.
     """
-    wanted = list(names)
-    chunks = [wanted[i : i + STAT_CHUNK] for i in range(0, len(wanted), STAT_CHUNK)]
+    listed = list(names)
+    chunks = [listed[i : i + STAT_CHUNK] for i in range(0, len(listed), STAT_CHUNK)]
     with ThreadPoolExecutor(STAT_THREADS) as pool:  # on a network disk each of these waits for an answer
         stamps = [stamp for part in pool.map(lambda chunk: [_stamp(root, name) for name in chunk], chunks)
                   for stamp in part]
-    return State(wanted, np.array(stamps, dtype=np.int64).reshape(-1, 2))
+    return State(listed, np.array(stamps, dtype=np.int64).reshape(-1, 2))
 
 
 def _stamp(root: str, name: str) -> tuple[int, int]:

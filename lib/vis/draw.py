@@ -61,10 +61,10 @@ def draw_boxes(
     lines = [(line, _WHITE) for line in ([text] if isinstance(text, str) else text or [])]
     if legend:
         lines += [(caption, colors[label]) for label, caption in captions.items() if caption]
-    taken = [_draw_lines(canvas, lines, scale)] if lines else []
+    occupied = [_draw_lines(canvas, lines, scale)] if lines else []
     for label, box in present.items():
         if captions[label] and not legend:
-            taken.append(_draw_tag(canvas, captions[label], box, colors[label], scale, taken))
+            occupied.append(_draw_tag(canvas, captions[label], box, colors[label], scale, occupied))
     return canvas
 
 
@@ -172,7 +172,7 @@ def _text_size(text: str, scale: float) -> tuple[int, int, int, float, int]:
     return width, ascent, descent, font_scale, stroke
 
 
-def _draw_tag(canvas, caption: str, box_xywh, color: Color, scale: float, taken) -> tuple[int, int, int, int]:
+def _draw_tag(canvas, caption: str, box_xywh, color: Color, scale: float, occupied) -> tuple[int, int, int, int]:
     """A filled tag with the caption at a free place by the box; returns its left, top, right, bottom."""
     height, width = canvas.shape[:2]
     text_width, ascent, descent, font_scale, stroke = _text_size(caption, scale)
@@ -189,7 +189,7 @@ def _draw_tag(canvas, caption: str, box_xywh, color: Color, scale: float, taken)
         """Pixels of a tag at `top` that other tags already cover."""
         return sum(
             max(0, min(left + tag_width, r) - max(left, other_left)) * max(0, min(top + tag_height, b) - max(top, t))
-            for other_left, t, r, b in taken)
+            for other_left, t, r, b in occupied)
 
     top = min(tops, key=covered)
     cv2.rectangle(canvas, (left, top), (left + tag_width - 1, top + tag_height - 1), color, cv2.FILLED)

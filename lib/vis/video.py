@@ -64,15 +64,15 @@ class VideoWriter:
 
     def _choose_codec(self) -> tuple[str, str]:
         """The first codec, with its ending, that this OpenCV can encode."""
-        wanted = self.path.suffix.lower()
-        choices = [codec for codec in _CODECS if wanted != ".avi" or codec[1] == ".avi"]
+        suffix = self.path.suffix.lower()
+        choices = [codec for codec in _CODECS if suffix != ".avi" or codec[1] == ".avi"]
         with tempfile.TemporaryDirectory() as folder:
             for codec, ending in choices:
                 encoder = _encoder(Path(folder) / f"probe{ending}", codec, self._fps, self._size)
                 works = encoder.isOpened()
                 encoder.release()
                 if works:
-                    if ending != wanted:
+                    if ending != suffix:
                         logger.warning("OpenCV has no MPEG-4 encoder here; writing %s", self.path.with_suffix(ending))
                     return codec, ending
         raise UserError(f"cannot write the video {self.path}: this OpenCV ({cv2.__version__}) has no encoder for it; "
@@ -97,11 +97,11 @@ class VideoWriter:
     def _check(self) -> None:
         """Encoders do not report a full disk: read the file's own count of frames."""
         capture = cv2.VideoCapture(str(self._part))
-        found = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+        frame_count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
         capture.release()
-        if self.frames == 0 or found < self.frames:
-            raise UserError(f"the video {self.path} was not written: it would hold {found} of {self.frames} frames; "
-                            "check that there are frames and that the disk is not full")
+        if self.frames == 0 or frame_count < self.frames:
+            raise UserError(f"the video {self.path} was not written: it would hold {frame_count} of {self.frames} "
+                            "frames; check that there are frames and that the disk is not full")
 
 
 def _encoder(path: Path, codec: str, fps: float, size: tuple[int, int]) -> cv2.VideoWriter:

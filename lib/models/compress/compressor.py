@@ -104,10 +104,11 @@ class Compressor(nn.Module):
         Returns:
             whether they can share.
         """
-        ours, theirs = (tracker.part_tensors("embed") for tracker in (self.student, self.teacher))
-        self.shares_prefix = (self.teacher_dtype is None and not any(tensor.requires_grad for tensor in ours.values())
-                              and ours.keys() == theirs.keys()
-                              and all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items()))
+        student, teacher = (tracker.part_tensors("embed") for tracker in (self.student, self.teacher))
+        self.shares_prefix = (self.teacher_dtype is None
+                              and not any(tensor.requires_grad for tensor in student.values())
+                              and student.keys() == teacher.keys()
+                              and all(torch.equal(tensor, teacher[name]) for name, tensor in student.items()))
         return self.shares_prefix
 
     @torch.no_grad()

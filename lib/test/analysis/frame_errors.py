@@ -165,7 +165,7 @@ def invalid(pred: np.ndarray) -> np.ndarray:
 
 def _clip(boxes: np.ndarray, size: np.ndarray) -> np.ndarray:
     """Boxes in the image as the GOT-10k toolkit clips: the corner first, then what is left of the sides."""
-    known = np.isfinite(size).all(axis=1)[:, None]
+    has_size = np.isfinite(size).all(axis=1)[:, None]
     corner = np.clip(boxes[:, :2], 0, size)
     sides = np.clip(boxes[:, 2:], 0, size - corner)
-    return np.where(known, np.hstack([corner, sides]), boxes)
+    return np.where(has_size, np.hstack([corner, sides]), boxes)

@@ -209,8 +209,8 @@ def _evaluate_together(preds: Sequence[np.ndarray], gts: Sequence[np.ndarray], v
     if any(flags is not None for flags in visible):
         seen = np.concatenate([np.ones(n, dtype=bool) if flags is None else np.asarray(flags, dtype=bool)
                                for n, flags in zip(lengths, visible, strict=True)])
-    if convention.clip and any(known is not None for known in sizes):
-        size = np.repeat(np.array([known or (np.nan, np.nan) for known in sizes], dtype=float), lengths, axis=0)
+    if convention.clip and any(pair is not None for pair in sizes):
+        size = np.repeat(np.array([pair or (np.nan, np.nan) for pair in sizes], dtype=float), lengths, axis=0)
     errors = frame_errors(pred, gt, seen, convention, starts, size)
 
     row = np.repeat(np.arange(len(gts)), lengths)

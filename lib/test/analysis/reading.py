@@ -52,8 +52,8 @@ def read_aligned(result: Result, sequence, convention: Convention, source: Resul
     rows = result.rows()
     if not len(rows.values) or not len(sequence.ground_truth):
         raise UserError(f"{result.where}: there is no box, or no frame of {sequence.name} to compare it with")
-    if source.form is None and (other := suspected(rows.values, sequence, size, rows.form or "xywh")):
-        raise _wrong_form(result, source, other, why_suspected(other, rows.values))
+    if source.form is None and (other_form := suspected(rows.values, sequence, size, rows.form or "xywh")):
+        raise _wrong_form(result, source, other_form, why_suspected(other_form, rows.values))
     values, form = rows.values, source.form or rows.form or "xywh"
     if form != "xywh":
         pixels = size() if form.startswith(NORMALISED) else None
@@ -63,8 +63,8 @@ def read_aligned(result: Result, sequence, convention: Convention, source: Resul
         if np.abs(rows.values[0] - sequence.ground_truth[0]).max() <= SAME:  # the given box was written as it came
             values[0] = rows.values[0]
     pred, gt, visible, note = align(values, sequence, result.where)
-    if source.form is None and form == "xywh" and (other := fitting_form(pred, gt)):
-        raise _wrong_form(result, source, other, f"read as {other} they overlap the annotations far better")
+    if source.form is None and form == "xywh" and (other_form := fitting_form(pred, gt)):
+        raise _wrong_form(result, source, other_form, f"read as {other_form} they overlap the annotations far better")
     bad = np.flatnonzero(invalid(pred))
     if len(bad) and (not convention.repair or bad[0] == 0):
         frame = len(sequence.ground_truth) - len(gt) + bad[0] + 1
@@ -86,15 +86,15 @@ def suspected(values: np.ndarray, sequence, size: Size, stated: str = "xywh") ->
     another form than x,y,w,h, which a file states in a header, only parts of the picture speak.
     """
     gt, earlier = np.asarray(sequence.ground_truth, dtype=np.float64), getattr(sequence, "earlier", None)
-    others = values[len(values) > 1:]
-    if suspect_form(others[:_SAMPLE]) and (normalised := suspect_form(others)):
+    after_first = values[len(values) > 1:]
+    if suspect_form(after_first[:_SAMPLE]) and (normalised := suspect_form(after_first)):
         # parts of the picture; its size tells which of them
         return NORMALISED + stated if stated != "xywh" else suspect_form(values, size(), gt[0]) or normalised
-    given = [gt[0], *(gt[len(gt) - len(values):][:1] if len(values) < len(gt) else ()),
-             *(() if earlier is None else earlier[:1])]
-    if stated != "xywh" or any(np.abs(values[0] - box).max() <= SAME for box in given):
+    given_boxes = [gt[0], *(gt[len(gt) - len(values):][:1] if len(values) < len(gt) else ()),
+                   *(() if earlier is None else earlier[:1])]
+    if stated != "xywh" or any(np.abs(values[0] - box).max() <= SAME for box in given_boxes):
         return None
-    return next((form for box in given if (form := suspect_form(values[:1], None, box))), None)
+    return next((form for box in given_boxes if (form := suspect_form(values[:1], None, box))), None)
 
 
 def fitting_form(pred: np.ndarray, gt: np.ndarray) -> str | None:

@@ -64,9 +64,9 @@ def remarks(report: BenchmarkReport) -> list[str]:
                          + (", standard deviation behind it" if tracker.deviation else "") + ".")
         if tracker.missing:
             names = ", ".join(tracker.missing[:_NAMED])
-            rest = len(tracker.missing) - _NAMED
+            hidden_count = len(tracker.missing) - _NAMED
             lines.append(f"{tracker.label} lacks {len(tracker.missing)} of {report.total} sequences: {names}"
-                         + (f" and {rest} more" if rest > 0 else "")
+                         + (f" and {hidden_count} more" if hidden_count > 0 else "")
                          + ("" if tracker.scores or not tracker.sequences else "; no scores without --partial") + ".")
         lines.extend(_unusable(tracker))
         lines.extend(f"{tracker.label}: {line}." for line in _grouped(tracker.notes))
@@ -80,9 +80,9 @@ def _unusable(tracker: TrackerReport) -> list[str]:
         names.setdefault(reason, []).append(name)
     lines = [f"{tracker.label} on {', '.join(of[:_NAMED])}{', ...' if len(of) > _NAMED else ''} cannot be used: "
              f"{reason}." for reason, of in names.items()]
-    rest = len(lines) - _NAMED
-    return lines[:_NAMED] + ([f"{tracker.label}: {rest} more results cannot be used; scores.json lists them."]
-                             if rest > 0 else [])
+    hidden_count = len(lines) - _NAMED
+    return lines[:_NAMED] + ([f"{tracker.label}: {hidden_count} more results cannot be used; scores.json lists them."]
+                             if hidden_count > 0 else [])
 
 
 def _grouped(notes: Sequence[Note]) -> list[str]:
@@ -91,9 +91,10 @@ def _grouped(notes: Sequence[Note]) -> list[str]:
     for note in notes:
         places.setdefault(note.what, []).append(note.where)
     lines = []
-    for what, where in places.items():
-        rest = len(where) - _FILES
-        lines.append(f"{what} ({', '.join(where[:_FILES])}" + (f" and {rest} more files" if rest > 0 else "") + ")")
+    for text, where in places.items():
+        hidden_count = len(where) - _FILES
+        lines.append(f"{text} ({', '.join(where[:_FILES])}"
+                     + (f" and {hidden_count} more files" if hidden_count > 0 else "") + ")")
     return lines
 
 

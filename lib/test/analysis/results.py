@@ -244,8 +244,8 @@ def _explain_none(dataset: str, trackers: Sequence[TrackerReport], total: int, p
     reasons = [(tracker.label, reason) for tracker in trackers for reason in dict.fromkeys(tracker.unusable.values())]
     if reasons:
         label, reason = reasons[0]
-        others = f" ({len(reasons) - 1} more results cannot be used either)" if len(reasons) > 1 else ""
-        raise UserError(f"{dataset}: {label} cannot be scored: {reason}{others}")
+        suffix = f" ({len(reasons) - 1} more results cannot be used either)" if len(reasons) > 1 else ""
+        raise UserError(f"{dataset}: {label} cannot be scored: {reason}{suffix}")
     if partial:
         counts = ", ".join(f"{tracker.label} {len(tracker.sequences)}" for tracker in trackers)
         raise UserError(f"{dataset}: no sequence has results of all trackers (of {total}: {counts}); leave out the "

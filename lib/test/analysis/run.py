@@ -77,12 +77,12 @@ def repeated_runs(sources: Sequence[ResultSource]) -> dict[str, list[str]]:
         match = re.fullmatch(r"(.+)_\d{3,}", source.folder.name) if is_own else None
         if match:
             grouped.setdefault(source.folder.with_name(match[1]), []).append(source)
-    taken = {source.label for source in sources}
+    used_labels = {source.label for source in sources}
     runs = {}
     for folder, members in grouped.items():
         label = next(name for name in (folder.name, f"{folder.parent.name}/{folder.name}", f"{folder.name} (mean)",
-                                       f"{folder} (mean)") if name not in taken)
-        taken.add(label)
+                                       f"{folder} (mean)") if name not in used_labels)
+        used_labels.add(label)
         runs[label] = [source.label for source in members]
     return runs
 
@@ -106,11 +106,11 @@ def read_attributes(path: Path) -> dict[str, list[str]]:
 
 def parse_formats(text: str) -> tuple[str, ...]:
     """Formats from `csv,png` (or `none`), in the order of FORMATS; UserError for an unknown one."""
-    asked = {part.strip().lower() for part in text.split(",") if part.strip()} - {"none"}
-    unknown = sorted(asked - set(FORMATS))
+    formats = {part.strip().lower() for part in text.split(",") if part.strip()} - {"none"}
+    unknown = sorted(formats - set(FORMATS))
     if unknown:
         raise UserError(f"--formats {text}: unknown format {unknown[0]!r}; choose from {', '.join(FORMATS)} or none")
-    return tuple(form for form in FORMATS if form in asked)
+    return tuple(form for form in FORMATS if form in formats)
 
 
 def parse_result(text: str) -> list[ResultSource]:

@@ -200,8 +200,8 @@ class ResultFolder:
         dataset = sequences[0].dataset
         results: dict[str, Result] = {}
         for folder in self._folders(dataset):
-            text, others = stored_results(folder)
-            for stored in (text, others) if self.external else (text,):
+            text_files, other_files = stored_results(folder)
+            for stored in (text_files, other_files) if self.external else (text_files,):
                 missing = [sequence.name for sequence in sequences if sequence.name not in results]
                 for name, stems in match_names(missing, stored, dataset, exact).items():
                     files = [file for stem in stems for file in stored[stem]]
@@ -213,14 +213,14 @@ class ResultFolder:
 def stored_results(folder: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
     """Result files in a folder by the names that their sequences have there: text files, with those of the GOT-10k
     toolkit's and VOT's folders, and the other SUFFIXES. Whether they hold boxes is not looked at."""
-    text: dict[str, list[Path]] = {}
-    others: dict[str, list[Path]] = {}
+    text_files: dict[str, list[Path]] = {}
+    other_files: dict[str, list[Path]] = {}
     for path in _entries(folder):
         if path.suffix.lower() in SUFFIXES:
-            (text if path.suffix.lower() == SUFFIXES[0] else others).setdefault(path.stem, []).append(path)
+            (text_files if path.suffix.lower() == SUFFIXES[0] else other_files).setdefault(path.stem, []).append(path)
         elif (first := path / f"{path.name}_001.txt").is_file():
-            text.setdefault(path.name, [first])
-    return text, others
+            text_files.setdefault(path.name, [first])
+    return text_files, other_files
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -243,8 +243,9 @@ def _open(file: Path) -> TextResult:
 
 def some_names(names: Sequence[str]) -> str:
     """Some names of many, for messages."""
-    rest = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {rest} others" if rest > 0 else "") if names else "nothing"
+    hidden_count = len(names) - _NAMED
+    others = f" and {hidden_count} others" if hidden_count > 0 else ""
+    return ", ".join(names[:_NAMED]) + others if names else "nothing"
 
 
 def _inventory(folder: Path) -> str:

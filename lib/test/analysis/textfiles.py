@@ -72,8 +72,9 @@ def parse_boxes(data: bytes, where: str) -> Rows:
     is_code = header == ["1"]
     columns = _columns(header)
     if columns:
-        form, chosen, frames, others = columns
-        notes.append("a header line left out" + (f" and the column(s) {', '.join(others)}" if others else ""))
+        form, chosen, frames, other_columns = columns
+        notes.append("a header line left out"
+                     + (f" and the column(s) {', '.join(other_columns)}" if other_columns else ""))
     elif not is_code:
         begin = 0
     values = parse_table(data[begin:])
@@ -157,13 +158,13 @@ def parse_times(data: bytes, where: str) -> np.ndarray:
 def _columns(names: list[str]) -> tuple[str, list[int], int | None, list[str]] | None:
     """What a first line names: the form of the boxes, the places of their columns, that of a column that counts the
     frames, and the names of all other columns. None where it does not name four columns of one form."""
-    for form, known in _HEADERS.items():
-        places = [[i for i, name in enumerate(names) if name in column] for column in known]
+    for form, aliases in _HEADERS.items():
+        places = [[i for i, name in enumerate(names) if name in column] for column in aliases]
         if all(len(place) == 1 for place in places):
             chosen = [place[0] for place in places]
-            others = [name or "without a name" for i, name in enumerate(names) if i not in chosen]
+            other_columns = [name or "without a name" for i, name in enumerate(names) if i not in chosen]
             frames = next((i for i, name in enumerate(names) if name in _FRAME_COLUMNS), None)
-            return form, chosen, frames, others
+            return form, chosen, frames, other_columns
     return None
 
 

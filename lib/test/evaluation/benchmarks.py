@@ -178,17 +178,18 @@ def read_sequences(spec: Spec, root: Path, names: list[str]) -> list[Sequence]:
     Raises:
         UserError: sequences are missing, a file is damaged, or boxes and frames do not match.
     """
-    found = [_find(spec, root, name) for name in names]
-    missing = [name for name, stored in zip(names, found, strict=True) if stored is None]
+    located = [_find(spec, root, name) for name in names]
+    missing = [name for name, stored in zip(names, located, strict=True) if stored is None]
     if missing and not spec.download:
         causes = [_why_missing(spec, root, name) for name in missing[:SHOWN]]
-        more = f"; {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
-        raise UserError(f"{len(missing)} of {len(names)} sequences in {root} have no boxes: {'; '.join(causes)}{more}")
+        suffix = f"; {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+        raise UserError(f"{len(missing)} of {len(names)} sequences in {root} have no boxes: "
+                        f"{'; '.join(causes)}{suffix}")
     if missing:
-        more = ", ..." if len(missing) > SHOWN else ""
+        suffix = ", ..." if len(missing) > SHOWN else ""
         raise UserError(f"{len(missing)} of {len(names)} sequences of {spec.title} have no box file in {root}: "
-                        f"{', '.join(missing[:SHOWN])}{more}; expected {spec.layout}; get them from {spec.download}")
-    return [_read(spec, stored) for stored in found if stored is not None]
+                        f"{', '.join(missing[:SHOWN])}{suffix}; expected {spec.layout}; get them from {spec.download}")
+    return [_read(spec, stored) for stored in located if stored is not None]
 
 
 def _why_missing(spec: Spec, root: Path, name: str) -> str:

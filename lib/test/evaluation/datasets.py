@@ -71,12 +71,12 @@ def _vot(place: str, sequence: str | int | None, base: Path) -> list[Sequence]:
 
 
 def _folder(spec: str, sequence: str | int | None, base: Path) -> list[Sequence]:
-    found = {files.name: files for files in find_in_spec(spec, base)}
+    sequences = {files.name: files for files in find_in_spec(spec, base)}
     folder = resolve(spec, base)
     if not folder.is_dir():
         folder = resolve(spec.rpartition("@")[0], base)
     dataset = f"folder:{folder.resolve().name}"
-    chosen = (found[name] for name in _pick(list(found), sequence, f"folder:{spec}"))
+    chosen = (sequences[name] for name in _pick(list(sequences), sequence, f"folder:{spec}"))
     return [Sequence(files.name, dataset, files.frames, files.boxes, files.visible, box_file=files.box_file)
             for files in chosen]
 

@@ -42,35 +42,38 @@ def describe(cfg: Config, checkpoint: str | Path) -> dict[str, Any]:
             "checkpoint": {"file": str(checkpoint), "sha256": file_hash(path)}, "settings": settings}
 
 
-def check(folder: Path, wanted: Mapping[str, Any], force: bool = False, others: str = "") -> None:
+def check(folder: Path, wanted: Mapping[str, Any], force: bool = False, other_writers: str = "") -> None:
     """Refuse to add results to `folder` that were made with something else than those that are there.
 
     Args:
         folder: a tracker's folder of results.
         wanted: from `describe`.
         force: results of something else do not matter: `claim` will move them away.
-        others: who else writes results there just now; then the manifest counts before there are any, and with `force`.
+        other_writers: who else writes results there just now; then the manifest counts before there are any, and
+            with `force`.
 
     Raises:
         UserError: the folder holds results of other weights or settings (the message says which), or its manifest is
             damaged.
     """
-    if not others and (force or not has_results(folder)):
+    if not other_writers and (force or not has_results(folder)):
         return
-    found = read_manifest(folder)
-    if found is None:
+    stored = read_manifest(folder)
+    if stored is None:
         logger.warning("%s holds results without a manifest (made elsewhere or by an earlier version): they are taken "
                        "as they are; --force moves them to a folder previous_N and tracks again", folder)
         return
-    changes = differences(found, wanted)
+    changes = differences(stored, wanted)
     if changes:
-        more = f" and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
-        if others:
-            raise UserError(f"{folder} is being written by {others}, with something else: {'; '.join(changes[:_SHOWN])}"
-                            f"{more}. Results of the two would be mixed: wait for its end, or keep both with --runid N")
-        raise UserError(f"the results in {folder} were made with something else: {'; '.join(changes[:_SHOWN])}{more}. "
-                        "Results of the two would be mixed. Keep both with --runid N, or move the old ones to a folder "
-                        "previous_N and track again with --force, or give the weights and settings of the old ones")
+        suffix = f" and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
+        if other_writers:
+            raise UserError(f"{folder} is being written by {other_writers}, with something else: "
+                            f"{'; '.join(changes[:_SHOWN])}{suffix}. Results of the two would be mixed: wait for its "
+                            "end, or keep both with --runid N")
+        raise UserError(f"the results in {folder} were made with something else: {'; '.join(changes[:_SHOWN])}{suffix}"
+                        ". Results of the two would be mixed. Keep both with --runid N, or move the old ones to a "
+                        "folder previous_N and track again with --force, or give the weights and settings of the "
+                        "old ones")
 
 
 def is_stale(folder: Path, wanted: Mapping[str, Any]) -> bool:
@@ -79,17 +82,17 @@ def is_stale(folder: Path, wanted: Mapping[str, Any]) -> bool:
     Raises:
         UserError: its manifest is damaged.
     """
-    found = read_manifest(folder) if has_results(folder) else None
-    return found is not None and bool(differences(found, wanted))
+    stored = read_manifest(folder) if has_results(folder) else None
+    return stored is not None and bool(differences(stored, wanted))
 
 
 def replaces(folder: Path, wanted: Mapping[str, Any]) -> bool:
     """Whether `claim` would move results away: those of something else than `wanted`, or of nobody knows what."""
     try:
-        found = read_manifest(folder)
+        stored = read_manifest(folder)
     except UserError:
-        found = None  # damaged
-    return has_results(folder) and (found is None or bool(differences(found, wanted)))
+        stored = None  # damaged
+    return has_results(folder) and (stored is None or bool(differences(stored, wanted)))
 
 
 def claim(folder: Path, wanted: Mapping[str, Any], force: bool = False) -> None:
@@ -99,10 +102,10 @@ def claim(folder: Path, wanted: Mapping[str, Any], force: bool = False) -> None:
     of the folder after a crash in between is still under its old manifest.
     """
     try:
-        found = read_manifest(folder)
+        stored = read_manifest(folder)
     except UserError:
-        found = None  # damaged: `check` has refused unless it is forced
-    if found is not None and not differences(found, wanted):
+        stored = None  # damaged: `check` has refused unless it is forced
+    if stored is not None and not differences(stored, wanted):
         return
     if has_results(folder):
         if not force:
@@ -139,19 +142,20 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return content
 
 
-def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """What two manifests differ in, in words. A key that `found` does not know had its default."""
+def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """What two manifests differ in, in words. A key that `stored` does not know had its default."""
     changes = []
-    if found["checkpoint"]["sha256"] != wanted["checkpoint"]["sha256"]:
+    if stored["checkpoint"]["sha256"] != wanted["checkpoint"]["sha256"]:
         changes.append("checkpoint " + " instead of ".join(
-            f"{part['checkpoint'].get('file', '?')} ({part['checkpoint']['sha256'][:12]})" for part in (found, wanted)))
-    if found.get("rules") != wanted["rules"]:
-        changes.append(f"tracking rules {found.get('rules')} instead of {wanted['rules']}, an earlier or later version "
-                       "of this code")
+            f"{part['checkpoint'].get('file', '?')} ({part['checkpoint']['sha256'][:12]})"
+            for part in (stored, wanted)))
+    if stored.get("rules") != wanted["rules"]:
+        changes.append(f"tracking rules {stored.get('rules')} instead of {wanted['rules']}, an earlier or later "
+                       "version of this code")
     schema = schema_of(wanted["settings"]["MODEL.FAMILY"])
-    for name in sorted({*found["settings"], *wanted["settings"]}):
+    for name in sorted({*stored["settings"], *wanted["settings"]}):
         default = _plain(schema[name].default) if name in schema else None
-        before, now = (part["settings"].get(name, default) for part in (found, wanted))
+        before, now = (part["settings"].get(name, default) for part in (stored, wanted))
         if before != now:
             changes.append(f"{name} {before} instead of {now}")
     return changes

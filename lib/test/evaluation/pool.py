@@ -100,13 +100,13 @@ def run(
     unable: _Unable | None = None
 
     def start(device: str) -> None:
-        here, there = context.Pipe()
+        parent_end, worker_end = context.Pipe()
         process = context.Process(target=_work, daemon=True,
-                                  args=(there, tracker_factory, device, threads, batch, debug_dir, read_ahead))
+                                  args=(worker_end, tracker_factory, device, threads, batch, debug_dir, read_ahead))
         with _interrupts_held():
             process.start()
-        there.close()
-        workers.append(_Worker(device, process, here))
+        worker_end.close()
+        workers.append(_Worker(device, process, parent_end))
 
     def next_job(worker: _Worker) -> None:
         job = waiting.popleft() if waiting else None

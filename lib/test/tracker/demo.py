@@ -187,15 +187,16 @@ def choose_name(output: Path, name: str, place: str) -> str:
         name, place: see `Source`.
     """
     with own(output, share=True):
-        known = output / SOURCES
+        sources_file = output / SOURCES
         try:
-            places = json.loads(known.read_text(encoding="utf-8"))
+            places = json.loads(sources_file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             places = {}
         names = chain([name], (f"{name}-{number}" for number in count(2)))
-        chosen = next(each for each in names if places.get(each, None if _is_there(output, each) else place) == place)
+        chosen = next(candidate for candidate in names
+                      if places.get(candidate, None if _is_there(output, candidate) else place) == place)
         if places.get(chosen) != place:
-            write_text(known, json.dumps(places | {chosen: place}, indent=1) + "\n")
+            write_text(sources_file, json.dumps(places | {chosen: place}, indent=1) + "\n")
     if chosen != name:
         logger.info("%s has files of another %s, so those of this one are called %s", output, name, chosen)
     return chosen
@@ -247,10 +248,10 @@ def _write_files(result: DemoResult, output: Path, sub_pixel: bool) -> dict[str,
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(COLUMNS)
     for results, number, moment in zip(result.targets, result.numbers, result.times, strict=True):
-        for target, found in enumerate(results, 1):
-            score = "" if math.isnan(found.score) else f"{found.score:.6f}"
-            writer.writerow([number, f"{moment:.3f}", target, *(f"{value:.2f}" for value in found.box), score,
-                             int(found.lost)])
+        for target, tracked in enumerate(results, 1):
+            score = "" if math.isnan(tracked.score) else f"{tracked.score:.6f}"
+            writer.writerow([number, f"{moment:.3f}", target, *(f"{value:.2f}" for value in tracked.box), score,
+                             int(tracked.lost)])
     write_text(files["table"], table.getvalue())
     return files
 
@@ -292,13 +293,13 @@ class _Annotator:
         total = f"/{self._length}" if self._length else ""
         text = [f"frame {frame.number + 1}{total}"] + ([] if math.isnan(result.fps) else [f"{result.fps:.1f} FPS"])
         boxes, colors, scores = {}, {}, {}
-        for number, found in enumerate(result.targets[-1]):
+        for number, tracked in enumerate(result.targets[-1]):
             label = "target" if len(result.targets[-1]) == 1 else f"target {number + 1}"
-            label = f"{label} lost" if found.lost else label
-            boxes[label] = found.box
-            colors[label] = LOST_COLOR if found.lost else PALETTE[number % len(PALETTE)]
-            if not math.isnan(found.score):
-                scores[label] = found.score
+            label = f"{label} lost" if tracked.lost else label
+            boxes[label] = tracked.box
+            colors[label] = LOST_COLOR if tracked.lost else PALETTE[number % len(PALETTE)]
+            if not math.isnan(tracked.score):
+                scores[label] = tracked.score
         self._log(frame, total, result)
         image = frame.image
         if self._debug >= 2 and score_map is not None:
@@ -309,8 +310,8 @@ class _Annotator:
         """Every frame when debugging, otherwise now and then."""
         if self._debug >= 1:
             logger.info("frame %d%s: %s", frame.number + 1, total, "; ".join(
-                f"box {' '.join(f'{v:.1f}' for v in found.box)}, score {found.score:.3f}{', lost' * found.lost}"
-                for found in result.targets[-1]))
+                f"box {' '.join(f'{v:.1f}' for v in tracked.box)}, score {tracked.score:.3f}{', lost' * tracked.lost}"
+                for tracked in result.targets[-1]))
         elif time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LINE_EVERY
             logger.info("frame %d%s, %.1f FPS, %d frames dropped", frame.number + 1, total, result.fps, result.dropped)
@@ -363,12 +364,12 @@ def _follow(tracker: LiveTracker, frames: Iterator[Frame], boxes: Sequence[Seque
         start = time.perf_counter()
         if not result.targets:
             tracker.init_all(frame.image, boxes)
-            found = [_given(box) for box in boxes]
+            results = [_given(box) for box in boxes]
             tracker.tracker.parts = parts
         else:
-            found = tracker.update_all(frame.image)
+            results = tracker.update_all(frame.image)
         dropped = frame.number - result.numbers[-1] - 1 if result.numbers else 0
-        result.add(frame, found, time.perf_counter() - start)
+        result.add(frame, results, time.perf_counter() - start)
         noted = parts if len(result.targets) > 1 else None
         with _part(noted, "draw"):
             picture = annotator.draw(frame, result, tracker.score_maps[0])

@@ -153,22 +153,22 @@ class LiveTracker:
             raise RuntimeError("update called before init")
         self._resize(frame)
         targets = [followed.target for followed in self._followed]
-        found = self.tracker.step([frame] * len(targets), targets)
-        for followed, result in zip(self._followed, found, strict=True):
+        results = self.tracker.step([frame] * len(targets), targets)
+        for followed, result in zip(self._followed, results, strict=True):
             if not followed.flag.see(result.score):
                 followed.sure_box = list(result.box_xywh)
         if self.redetect is not None:
-            self._look_wider(frame, self.redetect, found)
-        self.score_maps = [result.score_map for result in found]
+            self._look_wider(frame, self.redetect, results)
+        self.score_maps = [result.score_map for result in results]
         return [Result(list(result.box_xywh), result.score, followed.flag.lost)
-                for followed, result in zip(self._followed, found, strict=True)]
+                for followed, result in zip(self._followed, results, strict=True)]
 
     def _follow(self, frame: np.ndarray, box: Sequence[float]) -> _Followed:
         target = self.tracker.start(frame, box)
         return _Followed(target, LostFlag(self._rule), list(target.box_xywh))
 
-    def _look_wider(self, frame: np.ndarray, redetect: Redetection, found: list) -> None:
-        """Look for the lost targets; one that is found takes its place in `found` and goes on from there."""
+    def _look_wider(self, frame: np.ndarray, redetect: Redetection, results: list) -> None:
+        """Look for the lost targets; one that is found takes its place in `results` and goes on from there."""
         lost = [index for index, followed in enumerate(self._followed) if followed.flag.lost]
         if not lost:
             return
@@ -177,7 +177,7 @@ class LiveTracker:
                               [followed.sure_box for followed in chosen])
         for index, followed, find in zip(lost, chosen, finds, strict=True):
             if find is not None:
-                found[index] = find
+                results[index] = find
                 followed.target.box_xywh = list(find.box_xywh)
                 followed.sure_box = list(find.box_xywh)
                 followed.flag = LostFlag(self._rule)

@@ -37,7 +37,7 @@ def find_config(name: str) -> Config:
     Raises:
         UserError: there is none, or it is broken.
     """
-    script, _, rest = name.rpartition("/")
+    script, _, config_name = name.rpartition("/")
     script = Path(script).name
     if name.endswith((".yaml", ".yml")):
         if script not in SCRIPTS:
@@ -45,12 +45,12 @@ def find_config(name: str) -> Config:
                             f"{' or '.join(SCRIPTS)}, found {script or 'no folder'!r}")
         return load_config(script, name)
     if script in SCRIPTS:
-        return load_config(script, rest)
+        return load_config(script, config_name)
     owner = next((owner for owner in SCRIPTS if not script and name in list_configs(owner)), None)
     if owner is None:
-        known = [f"{owner}/{config}" for owner in SCRIPTS for config in list_configs(owner)]
+        configs = [f"{owner}/{config}" for owner in SCRIPTS for config in list_configs(owner)]
         raise UserError(f"{name} is neither a file nor a folder nor a configuration; the configurations are "
-                        f"{', '.join(known) or '(none in this installation: give a checkpoint file)'}")
+                        f"{', '.join(configs) or '(none in this installation: give a checkpoint file)'}")
     return load_config(owner, name)
 
 

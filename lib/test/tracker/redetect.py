@@ -69,10 +69,10 @@ class Redetection:
         """
         grids = [self.anchors(box, tracker.search_factor, *image.shape[:2]) for box in boxes_xywh]
         owners = [index for index, grid in enumerate(grids) for _ in grid]
-        found = tracker.find([image] * len(owners), [targets[index] for index in owners],
-                             [anchor for grid in grids for anchor in grid], window=False)
+        results = tracker.find([image] * len(owners), [targets[index] for index in owners],
+                               [anchor for grid in grids for anchor in grid], window=False)
         finds: list[TrackResult | None] = [None] * len(targets)
-        for index, result in zip(owners, found, strict=True):
+        for index, result in zip(owners, results, strict=True):
             best = finds[index]
             if result.score >= self.accept and (best is None or result.score > best.score):
                 finds[index] = result

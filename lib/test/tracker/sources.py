@@ -151,14 +151,14 @@ class LiveSource(Source):
         first = None
         try:
             while True:
-                taken = reader.take(PATIENCE, stopped)
-                if taken is None:
+                grabbed = reader.take(PATIENCE, stopped)
+                if grabbed is None:
                     if stopped():
                         return
                     seen = 0 if first is None else reader.count - first[1]
                     raise UserError(f"{self.name} gives no more frames after {seen}; {self._gone}")
-                image, number, moment = taken
-                first = taken if first is None else first
+                image, number, moment = grabbed
+                first = grabbed if first is None else first
                 yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), number - first[1], moment - first[2])
         finally:
             reader.stop()
@@ -203,8 +203,8 @@ class _NewestFrame(threading.Thread):
         while True:
             with self._changed:
                 if self._changed.wait_for(lambda: self._ended or self._newest, GLANCE):
-                    taken, self._newest = self._newest, None
-                    return taken
+                    newest, self._newest = self._newest, None
+                    return newest
             if time.monotonic() >= until or stopped():     # what came while `stopped` took its time is looked at
                 return None
 

@@ -299,8 +299,8 @@ class Tracker:
         with self._part("network"):
             mask = () if targets[0].template_mask is None else (_joined([t.template_mask for t in targets]),)
             weights = self.window if window else None
-            more = {"window": weights} if self._takes_window else {}
-            prediction = self.model(_joined([target.template for target in targets]), search, *mask, **more)
+            extra_inputs = {"window": weights} if self._takes_window else {}
+            prediction = self.model(_joined([target.template for target in targets]), search, *mask, **extra_inputs)
         with self._part("box"):
             boxes, score_maps = self._read(prediction, weights)
             results = []
@@ -444,7 +444,7 @@ def check_box(box_xywh: Sequence[float], height: int, width: int) -> list[float]
 
 def _nearby(path: Path) -> str:
     """What to do about a missing checkpoint, with the ones that lie beside it."""
-    found = sorted(file.name for file in path.parent.glob("*.pth.tar")) if path.parent.is_dir() else []
-    if found:
-        return f"that folder holds {', '.join(found[-5:])}: choose one with --epoch or --checkpoint"
+    checkpoints = sorted(file.name for file in path.parent.glob("*.pth.tar")) if path.parent.is_dir() else []
+    if checkpoints:
+        return f"that folder holds {', '.join(checkpoints[-5:])}: choose one with --epoch or --checkpoint"
     return "train first (tracking/train.py), copy the downloaded weights there, or give --checkpoint"

@@ -81,9 +81,9 @@ def pack(server: Server, folder: Path, lengths: Mapping[str, int] | None, archiv
         except UserError as error:
             problems.append(str(error))
     if problems:
-        more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        suffix = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise UserError(f"the results in {folder} cannot be submitted to {server.title}, {len(problems)} of "
-                        f"{len(names)} sequences are not right:\n  " + "\n  ".join(problems[:SHOWN]) + more
+                        f"{len(names)} sequences are not right:\n  " + "\n  ".join(problems[:SHOWN]) + suffix
                         + f"\nfinish them with tracking/test.py ... --dataset {server.dataset}")
     with atomic_write(archive) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as zipped:
         for name in sorted(files):

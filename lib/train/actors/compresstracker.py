@@ -33,7 +33,7 @@ class CompressActor(Actor):
         boxes = [batch["search_box"]]
         if self._guides_map:
             boxes.append(cxcywh_to_xywh(targets.prediction.boxes.squeeze(1)))
-        return Prepared(torch.stack([self._peaks(each) for each in boxes]), targets)
+        return Prepared(torch.stack([self._peaks(box) for box in boxes]), targets)
 
     @property
     def _guides_map(self) -> bool:
@@ -49,7 +49,7 @@ class CompressActor(Actor):
         return draw_stages(len(self.module.stages), self.probability(epoch), draws, self.cfg.COMPRESS.FORCED_STUDENT)
 
     def idle_parameters(self, epoch: int, draws: Sequence[torch.Generator]) -> list[nn.Parameter]:
-        used = [any(stage) for stage in zip(*(self._draw(epoch, each) for each in draws), strict=True)]
+        used = [any(stage) for stage in zip(*(self._draw(epoch, draw) for draw in draws), strict=True)]
         return [parameter for layer, ran in zip(self.module.student.layers, used, strict=True) if not ran
                 for parameter in layer.parameters() if parameter.requires_grad]
 

@@ -58,9 +58,9 @@ class StatSums:
         return sums, None if bad < 0 else bad
 
 
-def merge(total: dict[str, list[float]], more: Mapping[str, list[float]]) -> None:
-    """Add the sums and counts of `more` to `total`, in place."""
-    for name, (value, count) in more.items():
+def merge(total: dict[str, list[float]], stats: Mapping[str, list[float]]) -> None:
+    """Add the sums and counts of `stats` to `total`, in place."""
+    for name, (value, count) in stats.items():
         entry = total.setdefault(name, [0.0, 0])
         entry[0] += value
         entry[1] += count

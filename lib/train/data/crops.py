@@ -150,12 +150,12 @@ class PackedPixels(CropPixels):
     """Crops of packed crops."""
 
     def open(self, dataset: PackedDataset, sequence: int, frames: Sequence[int]) -> list[PackedFrame]:
-        found = []
+        packed_frames = []
         for view, frame in zip(VIEWS, frames, strict=True):
             record = dataset.record(sequence, frame)
-            found.append(PackedFrame(int(record["width"]), int(record["height"]), record[view],
-                                     dataset.encoded(record, view), dataset.describe(record)))
-        return found
+            packed_frames.append(PackedFrame(int(record["width"]), int(record["height"]), record[view],
+                                             dataset.encoded(record, view), dataset.describe(record)))
+        return packed_frames
 
     def make(self, frames: Sequence[PackedFrame], params: Sequence[CropParams]) -> tuple[np.ndarray, np.ndarray] | None:
         """The crops; None where a square reaches beyond what is stored of its frame."""
@@ -208,9 +208,9 @@ def open_packed(dataset: str, crops_dir: str | Path, views: Sequence[View]) -> P
         if manifest["format"] != FORMAT:
             raise UserError(f"{folder / MANIFEST} is of format {manifest['format']}, not {FORMAT}")
         for number, size in enumerate(manifest["parts"]):
-            found = (folder / part_name(number)).stat().st_size
-            if found != size:
-                raise UserError(f"{folder / part_name(number)} has {found} bytes instead of {size}")
+            actual = (folder / part_name(number)).stat().st_size
+            if actual != size:
+                raise UserError(f"{folder / part_name(number)} has {actual} bytes instead of {size}")
         stored = {view: View(**manifest["views"][view]) for view in VIEWS}
         quantile = float(manifest["quantile"])
         packed = PackedDataset(folder, manifest)

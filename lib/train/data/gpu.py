@@ -152,12 +152,12 @@ def _decode_jpegs(files: list[Tensor], device: torch.device) -> list[Tensor]:
     try:
         return decode_jpeg(files, mode=ImageReadMode.RGB, device=device)
     except RuntimeError as error:
-        said = (str(error).splitlines() or [""])[0]
-        if _NO_MEMORY.search(said):
+        message = (str(error).splitlines() or [""])[0]
+        if _NO_MEMORY.search(message):
             raise torch.OutOfMemoryError(f"{device} has no memory for {len(files)} decoded images") from error
-        if isinstance(error, torch.AcceleratorError) or "CUDA error" in said:
+        if isinstance(error, torch.AcceleratorError) or "CUDA error" in message:
             raise
-        raise Undecodable(f"an image cannot be decoded on {device} ({said})") from error
+        raise Undecodable(f"an image cannot be decoded on {device} ({message})") from error
 
 
 def _check_decoding(device: torch.device) -> None:

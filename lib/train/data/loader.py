@@ -71,10 +71,10 @@ class Pairs:
                 boxes = dataset.annotation(sequence).boxes[frames]
             state = rng.bit_generator.state
             try:
-                found = self.pixels.open(dataset, sequence, frames)
-                sizes = [(frame.width, frame.height) for frame in found]
+                pictures = self.pixels.open(dataset, sequence, frames)
+                sizes = [(frame.width, frame.height) for frame in pictures]
                 params = self.processing(sizes[0], boxes[0], sizes[1], boxes[1], rng)
-                payload = None if params is None else self.pixels.make(found, params)
+                payload = None if params is None else self.pixels.make(pictures, params)
             except Unreadable as error:
                 rng.bit_generator.state = state  # the next draw is the same wherever the damage is noticed
                 failures.append(error)
@@ -125,10 +125,10 @@ class _BatchKeys:
         return -(-len(range(self.rank, self.samples, self.world_size)) // self.batch_size)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        mine = range(self.rank, self.samples, self.world_size)
+        indices = range(self.rank, self.samples, self.world_size)
         first, self.skipped = self.skipped, 0
         for number in range(first, len(self)):
-            yield [(self.epoch, i) for i in mine[number * self.batch_size : (number + 1) * self.batch_size]]
+            yield [(self.epoch, i) for i in indices[number * self.batch_size : (number + 1) * self.batch_size]]
 
 
 class Loader:

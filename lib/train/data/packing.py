@@ -191,10 +191,10 @@ class Packing:
 
     def _check_disk(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        there = sum(file.stat().st_size for file in self.folder.iterdir())
-        need, free = self.estimate() - there, shutil.disk_usage(self.folder).free
+        stored = sum(file.stat().st_size for file in self.folder.iterdir())
+        need, free = self.estimate() - stored, shutil.disk_usage(self.folder).free
         logger.info("%s: %d frames in %d parts, about %.2f GB in %s (%.1f GB free)", self.recipe.dataset, self.frames,
-                    len(self._plan), (need + there) / 1e9, self.folder, free / 1e9)
+                    len(self._plan), (need + stored) / 1e9, self.folder, free / 1e9)
         if need * _SPARE > free:
             raise UserError(f"packing {self.recipe.dataset} needs about {need / 1e9:.1f} GB in {self.folder}, where "
                             f"{free / 1e9:.1f} GB are free: free some, set COMPRESSTRACKER_CROPS_DIR to another disk, "

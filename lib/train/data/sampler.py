@@ -76,15 +76,15 @@ class PairSampler:
 
     def _draw_sequence(self, number: int, rng: np.random.Generator) -> int:
         """A usable sequence; each is as likely as the others."""
-        found = self._usable.get(number)
-        if found is None:
+        candidates = self._usable.get(number)
+        if candidates is None:
             dataset = self.datasets[number]
-            found = self._usable[number] = np.flatnonzero(usable(*dataset.counts()))
-            if not len(found):
+            candidates = self._usable[number] = np.flatnonzero(usable(*dataset.counts()))
+            if not len(candidates):
                 raise UserError(f"data set {dataset.name}: none of its {len(dataset)} sequences can be trained on; a "
                                 f"sequence needs at least {MIN_FRAMES} frames, {MIN_VISIBLE} of them with a visible "
                                 "target")
-        return int(found[rng.integers(len(found))])
+        return int(candidates[rng.integers(len(candidates))])
 
 
 def usable(frames: np.ndarray, visible: np.ndarray) -> np.ndarray:

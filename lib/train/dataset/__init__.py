@@ -44,8 +44,9 @@ def _got10k(field: str, inner: str, split: str | None = None) -> _Known:
                   lambda storage, place: Got10k(storage, place, split))
 
 
-def _other(cls: Callable[[Storage, Place], StoredDataset], field: str, layout: str, **more: Any) -> _Known:
-    return _Known(lambda env, dataset: Place.of(env, dataset, f"{field}_dir", f"{field}_lmdb_dir", layout, **more), cls)
+def _other(cls: Callable[[Storage, Place], StoredDataset], field: str, layout: str, **options: Any) -> _Known:
+    return _Known(
+        lambda env, dataset: Place.of(env, dataset, f"{field}_dir", f"{field}_lmdb_dir", layout, **options), cls)
 
 
 _KNOWN: dict[str, _Known] = {

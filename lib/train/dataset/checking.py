@@ -82,13 +82,13 @@ class Report:
                  + (f", {self.video_frames} frames of videos run through" if self.video_frames else "")]
         if self.note:
             lines.append(f"  note: {self.note}")
-        for kind, found in Counter(problem.kind for problem in self.problems).items():
+        for kind, number in Counter(problem.kind for problem in self.problems).items():
             of_kind = [problem for problem in self.problems if problem.kind == kind]
             frames = sum(problem.count for problem in of_kind)
-            lines.append(f"  {kind}: {found}" + (f" ({frames} frames)" if frames > found else ""))
+            lines.append(f"  {kind}: {number}" + (f" ({frames} frames)" if frames > number else ""))
             lines += [f"    {problem.where}: {problem.detail}" for problem in of_kind[:SHOWN]]
-            if found > SHOWN:
-                lines.append(f"    ... and {found - SHOWN} more")
+            if number > SHOWN:
+                lines.append(f"    ... and {number - SHOWN} more")
         return "\n".join([*lines, "  no problem found" if self.clean else f"  {len(self.problems)} problems"])
 
 
@@ -198,21 +198,22 @@ def _folder_parts(dataset: Folder, sequence: int) -> _Parts:
     if not np.isfinite(boxes[0]).all():
         problems.append(Problem(NO_START, files.name, f"{no_start(files.box_file, boxes)} (training takes the others)"))
     if isinstance(files.frames, ImageFrames):
-        what, found = "pictures", len(frames_in(dataset.storage, dataset.folders[files.name]))
+        unit, readable = "pictures", len(frames_in(dataset.storage, dataset.folders[files.name]))
         pictures = {frame: files.frames.file(frame) for frame in range(count)}
     else:
         video = VideoFrames(files.frames.path(0))
-        what, found, pictures = "frames in the video", video.count_exactly(), {}
+        unit, readable, pictures = "frames in the video", video.count_exactly(), {}
         height, width, _ = video[0].shape
         video.close()
         outside = [f"frame {frame} (counted from 0) {text}" for frame, box in enumerate(boxes)
                    if (text := _outside(box, (width, height)))]
         problems += _of_kind(OUTSIDE, files.name, outside)
-    if found < count:
-        problems.append(Problem(UNREADABLE, files.name, f"only {found} of {count} {what} can be read", count - found))
-    elif found > count:
-        problems.append(Problem(LENGTH, files.name, f"{found} {what} for {count} boxes"))
-    return _Parts(files.name, boxes, pictures, dataset.storage.read, problems, 0 if pictures else found)
+    if readable < count:
+        problems.append(Problem(UNREADABLE, files.name, f"only {readable} of {count} {unit} can be read",
+                                count - readable))
+    elif readable > count:
+        problems.append(Problem(LENGTH, files.name, f"{readable} {unit} for {count} boxes"))
+    return _Parts(files.name, boxes, pictures, dataset.storage.read, problems, 0 if pictures else readable)
 
 
 def _label_problems(dataset: StoredDataset, name: str, boxes: np.ndarray) -> Iterator[Problem]:
@@ -235,24 +236,24 @@ def _hidden_problems(name: str, boxes: np.ndarray, seen: np.ndarray | None) -> I
 
 def _look_at(parts: _Parts, frames: Sequence[int], decode: bool) -> list[Problem]:
     """Problems of the pictures of `frames` and of the boxes in them; one for each kind."""
-    found: dict[str, list[str]] = {}
+    by_kind: dict[str, list[str]] = {}
     size = None
     for frame in frames:
         file, box = parts.pictures[frame], parts.boxes[frame]
         try:
             size, loss, damaged = look_at(partial(parts.read, file), file, decode)
         except UserError as error:
-            found.setdefault(UNREADABLE, []).append(str(error))
+            by_kind.setdefault(UNREADABLE, []).append(str(error))
             continue
         for kind, text in ((DAMAGED, damaged and "holds parts that cannot be decoded and are made up; copy it again"),
                            (DEPTH, loss), (OUTSIDE, _outside(box, size)),
                            (SIZE, parts.stated not in (None, size) and other_size(size, parts.stated))):
             if text:
-                found.setdefault(kind, []).append(f"{file} {text}")
+                by_kind.setdefault(kind, []).append(f"{file} {text}")
     form = suspect_form(parts.boxes, size) if parts.any_form else None
     if form is not None:
-        found[FORM] = [f"{form}, not x,y,w,h in pixels: {why_suspected(form, parts.boxes, size)}"]
-    return [problem for kind, details in found.items() for problem in _of_kind(kind, parts.name, details)]
+        by_kind[FORM] = [f"{form}, not x,y,w,h in pixels: {why_suspected(form, parts.boxes, size)}"]
+    return [problem for kind, details in by_kind.items() for problem in _of_kind(kind, parts.name, details)]
 
 
 def _outside(box_xywh: np.ndarray, size: tuple[int, int]) -> str:
@@ -265,5 +266,5 @@ def _outside(box_xywh: np.ndarray, size: tuple[int, int]) -> str:
 
 def _of_kind(kind: str, name: str, details: Sequence[str]) -> list[Problem]:
     """One problem of a sequence for all details of a kind, with the first as the example."""
-    more = f"; {len(details) - 1} more" if len(details) > 1 else ""
-    return [Problem(kind, name, details[0] + more, len(details))] if details else []
+    suffix = f"; {len(details) - 1} more" if len(details) > 1 else ""
+    return [Problem(kind, name, details[0] + suffix, len(details))] if details else []

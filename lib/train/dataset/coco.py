@@ -84,33 +84,34 @@ class Coco(StoredDataset):
         """The annotation file and its images; of one's own image folder all of it, which annotation files may share."""
         if self.place.is_own:
             kept = (*IMAGE_SUFFIXES, ".json", FORM_FILE)
-            found = [name for name in self.storage.walk() if name.lower().endswith(kept)]
+            names = [name for name in self.storage.walk() if name.lower().endswith(kept)]
         else:
-            found = [self.annotations]
-        yield from dict.fromkeys([*found, *self.sequences])
+            names = [self.annotations]
+        yield from dict.fromkeys([*names, *self.sequences])
 
     def read_annotation(self, sequence: int) -> Annotation:
         return self.index.annotation(sequence)
 
     def _build(self) -> Index:
-        found = self._read()
-        files = self._files(found.names)
-        looks = self._look_at_some(found, files)
-        boxes = self._boxes(found, files, looks)
+        instances = self._read()
+        files = self._files(instances.names)
+        looks = self._look_at_some(instances, files)
+        boxes = self._boxes(instances, files, looks)
         sized = np.flatnonzero((boxes[:, 2] > 0) & (boxes[:, 3] > 0))
         if not len(sized):
             raise self.place.nothing_found(self.storage)
-        names = [files[image] for image in found.owners[sized]]
+        names = [files[image] for image in instances.owners[sized]]
         if self.place.is_own and not any(map(self.storage.has_file, dict.fromkeys(names))):
             raise UserError(f"data set {self.dataset}: none of the images that {self.source.locate(self.annotations)} "
                             f"names is in {self.storage.root}, for instance {names[0]}. {self.place.how_to_set()}")
-        sizes = found.sizes[found.owners]
+        sizes = instances.sizes[instances.owners]
         left_out = (f"{len(boxes) - len(sized)} of {len(boxes)} objects have no area (a width or height that is not "
-                    f"positive)" + f", and {found.boxless} more no box," * bool(found.boxless) + " and are left out")
-        others = (f"{files[found.owners[i]]} {other_size(look.size, sizes[i])}" for i, look in looks.items()
-                  if np.isfinite(sizes[i]).all() and look.size != tuple(sizes[i]))
-        losses = (f"{files[found.owners[i]]} {look.loss}" for i, look in looks.items() if look.loss)
-        notes = [left_out if len(sized) < len(boxes) or found.boxless else "", next(others, ""), next(losses, "")]
+                    f"positive)" + f", and {instances.boxless} more no box," * bool(instances.boxless)
+                    + " and are left out")
+        misfits = (f"{files[instances.owners[i]]} {other_size(look.size, sizes[i])}" for i, look in looks.items()
+                   if np.isfinite(sizes[i]).all() and look.size != tuple(sizes[i]))
+        losses = (f"{files[instances.owners[i]]} {look.loss}" for i, look in looks.items() if look.loss)
+        notes = [left_out if len(sized) < len(boxes) or instances.boxless else "", next(misfits, ""), next(losses, "")]
         self.note = "; ".join(filter(None, notes))
         return Index.of(np.ones(len(sized), np.int64), boxes[sized].astype(np.float32), np.ones(len(sized), bool),
                         {"names": names}, {"sizes": sizes[sized]} | self._storage_columns(), self.note)
@@ -125,7 +126,7 @@ class Coco(StoredDataset):
         top = next((folder for folder in self.images[:-1] if self._is_there(folder)), self.images[-1])
         return [joined(top, name) for name in names]
 
-    def _boxes(self, found: Instances, files: Sequence[str], looks: dict[int, Look]) -> np.ndarray:
+    def _boxes(self, instances: Instances, files: Sequence[str], looks: dict[int, Look]) -> np.ndarray:
         """(N, 4) float64 xywh in pixels, sizes not positive where there is no area.
 
         Args:
@@ -137,26 +138,26 @@ class Coco(StoredDataset):
         """
         file = self.source.locate(self.annotations)
         form = declared_form(self.source, self.annotations.rpartition("/")[0])
-        sizes = found.sizes[found.owners]
+        sizes = instances.sizes[instances.owners]
         for number, look in looks.items():
             if not np.isfinite(sizes[number]).all():
                 sizes[number] = look.size
-        known = np.isfinite(sizes).all(axis=1)
+        has_size = np.isfinite(sizes).all(axis=1)
         if form is None:
-            require_xywh(found.boxes, None, file)
-            require_xywh(found.boxes[known], sizes[known], file)
+            require_xywh(instances.boxes, None, file)
+            require_xywh(instances.boxes[has_size], sizes[has_size], file)
         elif form.startswith(NORMALISED):
-            for number in np.flatnonzero(~known):
-                sizes[number] = self._look(files[found.owners[number]]).size
-        return to_xywh(found.boxes, form or "xywh", sizes)
+            for number in np.flatnonzero(~has_size):
+                sizes[number] = self._look(files[instances.owners[number]]).size
+        return to_xywh(instances.boxes, form or "xywh", sizes)
 
-    def _look_at_some(self, found: Instances, files: Sequence[str]) -> dict[int, Look]:
+    def _look_at_some(self, instances: Instances, files: Sequence[str]) -> dict[int, Look]:
         """Of one's own data, what is known of the images of some objects, evenly spread."""
         looks = {}
-        total = len(found.owners) if self.place.is_own else 0
+        total = len(instances.owners) if self.place.is_own else 0
         for number in np.unique(np.linspace(0, total - 1, min(LOOKED_AT, total)).astype(int)).tolist():
             with contextlib.suppress(UserError):  # a picture that is missing or broken is named in training
-                looks[number] = self._look(files[found.owners[number]])
+                looks[number] = self._look(files[instances.owners[number]])
         return looks
 
     def _look(self, file: str) -> Look:

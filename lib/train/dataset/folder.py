@@ -68,11 +68,11 @@ class Folder(StoredDataset):
         if self._folders is None:
             folder, list_file = own_parts(self.dataset)
             names = listed_names(list_file, folder, self.storage) if list_file else None
-            found = locate_sequences(self.storage, names, self.unboxed)
-            if "" in found.values() and isinstance(self.storage, ArchiveStorage) and len(self.storage.mounts) > 1:
+            folders = locate_sequences(self.storage, names, self.unboxed)
+            if "" in folders.values() and isinstance(self.storage, ArchiveStorage) and len(self.storage.mounts) > 1:
                 raise UserError(f"data set {self.dataset}: an archive in {self.storage.root} holds a sequence without "
                                 "its folder; pack each sequence with its folder, as in `zip -0 -r dog.zip dog`")
-            self._folders = found
+            self._folders = folders
         return self._folders
 
     def _find(self) -> list[str]:
@@ -108,10 +108,10 @@ class Folder(StoredDataset):
 
     def frame_file(self, sequence: int, index: int) -> str:
         """See the base class; the video where the frame is in one."""
-        found = self.index
-        source = found.texts("sources")[sequence]
+        dataset_index = self.index
+        source = dataset_index.texts("sources")[sequence]
         return source if self._is_video(sequence) else joined(
-            source, found.texts("frames")[found.first(sequence) + index])
+            source, dataset_index.texts("frames")[dataset_index.first(sequence) + index])
 
     def read_annotation(self, sequence: int) -> Annotation:
         files = self.open(sequence)
@@ -137,10 +137,10 @@ class Folder(StoredDataset):
 
     def _build(self) -> Index:
         total = len(self)
-        found = list(progress(map_in_threads(self.open, range(total), BUILD_THREADS), total,
-                              f"index of {self.dataset}", "sequences"))
+        sequence_files = list(progress(map_in_threads(self.open, range(total), BUILD_THREADS), total,
+                                       f"index of {self.dataset}", "sequences"))
         sources, frames, video = [], [], []
-        for name, files in zip(self.sequences, found, strict=True):
+        for name, files in zip(self.sequences, sequence_files, strict=True):
             pictures = isinstance(files.frames, ImageFrames)
             sources.append(files.frames.folder if pictures else joined(
                 self.folders[name], Path(files.frames.file).name))
@@ -149,11 +149,11 @@ class Folder(StoredDataset):
         if any(video):
             self.note = (f"{sum(video)} of {total} sequences are videos, each decoded from its beginning for every "
                          "pair; unpack long ones to pictures to train faster")
-        lossy = [files for files in found if files.loss]
+        lossy = [files for files in sequence_files if files.loss]
         if lossy:
             self.note += (f"{'; ' * bool(self.note)}{len(lossy)} of {total} sequences lose grey levels, for instance "
                           f"{lossy[0].frames.path(0)}: {lossy[0].loss}")
-        return Index.of_annotations([Annotation.of(files.boxes, files.visible) for files in found],
+        return Index.of_annotations([Annotation.of(files.boxes, files.visible) for files in sequence_files],
                                     {"names": self.sequences, "sources": sources, "frames": frames},
                                     {"video": np.array(video)} | self._storage_columns(), self.note)
 

@@ -212,23 +212,23 @@ def _keep(index: Index, place: Path, folder: Path) -> Index:
                 return Index.open(folder)  # another process was faster
             except DamagedIndexError:
                 os.rename(folder, part.with_name(part.name + "-damaged"))
-        found = Index.open(folder)
+        saved = Index.open(folder)
     except DamagedIndexError as error:
         raise OSError(str(error)) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
         shutil.rmtree(part.with_name(part.name + "-damaged"), ignore_errors=True)
     _tidy(place, folder)
-    return found
+    return saved
 
 
 def _tidy(place: Path, folder: Path) -> None:
     """Remove the indices of earlier states, and what killed processes left behind."""
     with contextlib.suppress(OSError):  # another process may be tidying, too
-        for other in place.iterdir():
-            leftover = other.name.startswith(PART) and time.time() - other.stat().st_mtime > PART_LIFE
-            if leftover or (other != folder and not other.name.startswith(PART)):
-                shutil.rmtree(other, ignore_errors=True)
+        for entry in place.iterdir():
+            leftover = entry.name.startswith(PART) and time.time() - entry.stat().st_mtime > PART_LIFE
+            if leftover or (entry != folder and not entry.name.startswith(PART)):
+                shutil.rmtree(entry, ignore_errors=True)
 
 
 def _state_columns(state: State) -> dict[str, np.ndarray]:
@@ -239,8 +239,8 @@ def _state_columns(state: State) -> dict[str, np.ndarray]:
 def _reason(place: Path, state: State) -> str:
     """Why a new index is needed: the first one, or what has changed since the newest one."""
     try:
-        older = sorted((other for other in place.iterdir() if not other.name.startswith(PART)),
-                       key=lambda other: other.stat().st_mtime)
+        older = sorted((entry for entry in place.iterdir() if not entry.name.startswith(PART)),
+                       key=lambda entry: entry.stat().st_mtime)
         old = Index.open(older[-1])
         before = State(list(old.texts("state")), old.numbers("state.stamps"))
     except (OSError, IndexError, KeyError, DamagedIndexError):

@@ -62,9 +62,9 @@ def parse_instances(data: bytes) -> Instances:
         try:
             identity, name, size = _image(image, number)
             if identity in position:
-                other = names[position[identity]]
-                if other != name:
-                    raise _Fault("images share an id", f"{other} and {name} have the id {identity!r}")
+                earlier_name = names[position[identity]]
+                if earlier_name != name:
+                    raise _Fault("images share an id", f"{earlier_name} and {name} have the id {identity!r}")
                 continue
             position[identity] = len(names)
             names.append(name)
@@ -74,14 +74,14 @@ def parse_instances(data: bytes) -> Instances:
     objects, boxless = [], 0
     for number, annotation in enumerate(annotations):
         try:
-            found = _object(annotation, number, position)
+            instance = _object(annotation, number, position)
         except _Fault as fault:
             faults.setdefault(fault.kind, []).append(str(fault))
             continue
-        if found is None:
+        if instance is None:
             boxless += 1
-        elif found:
-            objects.append(found)
+        elif instance:
+            objects.append(instance)
     if faults:
         raise ValueError("; ".join(_sentences(faults)))
     table = np.array(objects, np.float64).reshape(len(objects), 5)
@@ -95,8 +95,8 @@ def _image(image: Any, number: int) -> tuple[Any, str, tuple[float, float]]:
     if not isinstance(identity, str | Real) or not isinstance(name, str) or not name:
         raise _Fault("images lack an id or a file_name", f"number {number} (counted from 0) is {_short(image)}")
     width, height = image.get("width"), image.get("height")
-    known = _is_number(width) and _is_number(height) and width > 0 and height > 0
-    return identity, name, (width, height) if known else (math.nan, math.nan)
+    has_size = _is_number(width) and _is_number(height) and width > 0 and height > 0
+    return identity, name, (width, height) if has_size else (math.nan, math.nan)
 
 
 def _object(annotation: Any, number: int, position: dict[Any, int]) -> tuple[float, ...] | None | bool:

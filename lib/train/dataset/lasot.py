@@ -29,11 +29,11 @@ class Lasot(StoredDataset):
         self.name = name
 
     def _find(self) -> list[str]:
-        wanted, present = [], set()
+        listed, present = [], set()
         for category, *numbers in read_spec(self.spec):
-            wanted += [f"{category}/{category}-{number}" for number in read_ranges(numbers)]
+            listed += [f"{category}/{category}-{number}" for number in read_ranges(numbers)]
             present.update(f"{category}/{folder}" for folder in self.storage.folders(category))
-        return self._present(wanted, present)
+        return self._present(listed, present)
 
     def annotation_files(self, name: str) -> list[str]:
         return [f"{name}/groundtruth.txt", *self.label_files(name)]

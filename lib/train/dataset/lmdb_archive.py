@@ -56,20 +56,20 @@ class LmdbArchive(Archive):
     def close(self) -> None:
         """Close the LMDB in this process, for whoever uses it; reading opens it again."""
         with _lock:
-            found = _open_environments.pop(self.path, None)
-            if found is not None:
-                found[1].close()
+            entry = _open_environments.pop(self.path, None)
+            if entry is not None:
+                entry[1].close()
 
     def _environment(self) -> Any:
-        found = _open_environments.get(self.path)
-        if found is None or found[0] != os.getpid():
+        entry = _open_environments.get(self.path)
+        if entry is None or entry[0] != os.getpid():
             with _lock:
-                found = _open_environments.get(self.path)
-                if found is None or found[0] != os.getpid():
-                    if found is not None:
-                        found[1].close()  # the parent's; closing it here leaves the parent's own untouched
-                    found = _open_environments[self.path] = (os.getpid(), open_lmdb(self.path))
-        return found[1]
+                entry = _open_environments.get(self.path)
+                if entry is None or entry[0] != os.getpid():
+                    if entry is not None:
+                        entry[1].close()  # the parent's; closing it here leaves the parent's own untouched
+                    entry = _open_environments[self.path] = (os.getpid(), open_lmdb(self.path))
+        return entry[1]
 
 
 def is_lmdb(path: str | Path) -> bool:

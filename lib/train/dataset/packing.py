@@ -143,15 +143,15 @@ def verify(storage: Storage, target: Target, *, sample: int = 1000, folder: Path
     keys = [*target.files, *target.made]
     with contextlib.closing(LmdbArchive(folder)) as archive:
         for place, key in enumerate(progress(keys, len(keys), f"verify {target.folder.name}", "files")):
-            found = archive.size(key)
-            if found is None:
+            stored_size = archive.size(key)
+            if stored_size is None:
                 problems.append(f"{key} is missing")
                 continue
             name = target.files.get(key)
             content = storage.read(name) if name is not None and place % step == 0 else target.made.get(key)
             size = len(content) if content is not None else storage.size(name)
-            if found != size:
-                problems.append(f"{key} has {found} bytes instead of {size}")
+            if stored_size != size:
+                problems.append(f"{key} has {stored_size} bytes instead of {size}")
             elif content is not None and zlib.crc32(archive.get(key)) != zlib.crc32(content):
                 problems.append(f"{key} has another content than {storage.locate(name) if name else 'it should'}")
     return problems
@@ -164,7 +164,7 @@ def _write(environment: Any, storage: Storage, target: Target) -> None:
     for chunk in progress(chunks, len(chunks), f"pack {target.folder.name}", f"x {CHUNK} files"):
         with environment.begin(buffers=True) as transaction:
             missing = [(key, name) for key, name in chunk
-                       if (found := transaction.get(encoded_key(key))) is None or len(found) != storage.size(name)]
+                       if (stored := transaction.get(encoded_key(key))) is None or len(stored) != storage.size(name)]
         contents = map_in_threads(storage.read, [name for _, name in missing], READ_THREADS)
         _put(environment, {key: content for (key, _), content in zip(missing, contents, strict=True)})
     _put(environment, target.made)

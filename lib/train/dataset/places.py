@@ -44,16 +44,16 @@ class Place:
     parted: bool = False
 
     @classmethod
-    def of(cls, env: Any, dataset: str, field: str, lmdb_field: str, layout: str, **more: Any) -> "Place":
+    def of(cls, env: Any, dataset: str, field: str, lmdb_field: str, layout: str, **options: Any) -> "Place":
         """With the values that the environment `env` has for the two fields."""
         root, lmdb = (getattr(env, name, "") or "" for name in (field, lmdb_field))
-        return cls(dataset, field, root, lmdb_field, lmdb, layout, **more)
+        return cls(dataset, field, root, lmdb_field, lmdb, layout, **options)
 
     @classmethod
     def own(cls, dataset: str, path: Path, layout: str) -> "Place":
         """Of data of one's own, which the yaml names by its path."""
-        found = _archive_in(path)
-        folder = found[0].with_suffix("") / found[1] if found else path
+        location = _archive_in(path)
+        folder = location[0].with_suffix("") / location[1] if location else path
         return cls(dataset, "", str(path), "", f"{folder}{LMDB_SUFFIX}", layout)
 
     @property
@@ -114,10 +114,10 @@ def is_in_some_form(path: Path) -> bool:
 def archive_at(path: Path) -> ArchiveStorage | None:
     """The files of an LMDB or a zip archive that a path names, or of a folder in one that it leads into
     (``data/all.zip/mine``); None where it does neither."""
-    found = _archive_in(path)
-    if found is None:
+    location = _archive_in(path)
+    if location is None:
         return None
-    file, folder = found
+    file, folder = location
     inner = f"{folder}/" if folder else ""
     if is_lmdb(file):
         return ArchiveStorage(str(path), "lmdb", [Mount(LmdbArchive(file), inner=inner)])
@@ -126,10 +126,10 @@ def archive_at(path: Path) -> ArchiveStorage | None:
 
 def _archive_in(path: Path) -> tuple[Path, str] | None:
     """The LMDB or zip archive in a path, and the folder in it ('' for the whole)."""
-    there = next((part for part in (path, *path.parents) if os.path.exists(part)), path)
-    if not is_lmdb(there) and not (there.suffix.lower() == ZIP_SUFFIX and there.is_file()):
+    existing = next((part for part in (path, *path.parents) if os.path.exists(part)), path)
+    if not is_lmdb(existing) and not (existing.suffix.lower() == ZIP_SUFFIX and existing.is_file()):
         return None
-    return there, "" if there == path else path.relative_to(there).as_posix()
+    return existing, "" if existing == path else path.relative_to(existing).as_posix()
 
 
 def _directory(place: Place) -> Storage | None:

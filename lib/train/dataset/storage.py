@@ -67,8 +67,8 @@ class Mount:
             if name > self.outer:
                 return None
             key = self.inner
-        found = self.archive.first_from(key)
-        return self.outer + found[len(self.inner):] if found is not None and found.startswith(self.inner) else None
+        first = self.archive.first_from(key)
+        return self.outer + first[len(self.inner):] if first is not None and first.startswith(self.inner) else None
 
 
 class ArchiveStorage(Storage):
@@ -106,10 +106,10 @@ class ArchiveStorage(Storage):
         raise self._missing(name)
 
     def size(self, name: str) -> int:
-        found = self._size(name)
-        if found is None:
+        size = self._size(name)
+        if size is None:
             raise self._missing(name)
-        return found
+        return size
 
     def has_file(self, name: str) -> bool:
         return self._size(name) is not None
@@ -142,9 +142,9 @@ class ArchiveStorage(Storage):
     def _size(self, name: str) -> int | None:
         for mount in self.mounts:
             key = mount.key(name)
-            found = None if key is None else mount.archive.size(key)
-            if found is not None:
-                return found
+            size = None if key is None else mount.archive.size(key)
+            if size is not None:
+                return size
         return None
 
     def _names(self, folder: str) -> tuple[list[str], list[str]]:
@@ -166,4 +166,4 @@ class ArchiveStorage(Storage):
 
 def _first_from(mounts: Iterable[Mount], name: str) -> str | None:
     """The smallest name in these archives that is not smaller than `name`."""
-    return min((found for mount in mounts if (found := mount.first_from(name)) is not None), default=None)
+    return min((first for mount in mounts if (first := mount.first_from(name)) is not None), default=None)

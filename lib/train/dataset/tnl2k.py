@@ -22,12 +22,12 @@ class Tnl2k(StoredDataset):
 
     def _find(self) -> list[str]:
         test = set(spec_lines(TEST_SPEC))
-        found = []
+        folders = []
         for folder in self.storage.folders():
             inner = self.storage.folders(folder)
             deeper = [f"{folder}/{name}" for name in inner]
-            found += [folder] if "imgs" in inner else [n for n in deeper if "imgs" in self.storage.folders(n)]
-        return [name for name in found if name.rpartition("/")[2] not in test]
+            folders += [folder] if "imgs" in inner else [n for n in deeper if "imgs" in self.storage.folders(n)]
+        return [name for name in folders if name.rpartition("/")[2] not in test]
 
     def annotation_files(self, name: str) -> list[str]:
         return [f"{name}/groundtruth.txt", f"{name}/imgs"]

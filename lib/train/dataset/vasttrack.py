@@ -22,9 +22,9 @@ class VastTrack(StoredDataset):
         for line in spec_lines(TEST_SPEC):
             category, _, numbers = line.rpartition(":")
             test.update(f"{category}/{category}-{number}" for number in read_ranges(numbers.split()))
-        found = [f"{category}/{folder}" for category in self.storage.folders()
-                 for folder in self.storage.folders(category) if folder.startswith(f"{category}-")]
-        return [name for name in found if name not in test]
+        folders = [f"{category}/{folder}" for category in self.storage.folders()
+                   for folder in self.storage.folders(category) if folder.startswith(f"{category}-")]
+        return [name for name in folders if name not in test]
 
     def annotation_files(self, name: str) -> list[str]:
         return [f"{name}/{file}" for file in BOX_FILES]

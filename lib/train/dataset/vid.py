@@ -102,9 +102,9 @@ class ImagenetVid(StoredDataset):
     def _tracklets(self) -> list[dict[str, Any]]:
         """The tracklets of the annotation files, in the form of OSTrack's cache file."""
         videos = self._videos()
-        found = progress(map_in_threads(self._tracklets_of, videos, BUILD_THREADS), len(videos),
-                         f"annotations of {self.dataset}", "videos")
-        return [tracklet for tracklets in found for tracklet in tracklets]
+        per_video = progress(map_in_threads(self._tracklets_of, videos, BUILD_THREADS), len(videos),
+                             f"annotations of {self.dataset}", "videos")
+        return [tracklet for tracklets in per_video for tracklet in tracklets]
 
     def _tracklets_of(self, video: str) -> list[dict[str, Any]]:
         folder = f"{ANNOTATIONS}/{video}"

@@ -65,8 +65,8 @@ class ZipArchive(Archive):
         if member is None:
             return None
         offset, packed, size, deflated = member.item()
-        wanted = packed if deflated or limit is None else min(packed, limit)
-        content = self._content(key, offset, wanted)
+        length = packed if deflated or limit is None else min(packed, limit)
+        content = self._content(key, offset, length)
         if not deflated:
             return content
         try:
@@ -137,8 +137,9 @@ class ZipArchive(Archive):
         except OSError as error:
             raise UserError(f"cannot read {self.path}: {error.strerror or error}") from error
 
-    def _damaged(self, what: str) -> UserError:
-        return UserError(f"the zip archive {self.path} is damaged or was replaced: {what}; download or copy it again")
+    def _damaged(self, problem: str) -> UserError:
+        return UserError(f"the zip archive {self.path} is damaged or was replaced: {problem}; "
+                         "download or copy it again")
 
 
 def read_directory(path: str) -> list[zipfile.ZipInfo]:
@@ -150,11 +151,11 @@ def read_directory(path: str) -> list[zipfile.ZipInfo]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            found = archive.infolist()
-            if not any("/" in info.filename for info in found):
-                for info in found:
+            infos = archive.infolist()
+            if not any("/" in info.filename for info in infos):
+                for info in infos:
                     info.filename = info.filename.replace("\\", "/")
-            files = [info for info in found
+            files = [info for info in infos
                      if not info.is_dir() and not info.filename.startswith("__MACOSX/")]
     except (OSError, zipfile.BadZipFile) as error:
         raise UserError(f"cannot open the zip archive {path}: {error}; it is missing, truncated or damaged. Download "

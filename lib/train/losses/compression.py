@@ -20,10 +20,10 @@ def mimic_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], template_le
         scalar.
     """
     losses = []
-    for ours, target in zip(student, teacher, strict=True):
+    for output, target in zip(student, teacher, strict=True):
         if form == "tokens":
-            losses.append(F.mse_loss(ours, target))
+            losses.append(F.mse_loss(output, target))
         else:
-            search = F.mse_loss(ours[:, template_length:], target[:, template_length:])
-            losses.append((search + F.mse_loss(ours[:, :template_length], target[:, :template_length])) / 2)
+            search = F.mse_loss(output[:, template_length:], target[:, template_length:])
+            losses.append((search + F.mse_loss(output[:, :template_length], target[:, :template_length])) / 2)
     return torch.stack(losses).mean()

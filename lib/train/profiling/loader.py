@@ -57,13 +57,13 @@ class PlainPixels(Pixels):
         self._watch = watch
 
     def open(self, dataset: TrackingDataset, sequence: int, frames: Sequence[int]) -> list[Picture]:
-        found = []
+        pictures = []
         for frame in frames:
             data = dataset.encoded(sequence, frame)
             with self._watch.measure("decode"):
                 image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-                found.append(_Whole(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)))
-        return found
+                pictures.append(_Whole(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)))
+        return pictures
 
     def make(self, frames: Sequence["_Whole"], params: Sequence[CropParams]) -> list[Tensor]:
         with self._watch.measure("crop"):
@@ -209,11 +209,11 @@ class LoaderVariant:
         return (count - WARM * workers - 1) * BATCH / (time.perf_counter() - start)
 
     def _finish(self, batch: dict[str, Any], device: torch.device) -> list[Tensor]:
-        made = self._pairs.pixels.crops(batch, device)
+        crops = self._pairs.pixels.crops(batch, device)
         if self._pairs.pixels.normalised:
-            return list(made)
+            return list(crops)
         gains = to_device(batch["gains"], device).unbind(1)
-        return [self._normaliser(crop, gain) for crop, gain in zip(made, gains, strict=True)]
+        return [self._normaliser(crop, gain) for crop, gain in zip(crops, gains, strict=True)]
 
 
 def profile_loader(cfg: Config, *, frames: str | None = None, count: int = 100, width: int = 1280, height: int = 720,
@@ -301,7 +301,7 @@ def _variants(cfg: Config, dataset: TrackingDataset, packed: Any, processing: Pa
         sampler = PairSampler([_TimedDataset(source, watch)], None, data.SAMPLER_MODE, data.MAX_SAMPLE_INTERVAL)
         return LoaderVariant(Pairs(sampler, processing, make_pixels(watch), seed=0, split="train"), cfg, watch)
 
-    found = {
+    variants = {
         PLAIN: variant(dataset, lambda watch: PlainPixels(data.MEAN, data.STD, watch)),
         "frames": variant(dataset, lambda watch: _timed(FramePixels, watch)(*sizes)),
         "frames, whole decode": variant(dataset,
@@ -310,10 +310,10 @@ def _variants(cfg: Config, dataset: TrackingDataset, packed: Any, processing: Pa
         "crops": variant(packed, lambda watch: _timed(PackedPixels, watch)(*sizes)),
     }
     try:
-        found["gpu (the CPU's part)"] = variant(dataset, lambda watch: DevicePixels(*sizes, device))
+        variants["gpu (the CPU's part)"] = variant(dataset, lambda watch: DevicePixels(*sizes, device))
     except UserError as error:
         logger.warning("left out: %s", error)
-    return found
+    return variants
 
 
 def _describe(variant: LoaderVariant, plain: LoaderVariant, pairs: int) -> dict[str, Any]:
@@ -326,10 +326,10 @@ def _describe(variant: LoaderVariant, plain: LoaderVariant, pairs: int) -> dict[
 def _difference(variant: LoaderVariant, plain: LoaderVariant) -> dict[str, Any]:
     """Grey levels between the crops of a variant and those of the plain variant, over the pairs that are the same."""
     keys = [(0, index) for index in range(BATCH * 2)]
-    (ours, boxes), (theirs, their_boxes) = variant.crops(keys), plain.crops(keys)
-    same = (boxes - their_boxes).abs().amax((1, 2)) < 1e-6
+    (crops, boxes), (plain_crops, plain_boxes) = variant.crops(keys), plain.crops(keys)
+    same = (boxes - plain_boxes).abs().amax((1, 2)) < 1e-6
     std = variant.std
-    levels = [(a - b)[same].abs() * std * 255 for a, b in zip(ours, theirs, strict=True)]
+    levels = [(a - b)[same].abs() * std * 255 for a, b in zip(crops, plain_crops, strict=True)]
     return {"same_pairs": float(same.float().mean()), "max_difference": max(float(level.max()) for level in levels),
             "mean_difference": {view: float(level.mean()) for view, level in zip(VIEWS, levels, strict=True)}}
 

@@ -214,10 +214,10 @@ def profile_training(cfg: Config, *, data: str = RANDOM, plain: bool = True, dev
             raise UserError(f"{name} is {value}; it must be at least {low}")
     with tempfile.TemporaryDirectory() as temporary, _threads(threads):
         with _stored(cfg, data, Path(temporary if work_dir is None else work_dir).absolute()) as cfg:
-            ways = {"configured": (cfg, False)}
+            configs = {"configured": (cfg, False)}
             if plain:
-                ways["plain"] = cfg.with_overrides(_PLAIN), True
-            variants = _compete(ways, data, target, rounds, steps, warmup)
+                configs["plain"] = cfg.with_overrides(_PLAIN), True
+            variants = _compete(configs, data, target, rounds, steps, warmup)
         rates = {str(dtype).removeprefix("torch."): matrix_rate(target, dtype)
                  for dtype in (torch.float32, getattr(torch, choose_dtype("auto", target, "")))}
         floor = _floor(cfg, variants["configured"], rates, memory_rate(target))
@@ -228,19 +228,19 @@ def profile_training(cfg: Config, *, data: str = RANDOM, plain: bool = True, dev
                          for name, variant in variants.items()}}
 
 
-def _compete(ways: Mapping[str, tuple[Config, bool]], data: str, device: torch.device, rounds: int, steps: int,
+def _compete(configs: Mapping[str, tuple[Config, bool]], data: str, device: torch.device, rounds: int, steps: int,
              warmup: int) -> dict[str, "TrainingVariant"]:
-    """Let all ways take their steps, in turn."""
+    """Let all configurations take their steps, in turn."""
     variants: dict[str, TrainingVariant] = {}
     try:
-        for name, (config, plain) in progress(ways.items(), len(ways), "building", "models"):
+        for name, (config, plain) in progress(configs.items(), len(configs), "building", "models"):
             variants[name] = TrainingVariant(config, data, device, plain)
         with Progress(rounds * len(variants) * (steps + warmup), "training in turn", "steps") as shown:
             for number in range(rounds):
                 for name in list(variants)[:: -1 if number % 2 else 1]:
                     variants[name].round(steps, warmup, shown)
     except torch.OutOfMemoryError as error:
-        cfg = ways["configured"][0]
+        cfg = configs["configured"][0]
         raise UserError(describe_memory(cfg, plan_batch(cfg), device)) from error
     return variants
 
