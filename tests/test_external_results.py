@@ -363,3 +363,14 @@ def test_scripts(tmp_path, capsys):
     with pytest.raises(UserError, match="--box-format X=xyxy"):
         main_of("vis_results")(drawing)
     assert main_of("vis_results")([*drawing, "--box-format", "X=xyxy"]) == 0 and (tmp_path / "x.png").is_file()
+
+
+def test_own_results_of_another_data_set_with_these_names_are_not_scored(benchmark, tmp_path):
+    """`tracking/test.py` writes the given box first: where it is another, the file is of another sequence."""
+    fill(tmp_path / "folder_mine", benchmark)
+    good = evaluate_benchmark([ResultFolder("own", tmp_path)], benchmark, "folder:mine", get_convention("plain"), False)
+    assert not good.trackers[0].unusable
+    other = [sequence("s0", gt=boxes((200, 10))), benchmark[1]]
+    report = evaluate_benchmark([ResultFolder("own", tmp_path)], other, "folder:mine", get_convention("plain"), True)
+    assert list(report.trackers[0].unusable) == ["s0"]
+    assert "its first row is not the first box of s0" in report.trackers[0].unusable["s0"]

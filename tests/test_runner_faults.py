@@ -230,6 +230,19 @@ def test_results_of_something_else_are_refused(tmp_path, made_with, content, ove
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_sequences_of_another_data_set_with_these_names_are_refused(tmp_path, made_with):
+    """Two folders called videos: what is there is neither taken for the other's nor written over."""
+    folder = tmp_path / "results"
+    track(folder, made_with())
+    before = (folder / "a.txt").read_bytes()
+    for other in (sequence("a", y=90.0), sequence("a", count=7, y=90.0)):
+        with pytest.raises(UserError, match="a.txt does not begin with the first box of a: it is of another data set "
+                                            "with these names.*--runid N.*--force"):
+            track(folder, made_with(), other)
+    assert (folder / "a.txt").read_bytes() == before
+    assert track(folder, made_with(), sequence("a", y=90.0), force=True).finished == ["a"]
+
+
 def test_settings_of_the_training_do_not_matter(tmp_path, made_with):
     track(tmp_path / "results", made_with())
     same = made_with(b"weights", "TRAIN.LR=0.1", "TEST.EPOCH=7", "MODEL.PRETRAIN_FILE=other.pth")

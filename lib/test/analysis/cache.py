@@ -68,16 +68,16 @@ def benchmark_digest(sequences: Iterable, sizes: Sequence[tuple[int, int] | None
     return digest.digest()
 
 
-def results_key(benchmark: bytes, results: Iterable[Result | None], form: str | None = None) -> str:
+def results_key(benchmark: bytes, results: Iterable[Result | None], reading: object = None) -> str:
     """What a tracker's scores are known by: hexadecimal SHA-256.
 
     Args:
         benchmark: from `benchmark_digest`.
         results: one for each sequence, None where there is none.
-        form: of their boxes, as it was stated.
+        reading: how they are read: the stated form of their boxes, and whose they are.
     """
     digest = hashlib.sha256(benchmark)
-    _update(digest, str(form).encode())
+    _update(digest, repr(reading).encode())
     for result in results:
         _update(digest, b"" if result is None else result.where.encode())
         for part in () if result is None else result.content():

@@ -126,7 +126,8 @@ def score_tracker(source: ResultSource, sequences: Sequence, convention: Convent
     results = find_results(source, sequences)
     if cache is None:
         return _score(source, results, sequences, convention, sizes)[0]
-    key = results_key(digest or benchmark_digest(sequences, sizes, convention), results, source.form)
+    key = results_key(digest or benchmark_digest(sequences, sizes, convention), results,
+                      (source.form, getattr(source, "external", True)))
     kept = cache.load(source.label, convention.name, key)
     if kept:
         scores, facts = kept

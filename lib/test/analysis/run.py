@@ -11,6 +11,7 @@ from typing import Any
 from ...utils.box_forms import FORMS
 from ...utils.errors import UserError
 from ...utils.files import resolve, write_text
+from ...utils.ownership import own
 from ..evaluation.datasets import BENCHMARKS, get_dataset
 from .cache import ScoreCache
 from .conventions import convention_for, get_convention
@@ -280,7 +281,7 @@ def write_report(report: BenchmarkReport, folder: Path, formats: Sequence[str], 
         pictures: of how many of the worst sequences the HTML page shows frames, where they are at hand.
 
     Raises:
-        UserError: the disk refuses.
+        UserError: the folder cannot be written, or another report is being written there.
     """
     texts = {"csv": {"scores.csv": csv_table, "sequences.csv": sequences_csv}, "md": {"scores.md": markdown_table},
              "tex": {"scores.tex": latex_table}, "json": {"scores.json": json_text},
@@ -288,11 +289,12 @@ def write_report(report: BenchmarkReport, folder: Path, formats: Sequence[str], 
     if report.attributes:
         texts["csv"]["attributes.csv"] = attributes_csv
     written = []
-    for name, render in (item for form in formats if form in texts for item in texts[form].items()):
-        written.append(folder / name)
-        write_text(written[-1], render(report))
-    images = [form for form in formats if form not in texts]
-    return written + (save_plots(report, folder, images) if images else [])
+    with own(folder):
+        for name, render in (item for form in formats if form in texts for item in texts[form].items()):
+            written.append(folder / name)
+            write_text(written[-1], render(report))
+        images = [form for form in formats if form not in texts]
+        return written + (save_plots(report, folder, images) if images else [])
 
 
 def time_scoring(report: BenchmarkReport) -> str:

@@ -1,5 +1,6 @@
 """Where results lie and how they are written: OSTrack's files, one box per line."""
 
+import re
 from collections.abc import Sequence as Rows
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,16 @@ def is_done(boxes: Path, frames: int, sub_pixel: bool = False) -> bool:
     lines = boxes.read_text(encoding="utf-8", errors="replace").split("\n")
     lines = [line for line in lines if line.strip()]
     return len(lines) == frames > 0 and ("." in lines[0]) == sub_pixel
+
+
+def is_of(boxes: Path, first_box: Rows[float]) -> bool:
+    """Whether a result file begins with a sequence's first box, as `write_result` wrote it, or cannot be read."""
+    try:
+        with open(boxes, encoding="utf-8", errors="replace") as file:
+            row = [float(value) for value in re.split(r"[,\s]+", file.readline().strip())]
+    except (OSError, ValueError):
+        return True
+    return len(row) != len(first_box) or all(abs(a - b) <= 1 for a, b in zip(row, first_box, strict=True))
 
 
 def write_result(path: Path, boxes_xywh: np.ndarray, seconds: Rows[float], sub_pixel: bool = False) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ...utils.device import pick_device
@@ -19,7 +20,7 @@ from .datasets import Sequence as TestSequence
 from .lockstep import track_in_lockstep
 from .progress import Progress
 from .readahead import FRAMES_AHEAD
-from .results import boxes_file, is_done, write_result
+from .results import boxes_file, is_done, is_of, write_result
 from .single import Failure, Tracked, attempt
 
 logger = logging.getLogger(__name__)
@@ -90,8 +91,8 @@ def run_dataset(
 
     Raises:
         UserError: two sequences would write the same file, no such device, the tracker cannot be made, the device has
-            no memory for `batch`, `out_dir` holds results that were made with something else and `force` is not given,
-            or another run writes such results there just now.
+            no memory for `batch`, `out_dir` holds results that were made with something else, or of other sequences
+            with these names, and `force` is not given, or another run writes such results there just now.
         KeyboardInterrupt: Ctrl-C; results that are written stay.
     """
     out_dir = Path(out_dir)
@@ -101,6 +102,11 @@ def run_dataset(
     summary = RunSummary()
     todo = []
     for sequence in sequences:
+        if not (force or debug) and np.isfinite(sequence.ground_truth[0]).all() \
+                and not is_of(targets[id(sequence)], sequence.ground_truth[0]):
+            raise UserError(f"{targets[id(sequence)]} does not begin with the first box of {sequence.name}: it is "
+                            "of another data set with these names, or the annotation was changed. Keep both with "
+                            "--runid N or another --save_dir, or track again with --force")
         if not (force or debug) and is_done(targets[id(sequence)], sequence.length, sub_pixel):
             summary.skipped.append(sequence.name)
         else:
