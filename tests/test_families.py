@@ -3,15 +3,19 @@
 import ast
 import re
 
+import numpy as np
 import pytest
 import torch
-from tiny_models import copies, same, scramble, tiny_batch
+from tiny_models import copies, require_packages, same, scramble, steady_tracker, tiny_batch
 
 from lib.config import SCRIPTS, load_config, schema_of
+from lib.deploy.export import ExportOptions, export_model
 from lib.deploy.fast import FastOptions, build_fast
+from lib.deploy.profile import profile_config
 from lib.families import FAMILIES, get_family
 from lib.families.build import build_compressor, build_for_test, build_tracker
 from lib.models.checkpoint import load_weights, save_slim
+from lib.test.tracker import Tracker
 from lib.train.actors import build_actor
 from lib.utils.errors import UserError
 
@@ -90,6 +94,31 @@ def test_the_fast_module_is_the_model(family, take_pixels):
         found = fast(fast.prepare(template), search)
     for one, other in zip(expected, found, strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
+
+
+def test_it_tracks_and_is_profiled(family):
+    cfg = small(family)
+    tracker = Tracker.from_model(steady_tracker(cfg), cfg)
+    image = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
+    tracker.initialize(image, [60, 50, 20, 20])
+    alone = [tracker.track(image).box_xywh for _ in range(3)]
+    targets = [tracker.start(image, [60, 50, 20, 20]) for _ in range(2)]
+    for box in alone:
+        for result in tracker.step([image, image], targets):
+            np.testing.assert_allclose(result.box_xywh, box, atol=1e-3)
+    report = profile_config(small_student(family), device="cpu", threads=1, iterations=1, warmup=0)
+    assert [model["layers"] for model in report["models"]] == [2, get_family(family).shape(small_student(family)).depth]
+
+
+@pytest.mark.parametrize("form", ["onnx", "torchscript"])
+def test_its_export_is_the_model(family, form, tmp_path):
+    require_packages(form)
+    cfg = small(family)
+    model, checkpoint = steady_tracker(cfg), tmp_path / "tracker.pth.tar"
+    save_slim(checkpoint, model, cfg)
+    manifest = export_model(model, cfg, checkpoint, tmp_path / form, ExportOptions(format=form))
+    assert manifest.largest_difference["boxes"] < 1e-4 and manifest.largest_difference["score_map"] < 1e-4
+    assert Tracker.from_export(tmp_path / form).search_size == 64
 
 
 def test_a_family_has_its_own_keys(family):

@@ -16,8 +16,8 @@ run. The yaml files of the OSTrack and CompressTracker repositories load unchang
 of that code that are not built here and accept just the value that they always had.
 """
 
-_TITLES = {"MODEL": "The model", "STUDENT": "The student", "COMPRESS": "Compression", "TRAIN": "Training", "DATA": "Data",
-           "TEST": "Test"}
+_TITLES = {"MODEL": "The model", "STUDENT": "The student", "COMPRESS": "Compression", "TRAIN": "Training",
+           "DATA": "Data", "TEST": "Test"}
 
 
 def configuration_markdown() -> str:
