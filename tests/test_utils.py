@@ -19,7 +19,7 @@ from lib.utils.boxes import (
 from lib.utils.device import pick_device
 from lib.utils.errors import UserError
 from lib.utils.files import atomic_write, resolve, write_text
-from lib.utils.log import run_script
+from lib.utils.log import SPINS, run_script
 from lib.utils.signals import StopRequest
 
 
@@ -138,3 +138,13 @@ def test_how_scripts_end(raised, status, capsys):
         run_script(main)
     assert ended.value.code == status
     assert ("error: no file x\n" == capsys.readouterr().err) == (status == 2)
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, SPINS), ("7", "7")])
+def test_waiting_threads_sleep_soon_unless_told_otherwise(monkeypatch, before, after):
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    if before is not None:
+        monkeypatch.setenv("GOMP_SPINCOUNT", before)
+    with pytest.raises(SystemExit) as ended:
+        run_script(lambda: 0)
+    assert ended.value.code == 0 and os.environ["GOMP_SPINCOUNT"] == after

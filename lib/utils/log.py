@@ -1,6 +1,7 @@
 """Logging for the scripts, and the way they end."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 
@@ -24,6 +25,11 @@ def setup_logging(level: int = logging.INFO, quiet: bool = False) -> None:
         logging.getLogger(library).setLevel(logging.WARNING)
 
 
+SPINS = "10000"
+"""How often a thread of PyTorch looks for work before it sleeps (GOMP_SPINCOUNT). GNU OpenMP's own number is so high
+that on a machine with other work the threads mostly wait for each other: see docs/performance.md."""
+
+
 def load_torch() -> None:
     """Import PyTorch, which takes seconds, more on a busy machine: the script says so and is not silent."""
     if "torch" not in sys.modules:
@@ -34,6 +40,7 @@ def load_torch() -> None:
 def run_script(main: Callable[[], int | None]) -> None:
     """Run a script's `main` and exit: 0 or its return value, 2 for a `UserError` (message only), 130 for Ctrl-C."""
     setup_logging()
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when PyTorch is loaded
     try:
         status = main()
     except UserError as error:
