@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch.distributed as dist
@@ -15,7 +16,7 @@ from torch.distributed.run import parse_args as torchrun_arguments
 
 from lib.config import load_config
 from lib.train.distributed import read_place
-from lib.train.launch import Machines, launch
+from lib.train.launch import Machines, first_failure, launch
 from lib.train.state import newest_state
 from lib.train.trainer import Trainer
 from lib.utils.errors import UserError
@@ -283,3 +284,14 @@ def test_slurm_script_passes_the_signal_on_and_queues_again(slurm, tmp_path):
     assert job.wait(20) == 0
     assert (tmp_path / "saved").read_text() == "saved\n"
     assert (tmp_path / "scontrol").read_text().splitlines()[-1] == "requeue 123"
+
+
+def test_the_process_that_was_killed_is_the_cause_of_what_the_others_say():
+    def failure(code, message, when):
+        extra = {"extraInfo": {"order": when}}
+        return SimpleNamespace(exitcode=code, timestamp=0, message={"message": message, **extra} if message else "")
+
+    failures = {0: failure(-signal.SIGKILL, None, 0), 1: failure(1, "Connection reset by peer", 5)}
+    assert first_failure(SimpleNamespace(failures=failures))[0] == 0
+    failures = {0: failure(-signal.SIGTERM, None, 0), 1: failure(1, "later", 9), 2: failure(1, "first", 5)}
+    assert first_failure(SimpleNamespace(failures=failures))[0] == 2

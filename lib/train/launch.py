@@ -106,12 +106,18 @@ def launch(command: Sequence[str], processes: int, machines: Machines | None = N
 
 
 def first_failure(error: ChildFailedError) -> tuple[int, ProcessFailure]:
-    """Rank and failure of the process that failed by itself first; those that were ended after it come last."""
-    def order(item: tuple[int, ProcessFailure]) -> tuple[bool, int]:
+    """Rank and failure of the process that failed by itself first.
+
+    One that was killed could not say so; what the others then say is that they lost it. Those that were ended after the
+    first one come last.
+    """
+    def order(item: tuple[int, ProcessFailure]) -> tuple[int, int]:
         failure = item[1]
         recorded = isinstance(failure.message, dict)
         when = failure.message["extraInfo"].get("order", 0) if recorded else 0
-        return failure.exitcode == -signal.SIGTERM or not recorded, when or failure.timestamp * 10**9
+        killed = not recorded and failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM
+        ended_after = failure.exitcode == -signal.SIGTERM or not recorded
+        return -1 if killed else int(ended_after), when or failure.timestamp * 10**9
     return min(error.failures.items(), key=order)
 
 
