@@ -136,6 +136,9 @@ def test_lines_and_headers_as_other_programs_write_them(tmp_path, benchmark):
     for text in (f"# x y w h\n{content}", f"%x,y,w,h\n{content}", content.replace("\n", "\r")):
         path.write_text(text, newline="")
         assert score(benchmark, f"X={tmp_path}").trackers[0].scores.AO == 100
+    write(path, corners(benchmark[1].ground_truth))
+    path.write_text("x_min,y_min,x_max,y_max\n" + path.read_text())
+    assert score(benchmark, f"X={tmp_path}").trackers[0].scores.AO == 100
 
 
 @pytest.mark.parametrize(("content", "problem"), [

@@ -19,10 +19,10 @@ SUFFIXES = (".txt", ".csv", ".json")
 """Of files with results of one sequence; the first goes before the others."""
 
 _EXPECTED = "x, y, w, h: four numbers separated by comma, tab or space"
-_LEFT, _TOP = {"x", "left", "xmin", "x1", "bb_left"}, {"y", "top", "ymin", "y1", "bb_top"}
+_LEFT, _TOP = {"x", "left", "xmin", "x_min", "x1", "bb_left"}, {"y", "top", "ymin", "y_min", "y1", "bb_top"}
 _HEADERS = {
     "xywh": (_LEFT, _TOP, {"w", "width", "bb_width"}, {"h", "height", "bb_height"}),
-    "xyxy": (_LEFT, _TOP, {"x2", "xmax", "right"}, {"y2", "ymax", "bottom"}),
+    "xyxy": (_LEFT, _TOP, {"x2", "xmax", "x_max", "right"}, {"y2", "ymax", "y_max", "bottom"}),
     "cxcywh": ({"cx", "xc", "x_center", "center_x"}, {"cy", "yc", "y_center", "center_y"}, {"w", "width"},
                {"h", "height"})}
 """Form of boxes -> names by which its four columns are known in a first line."""
