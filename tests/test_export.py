@@ -22,6 +22,7 @@ from lib.families.build import build_for_test
 from lib.models.checkpoint import save_slim
 from lib.test.tracker import Tracker
 from lib.utils.errors import UserError
+from lib.utils.ownership import own
 
 CE = {"MODEL__BACKBONE__DEPTH": 3, "MODEL__BACKBONE__CE_LOC": "[1]", "MODEL__BACKBONE__CE_KEEP_RATIO": "[0.7]"}
 
@@ -191,6 +192,12 @@ def test_only_an_export_is_replaced(trained, cfg, tmp_path):
     with pytest.raises(UserError, match="holds something else"):
         export_model(*_order(trained, cfg), target, options)
     assert (target / "tracker.pt").is_file() and [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_two_exports_to_one_folder(trained, cfg, tmp_path):
+    with own(tmp_path / ".out.export"), pytest.raises(UserError, match="is being written"):
+        export_model(*_order(trained, cfg), tmp_path / "out", ExportOptions("torchscript"))
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("wrong", "message"), [

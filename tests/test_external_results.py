@@ -130,6 +130,27 @@ def test_sequences_called_like_runs_are_no_runs(tmp_path):
     assert score(videos, f"X={tmp_path}", dataset="got10k_val").trackers[0].runs == 1
 
 
+def test_lines_and_headers_as_other_programs_write_them(tmp_path, benchmark):
+    path = fill(tmp_path, benchmark) / "s1.txt"
+    content = path.read_text()
+    for text in (f"# x y w h\n{content}", f"%x,y,w,h\n{content}", content.replace("\n", "\r")):
+        path.write_text(text, newline="")
+        assert score(benchmark, f"X={tmp_path}").trackers[0].scores.AO == 100
+    write(path, corners(benchmark[1].ground_truth))
+    path.write_text("x_min,y_min,x_max,y_max\n" + path.read_text())
+    assert score(benchmark, f"X={tmp_path}").trackers[0].scores.AO == 100
+
+
+@pytest.mark.parametrize(("content", "problem"), [
+    ("", "the file is empty"), ("[[1, 2, 3, 4],", "line 1, column 15"), (b"\xff", "no text in UTF-8"),
+    ("[[1, 2, 3, 4], null]", "entry 2 is null"), ('[{"x": 1}, 2]', 'entry 1 is {"x": 1}')])
+def test_json_that_is_wrong_is_named(tmp_path, benchmark, content, problem):
+    fill(tmp_path, benchmark[:1])
+    (tmp_path / "s1.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    reason = score(benchmark, f"X={tmp_path}", partial=True).trackers[0].unusable["s1"]
+    assert problem in reason and "Expecting" not in reason
+
+
 def test_two_files_for_one_sequence(tmp_path, benchmark):
     fill(tmp_path, benchmark, "otb_{}.txt")
     fill(tmp_path, benchmark[:1], "OTB-{}.txt")
@@ -137,6 +158,17 @@ def test_two_files_for_one_sequence(tmp_path, benchmark):
     assert tracker.missing == ["s0"] and "OTB-s0.txt and otb_s0.txt could both be meant" in tracker.unusable["s0"]
     fill(tmp_path, benchmark[:1])
     assert score(benchmark, f"X={tmp_path}").complete, "equal names go before others"
+
+
+def test_equal_names_go_before_others_of_any_ending(tmp_path, benchmark):
+    fill(tmp_path, benchmark, "{}.csv")
+    fill(tmp_path, benchmark, "OTB_{}.TXT", shift=5)
+    tracker, = score(benchmark, f"X={tmp_path}").trackers
+    assert tracker.scores.AO == 100 and not tracker.notes
+    fill(tmp_path, benchmark, shift=5)
+    tracker, = score(benchmark, f"X={tmp_path}").trackers
+    assert tracker.scores.AO < 100 and {note.what for note in tracker.notes} == {
+        "a .csv file of the same name is left out"}
 
 
 def test_what_was_looked_for_and_what_is_there(tmp_path, benchmark):
@@ -308,7 +340,7 @@ def test_one_bad_file_takes_its_sequence_only(tmp_path, benchmark, content, prob
     assert good.scores.AO == 100 and other.scores is None and other.missing == ["s1"]
 
 
-@pytest.mark.parametrize("content", ["", "fast\n", "0.1\n-1\n", None])
+@pytest.mark.parametrize("content", ["", "fast\n", "0.1\n-1\n", "5\n5\n5\n", None])
 def test_a_bad_time_file_is_noted_and_decides_nothing(tmp_path, benchmark, content):
     fill(tmp_path, benchmark)
     (tmp_path / "s0_time.txt").write_text("0.1\n" * FRAMES)

@@ -51,6 +51,13 @@ def deep(low=7000, high=8000, suffix=".png"):
     return cv2.imencode(suffix, values)[1].tobytes()
 
 
+def bmp_of_os2():
+    """A BMP file with the short header, where sizes have 16 bits."""
+    rows = trees.picture(3, SIZE)[::-1, :, ::-1].reshape(SIZE[1], -1)
+    pixels = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 4))).tobytes()
+    return struct.pack("<2sIIIIHHHH", b"BM", 26 + len(pixels), 0, 26, 12, *SIZE, 1, 24) + pixels
+
+
 KINDS = {
     "jpeg": encoded("JPEG"), "grey jpeg": encoded("JPEG", "L"), "cmyk": encoded("JPEG", "CMYK"),
     "turned jpeg": turned(), "mirrored jpeg": turned(orientation=2), "turned cmyk": turned(mode="CMYK"),
@@ -59,7 +66,8 @@ KINDS = {
     "png turned at its end": with_exif_behind(turned("PNG")), "16 bit": deep(), "16 bit tiff": deep(suffix=".tiff"),
     "filled up": encoded("JPEG")[:2] + b"\xff\xff\xff" + encoded("JPEG")[2:],
     "turned, filled up": turned()[:2] + b"\xff\xff\xff" + turned()[2:],
-    "bmp": encoded("BMP"), "tiff": encoded("TIFF"), "turned tiff": encoded("TIFF", tiffinfo={274: 6}),
+    "bmp": encoded("BMP"), "bmp of OS/2": bmp_of_os2(), "tiff": encoded("TIFF"),
+    "turned tiff": encoded("TIFF", tiffinfo={274: 6}),
     "webp": encoded("WEBP"), "turned webp": turned("WEBP"), "gif": encoded("GIF"),
     "long header": after_comments(encoded("JPEG")), "turned, long header": after_comments(turned()),
 }

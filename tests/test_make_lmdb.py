@@ -279,6 +279,15 @@ def test_wrong_options(script, arguments, capsys):
     assert ended.value.code == 2
 
 
+def test_a_place_that_holds_something_else_is_refused_before_the_work(tmp_path, script):
+    root = trees.lasot(tmp_path / "lasot_dir")
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", root):
+        with pytest.raises(UserError, match="exists and holds something else .*choose another --output"):
+            script(f"FOLDER:{root}", "--output", place)
+    assert not list(tmp_path.glob("*.part"))
+
+
 def test_verifying_what_is_not_there(tmp_path, script, fields):
     trees.lasot(tmp_path / "lasot_dir")
     with pytest.raises(UserError, match="cannot open the LMDB .*lasot_lmdb_dir"):

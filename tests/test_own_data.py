@@ -173,6 +173,27 @@ def test_two_pictures_for_every_frame_are_refused(tmp_path, name):
             "one frame, .*; keep one of each)")
 
 
+@pytest.mark.parametrize("copy", ["0003 (1).jpg", "0003 - Copy (2).jpg", "0003_copy.jpg", "0003.png", "3.jpg"])
+def test_a_copy_in_place_of_a_missing_frame_is_refused(tmp_path, copy):
+    folder = sequence(tmp_path / "mine", walk())
+    (folder / "0020.jpg").rename(folder / copy)
+    refused(tmp_path / "mine", "two pictures for one frame, .*3.*as many pictures as boxes")
+
+
+def test_names_as_browsers_number_them_are_taken(tmp_path):
+    folder = sequence(tmp_path / "mine", walk())
+    for i in range(FRAMES):
+        (folder / f"{i + 1:04d}.jpg").rename(folder / (f"cam1 ({i}).jpg" if i else "cam1.jpg"))
+    (files,) = find_sequences(tmp_path / "mine")
+    assert len(files.frames) == FRAMES and found(tmp_path / "mine") == {}
+
+
+def test_what_is_there_is_named_where_frames_are_not(tmp_path):
+    folder = sequence(tmp_path / "mine", walk())
+    folder.rename(folder.with_name("IMG"))
+    refused(tmp_path / "mine", "no frames in .*a, which holds IMG/, groundtruth.txt: expected pictures")
+
+
 def test_in_a_benchmark_that_is_a_warning(tmp_path, caplog):
     folder = sequence(tmp_path / "mine", walk())
     for i in range(FRAMES):

@@ -134,9 +134,9 @@ def test_fewer_frames_than_boxes(tmp_path, name, file):
 
 def test_box_files(tmp_path):
     path = tmp_path / "b.txt"
-    path.write_text("1,2,3,4\n1.5\t2\t3e0\t4\n 5 6 7 8 \nnan,nan,nan,nan\n0,0,0,0\n1, 2, 3, 4\n\n")
+    path.write_text("1,2,3,4\n1.5\t2\t3e0\t4\n 5 6 7 8 \nnan,nan,nan,nan\n0,0,0,0\n1, 2, 3, 4\n1;2;3;4\n\n")
     boxes = read_boxes(path)
-    assert boxes.shape == (6, 4)
+    assert boxes.shape == (7, 4) and boxes[6].tolist() == [1, 2, 3, 4]
     assert np.isnan(boxes[3:5]).all() and boxes[1].tolist() == [1.5, 2, 3, 4] and boxes[5].tolist() == [1, 2, 3, 4]
     for text, line in (("1,2,3,4\n1,2,3\n", 2), ("", 1), ("1,2,3,4\n\n1,2,3,4\n", 2), ("a,b,c,d\n", 1),
                        ("1,2,3,4,5,6,7,8\n", 1)):

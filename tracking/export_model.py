@@ -9,6 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lib.deploy.formats import PRECISIONS, ExportOptions  # noqa: E402
+from lib.deploy.manifest import MANIFEST  # noqa: E402
 from lib.test.evaluation.environment import env_settings  # noqa: E402
 from lib.utils.files import check_output  # noqa: E402
 from lib.utils.log import load_torch, run_script  # noqa: E402
@@ -74,7 +75,7 @@ def main(arguments: list[str] | None = None) -> None:
     check_output(target.parent, "--output" if args.output else "--save_dir")
     model = build_for_test(cfg)
     load_weights(model, checkpoint, role="test")
-    if target.exists():
+    if (target / MANIFEST).is_file():
         logger.info("an earlier export there will be replaced: %s (--output writes elsewhere)", target)
     manifest = export_model(model, cfg, checkpoint, target, options)
     shown = ", ".join(f"{name} {value:.2g}" for name, value in manifest.largest_difference.items())

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lib.train.admin.environment import env_settings  # noqa: E402
 from lib.train.dataset import StoredDataset, open_dataset, place_of  # noqa: E402
-from lib.train.dataset.packing import describe, pack, plan, verify, write_sequence_list  # noqa: E402
+from lib.train.dataset.packing import check_place, describe, pack, plan, verify, write_sequence_list  # noqa: E402
 from lib.utils.errors import UserError  # noqa: E402
 from lib.utils.files import check_output  # noqa: E402
 from lib.utils.log import run_script  # noqa: E402
@@ -58,6 +58,9 @@ def work_on(name: str, args: argparse.Namespace) -> int:
         check_output(Path(output).parent, "--output")
     dataset = _source(name, env, args.source)
     targets = plan(dataset, output)
+    if not args.verify_only:
+        for target in targets:
+            check_place(target)
     logger.info("%s: %s from %s", name, describe(targets), dataset.storage.root)
     status = 0
     for target in targets:

@@ -22,6 +22,7 @@ from ..models.one_stream import OneStreamTracker
 from ..utils.device import full_float32
 from ..utils.errors import UserError
 from ..utils.files import atomic_folder, file_hash
+from ..utils.ownership import own
 from .backends import ExportedModel, missing
 from .crops import CropPair, crop_pairs, model_inputs, score_weights
 from .fast import FastOptions, FastTracker, build_fast
@@ -76,13 +77,15 @@ def export_model(model: OneStreamTracker, cfg: Config, checkpoint: Path, target:
         the manifest, with the largest difference from `model` on the check's crops.
 
     Raises:
-        UserError: a package is missing, no such frames, another folder in the way, or a full disk.
+        UserError: a package is missing, no such frames, another folder in the way, another export to it that is still
+            being made, or a full disk.
         RuntimeError: a float32 export differs from the model by more than `TOLERANCE`.
     """
+    target = Path(target).expanduser().absolute()
     model.eval()
     pairs = crop_pairs(options.frames, options.check_crops, cfg)
     device = torch.device("cuda" if options.format == "tensorrt" else "cpu")
-    with atomic_folder(target, MANIFEST) as folder:
+    with own(target.with_name(f".{target.name}.export")), atomic_folder(target, MANIFEST) as folder:
         parts = _write_parts(model, cfg, folder, options, pairs[0])
         manifest = _manifest(cfg, options, parts, checkpoint)
         manifest.write(folder)

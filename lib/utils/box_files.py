@@ -12,7 +12,7 @@ LABEL_FILES = {"absence.label": False, "cover.label": True, "full_occlusion.txt"
 
 
 def parse_boxes(text: str, name: str, keep: bool = False) -> np.ndarray:
-    """Boxes of a box file's text: one line x,y,w,h per frame, separated by commas, tabs or spaces.
+    """Boxes of a box file's text: one line x,y,w,h per frame, separated by commas, semicolons, tabs or spaces.
 
     Args:
         text: the file's content.
@@ -26,7 +26,7 @@ def parse_boxes(text: str, name: str, keep: bool = False) -> np.ndarray:
         UserError: there is no line, or a line does not hold four numbers.
     """
     lines = text.rstrip().splitlines()
-    rows = [line.replace(",", " ").split() for line in lines]
+    rows = [line.replace(",", " ").replace(";", " ").split() for line in lines]
     try:
         boxes = np.array(rows, dtype=np.float64)
     except ValueError:

@@ -25,6 +25,10 @@ VIDEO_SUFFIXES = (".mp4", ".avi", ".mpg", ".mpeg", ".mkv", ".mov", ".m4v", ".web
 IMAGE_FOLDERS = ("img", "imgs", "color", "images", "frames")
 
 
+_COPY_MARK = re.compile(r"(?: \(\d+\)| - copy(?: \(\d+\))?|[-_ ]copy)(?=\.\w+$)")
+"""What file managers and browsers add to the name of a copy."""
+
+
 class FrameSource(ABC):
     """The frames of a sequence: ``len(source)``, ``source[i]`` (RGB uint8 (H, W, 3)), ``source.path(i)``.
 
@@ -241,22 +245,23 @@ def pictures_for(names: list[str], count: int | None, place: str) -> list[str]:
 
     Pictures of several kinds (1.jpg and 1.png; img1.jpg and 1.jpg; 3.jpg and its copy "3 (1).jpg") stand between each
     other in natural order, so that what follows would be another frame than its box is of. Where their number shows
-    that one kind has the boxes it is taken; where it does not, that is an error.
+    that one kind has the boxes it is taken; where it does not, that is an error. So are two pictures for one frame,
+    even where there are as many pictures as boxes: another frame is missing then.
 
     Args:
         names: in natural order.
-        count: None where it is not known, and then only the same name twice is an error.
+        count: None where it is not known, and then only two pictures for one frame are an error.
         place: the folder, for messages.
 
     Raises:
         UserError: it cannot be told which pictures are the frames.
     """
-    if count is not None and len(names) <= count:
+    if count is not None and len(names) < count:
         return names
     kinds: dict[str, list[str]] = {}
     for name in names:
         kinds.setdefault(_kind(name), []).append(name)
-    if count is not None and len(kinds) > 1:
+    if count not in (None, len(names)) and len(kinds) > 1:
         fitting = [kind for kind in kinds.values() if len(kind) == count]
         if len(fitting) == 1:
             left_out = [name for name in names if name not in set(fitting[0])]
@@ -266,12 +271,15 @@ def pictures_for(names: list[str], count: int | None, place: str) -> list[str]:
         groups = ", ".join(f"{len(kind)} like {kind[0]}" for kind in kinds.values())
         raise UserError(f"{place} holds {len(names)} pictures for {count} boxes, in {len(kinds)} kinds: {groups}; "
                         "keep those that the boxes belong to and move the others away")
+    main = set(max(kinds.values(), key=len, default=[]))
     seen: dict[tuple, str] = {}
-    for name in names:
-        earlier = seen.setdefault(_number_key(name), name)
+    for name in sorted(names, key=lambda name: name not in main):  # copies behind what they are copies of
+        original = name if name in main else _COPY_MARK.sub("", name.lower())
+        earlier = seen.setdefault(_number_key(original), name)
         if earlier != name:
             raise UserError(f"{place} holds two pictures for one frame, {earlier} and {name}; keep one of each and "
-                            "move the others away")
+                            "move the others away" + (", and look which frame is missing: there are as many pictures "
+                                                      "as boxes" if count == len(names) else ""))
     return names
 
 
@@ -307,7 +315,9 @@ def frames_in(storage: Storage, folder: str = "") -> FrameSource:
     if len(videos) > 1:
         raise UserError(f"several videos in {storage.locate(folder)}: {', '.join(videos)}; keep one per sequence")
     if not videos:
-        raise UserError(f"no frames in {storage.locate(folder)}: neither pictures ({' '.join(IMAGE_SUFFIXES)}) nor a "
+        there = [*(f"{name}/" for name in storage.folders(folder)), *storage.files(folder)]
+        raise UserError(f"no frames in {storage.locate(folder)}, which holds {_some(there) or 'nothing'}: expected "
+                        f"pictures ({' '.join(IMAGE_SUFFIXES)}) there or in a folder {', '.join(IMAGE_FOLDERS)}, or a "
                         f"video file ({' '.join(VIDEO_SUFFIXES)})")
     video = storage.locate(joined(folder, videos[0]))
     if storage.kind != "directory":

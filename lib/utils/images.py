@@ -26,6 +26,8 @@ HEADER_BYTES = 1 << 16
 NARROW = 0.25
 """Part of the 16-bit range below which pictures lose too much when they are cut to 8 bits."""
 
+_BMP_HEADER = 40
+"""Bytes of a BMP file's second header, from its length on, in which sizes have 32 bits; OS/2's has 12, and 16 bits."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 _END_WITHIN = 1024
 """Bytes at a file's end in which a whole file has its end mark (some cameras write zeros behind it)."""
@@ -146,8 +148,8 @@ def header_size(data: bytes) -> tuple[int, int] | None:
             may_be_turned = b"eXIf" in data or b"IEND" not in data[-_END_WITHIN:]  # Exif data may stand at the end
             return None if depth > 8 or may_be_turned else (width, height)
         if data.startswith(b"BM"):
-            width, height = struct.unpack_from("<ii", data, 18)
-            return width, abs(height)
+            header, width, height = struct.unpack_from("<Iii", data, 14)
+            return None if header < _BMP_HEADER else (width, abs(height))
     except struct.error:
         return None
     return jpeg_size(data)

@@ -22,6 +22,8 @@ def parse_table(data: bytes) -> np.ndarray | None:
         same number of numbers, when one is empty or when something is not a number. An empty text has no rows and no
         columns.
     """
+    if b"\n" not in data:
+        data = data.replace(b"\r", b"\n")  # line ends of old Macs
     text = data.removeprefix(codecs.BOM_UTF8).translate(_SEPARATORS).rstrip()
     if not text:
         return np.empty((0, 0))

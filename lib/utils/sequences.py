@@ -6,8 +6,9 @@ One folder per sequence::
     <folder>/<sequence>/<any name>.mp4       (or one video file: mp4, avi, mpg, mpeg, mkv, mov)
     <folder>/<sequence>/groundtruth_rect.txt (or groundtruth.txt, or <sequence>.txt)
 
-One line ``x,y,w,h`` per frame in pixels, separated by commas, tabs or spaces; ``NaN`` where the target is absent. The
-label files of GOT-10k (absence.label, cover.label) and LaSOT (full_occlusion.txt, out_of_view.txt) are read when there.
+One line ``x,y,w,h`` per frame in pixels, separated by commas, semicolons, tabs or spaces; ``NaN`` where the target is
+absent. The label files of GOT-10k (absence.label, cover.label) and LaSOT (full_occlusion.txt, out_of_view.txt) are read
+when there.
 Boxes whose numbers are surely corners or parts of the picture are refused; `FORM_FILE` states such a form.
 
 The folder may be one on the disk or, in training, an archive that looks like one (:mod:`lib.utils.storage`).

@@ -164,6 +164,8 @@ def _score(source: ResultSource, results: Sequence[Result | None], sequences: Se
         scored_sizes.append(size)
         try:
             times = result.times()
+            if times is not None and len(times) < len(part.pred) - 1:
+                raise UserError(f"there are {len(times)} for {len(part.pred)} frames")
         except UserError as error:
             notes.append(f"its times are left out: {error}")
             times = None

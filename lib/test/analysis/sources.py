@@ -201,12 +201,14 @@ class ResultFolder:
         results: dict[str, Result] = {}
         for folder in self._folders(dataset):
             text_files, other_files = stored_results(folder)
-            for stored in (text_files, other_files) if self.external else (text_files,):
+            kinds = (text_files, other_files) if self.external else (text_files,)
+            for stored, equal in [(kind, True) for kind in kinds] + [(kind, False) for kind in kinds if not exact]:
                 missing = [sequence.name for sequence in sequences if sequence.name not in results]
-                for name, stems in match_names(missing, stored, dataset, exact).items():
-                    files = [file for stem in stems for file in stored[stem]]
+                for name, stems in match_names(missing, stored, dataset, equal).items():
+                    files = [file for stem in stems for file in stored.pop(stem)]
                     places = [str(file.relative_to(folder)) for file in files]
-                    results[name] = _open(files[0]) if len(files) == 1 else ambiguous(str(folder), places)
+                    beside = [file.suffix for file in other_files.get(files[0].stem, ()) if self.external]
+                    results[name] = (_open(files[0], beside) if len(files) == 1 else ambiguous(str(folder), places))
         return [results.get(sequence.name) for sequence in sequences]
 
 
@@ -231,13 +233,15 @@ def _entries(folder: Path) -> list[Path]:
         raise UserError(f"{folder}: cannot be read: {error.strerror or error}") from error
 
 
-def _open(file: Path) -> TextResult:
-    """The result in a file, with its times and what to note about it."""
-    name, notes = file.stem, ()
+def _open(file: Path, beside: Sequence[str]) -> TextResult:
+    """The result in a file, with its times and what to note about it: `beside` are the endings of files of its name
+    that could be results too."""
+    name = file.stem
+    notes = (f"a {' and a '.join(beside)} file of the same name is left out",) if beside else ()
     if file.parent.name == name.removesuffix("_001") != name:  # of the GOT-10k toolkit or VOT's
         name = file.parent.name
         repeats = len(list(file.parent.glob(f"{name}_[0-9][0-9][0-9].txt")))
-        notes = (f"the first of {repeats} repetitions is scored",) if repeats > 1 else ()
+        notes += (f"the first of {repeats} repetitions is scored",) if repeats > 1 else ()
     return TextResult(file, file.with_name(f"{name}_time.txt"), notes)
 
 

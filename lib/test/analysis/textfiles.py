@@ -19,10 +19,10 @@ SUFFIXES = (".txt", ".csv", ".json")
 """Of files with results of one sequence; the first goes before the others."""
 
 _EXPECTED = "x, y, w, h: four numbers separated by comma, tab or space"
-_LEFT, _TOP = {"x", "left", "xmin", "x1", "bb_left"}, {"y", "top", "ymin", "y1", "bb_top"}
+_LEFT, _TOP = {"x", "left", "xmin", "x_min", "x1", "bb_left"}, {"y", "top", "ymin", "y_min", "y1", "bb_top"}
 _HEADERS = {
     "xywh": (_LEFT, _TOP, {"w", "width", "bb_width"}, {"h", "height", "bb_height"}),
-    "xyxy": (_LEFT, _TOP, {"x2", "xmax", "right"}, {"y2", "ymax", "bottom"}),
+    "xyxy": (_LEFT, _TOP, {"x2", "xmax", "x_max", "right"}, {"y2", "ymax", "y_max", "bottom"}),
     "cxcywh": ({"cx", "xc", "x_center", "center_x"}, {"cy", "yc", "y_center", "center_y"}, {"w", "width"},
                {"h", "height"})}
 """Form of boxes -> names by which its four columns are known in a first line."""
@@ -108,8 +108,11 @@ def parse_json(data: bytes, where: str) -> Any:
     """The content of a JSON file; UserError when it is none."""
     try:
         return json.loads(data.decode("utf-8-sig"))
-    except ValueError as error:
-        raise UserError(f"{where}: cannot be read as JSON: {error}") from error
+    except json.JSONDecodeError as error:
+        found = f"line {error.lineno}, column {error.colno} is none" if data.strip() else "the file is empty"
+        raise UserError(f"{where}: cannot be read as JSON: {found}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: cannot be read as JSON: it is no text in UTF-8 (see byte {error.start})") from error
 
 
 def json_rows(content: Any, where: str) -> Rows:
@@ -132,8 +135,11 @@ def json_rows(content: Any, where: str) -> Rows:
     except (ValueError, TypeError):
         values = np.empty(0)
     if values.ndim != 2 or values.shape[1] not in (4, 8) or not len(values):
+        bad = next((i for i, box in enumerate(content) if not isinstance(box, list) or len(box) not in (4, 8)), None
+                   ) if isinstance(content, list) else None
+        found = "" if bad is None else f"; entry {bad + 1} is {json.dumps(content[bad])[:60]}"
         raise UserError(f"{where}: expected a list of boxes [x, y, w, h], one per frame, or an object with that list "
-                        f"under one of {', '.join(_JSON_KEYS)}")
+                        f"under one of {', '.join(_JSON_KEYS)}{found}")
     if values.shape[1] == 8:
         return Rows(_upright(values), ["four corners per box; their upright bounding boxes are scored"])
     return Rows(values, [])
@@ -169,8 +175,8 @@ def _columns(names: list[str]) -> tuple[str, list[int], int | None, list[str]] |
 
 
 def _words(line: bytes) -> list[str]:
-    """What stands between the separators of a line, in lower case and without quotation marks."""
-    text = line.decode("utf-8-sig", errors="replace").rstrip(",;\t \r\n").lower()
+    """What stands between the separators of a line, in lower case, without quotation marks and a comment's mark."""
+    text = line.decode("utf-8-sig", errors="replace").rstrip(",;\t \r\n").lstrip("#% ").lower()
     words = re.split(r"[,;\t]", text) if re.search(r"[,;\t]", text) else text.split()
     return [word.strip(" \"'") for word in words]
 

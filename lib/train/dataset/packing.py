@@ -89,6 +89,13 @@ def write_sequence_list(dataset: StoredDataset, output: str | Path) -> None:
         write_text(Path(output) / SEQUENCE_LIST, json.dumps(numbered))
 
 
+def check_place(target: Target) -> None:
+    """UserError where something else than an LMDB is in a target's place."""
+    folder = target.folder
+    if folder.exists() and not is_lmdb(folder) and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UserError(f"{folder} exists and holds something else (no {DATA_FILE}); choose another --output")
+
+
 def pack(storage: Storage, target: Target) -> bool:
     """Write one LMDB, or go on with it after an interruption. It appears at its place when it is whole and verified.
 
