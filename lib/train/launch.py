@@ -17,7 +17,7 @@ from torch.distributed.launcher.api import LaunchConfig, launch_agent
 
 from ..utils.errors import UserError
 from ..utils.signals import kept_handlers
-from .failures import LAUNCHER
+from .failures import FOLLOWS, LAUNCHER
 
 logger = logging.getLogger(__name__)
 
@@ -106,12 +106,14 @@ def launch(command: Sequence[str], processes: int, machines: Machines | None = N
 
 
 def first_failure(error: ChildFailedError) -> tuple[int, ProcessFailure]:
-    """Rank and failure of the process that failed by itself first; those that were ended after it come last."""
-    def order(item: tuple[int, ProcessFailure]) -> tuple[bool, int]:
+    """Rank and failure of the process that failed by itself first: one that recorded a cause, else one that was killed;
+    then those that lost the connection to it, and last those that were ended after it."""
+    def order(item: tuple[int, ProcessFailure]) -> tuple[bool, bool, bool, int]:
         failure = item[1]
         recorded = isinstance(failure.message, dict)
-        when = failure.message["extraInfo"].get("order", 0) if recorded else 0
-        return failure.exitcode == -signal.SIGTERM or not recorded, when or failure.timestamp * 10**9
+        extra = failure.message["extraInfo"] if recorded else {}
+        return (failure.exitcode == -signal.SIGTERM, bool(extra.get(FOLLOWS)), not recorded,
+                extra.get("order", 0) or failure.timestamp * 10**9)
     return min(error.failures.items(), key=order)
 
 
