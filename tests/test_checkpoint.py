@@ -217,6 +217,9 @@ LAYOUTS = {
     "a teacher beside": lambda w: {"student": w, "teacher": zeros(w)},
     "averaged model": lambda w: prefixed("module.")(w) | {"n_averaged": torch.tensor(7)},
     "nested": lambda w: {"checkpoint": {"model": {"state_dict": w}}},
+    "nested deeper": lambda w: {"run": {"trainer": {"model": {"module": {"net": w}}}}},
+    "parts apart": lambda w: {"model": {part: {name.removeprefix(f"{part}."): v for name, v in w.items()
+                                               if name.startswith(f"{part}.")} for part in ("backbone", "box_head")}},
     "bare": lambda w: w,
     "without counters": lambda w: {"net": {k: v for k, v in w.items() if not k.endswith("num_batches_tracked")}},
 }
@@ -282,10 +285,16 @@ def test_weights_of_another_vit_are_told_by_their_names(tmp_path):
         load_mae(model, path)
 
 
-def test_whole_numbers_are_no_weights(tmp_path, teacher_cfg, teacher):
-    weights = {name: (value * 100).to(torch.int8) for name, value in teacher.state_dict().items()}
-    with pytest.raises(UserError, match=r"int8\.pth does not fit .* is int8 .*expected float32"):
-        load_weights(build_for_test(teacher_cfg), save(tmp_path / "int8.pth", {"net": weights}))
+@pytest.mark.parametrize("convert, kind", [
+    (lambda value: (value * 100).to(torch.int8), "int8"),
+    pytest.param(lambda value: value.to_sparse(), "sparse, float32",
+                 marks=pytest.mark.filterwarnings("ignore:Sparse invariant checks")),
+    (lambda value: value.to("meta"), r"without numbers \(device meta\), float32"),
+])
+def test_tensors_that_are_no_weights(tmp_path, teacher_cfg, teacher, convert, kind):
+    weights = {name: convert(value) for name, value in teacher.state_dict().items()}
+    with pytest.raises(UserError, match=rf"odd\.pth does not fit .* is {kind} .*expected float32 .*\. Save the"):
+        load_weights(build_for_test(teacher_cfg), save(tmp_path / "odd.pth", {"net": weights}))
 
 
 # ---------------------------------------------------------------- files that do not fit

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from demo_fakes import FRAMES, Brightest, FakeCapture, SilentCapture, box, brightest, frame, lines
+from demo_fakes import FRAMES, SIZE, Brightest, FakeCapture, SilentCapture, box, brightest, frame, lines
 from square_runs import wait_until
 
 from lib.test.tracker import sources
@@ -21,6 +21,7 @@ from lib.test.tracker.demo import run_demo
 from lib.test.tracker.live import LiveTracker
 from lib.test.tracker.sources import open_source
 from lib.utils.errors import UserError
+from lib.vis.video import VideoWriter
 
 
 def test_video_that_states_too_many_frames_ends_quietly(film, tmp_path, caplog):
@@ -29,6 +30,22 @@ def test_video_that_states_too_many_frames_ends_quietly(film, tmp_path, caplog):
     result = run_demo(brightest(), source, [box(0)], tmp_path / "out")
     assert len(result.targets) == FRAMES
     assert f"states {FRAMES + 5} frames but holds {FRAMES}" in caplog.text
+
+
+def test_a_video_that_states_too_few_frames_is_followed_to_its_end(film, tmp_path, caplog):
+    source = open_source(str(film))
+    source._frames._length = source.length = FRAMES - 3
+    result = run_demo(brightest(), source, [box(0)], tmp_path / "out")
+    assert [targets[0].box[0] for targets in result.targets] == [box(index)[0] for index in range(FRAMES)]
+    assert f"states {FRAMES - 3} frames but holds {FRAMES}" in caplog.text
+
+
+def test_a_film_of_less_than_a_frame_per_second(tmp_path):
+    with VideoWriter(tmp_path / "slow.mp4", 0.5, SIZE) as video:
+        for index in range(3):
+            video.write(frame(index))
+    source = open_source(str(tmp_path / "slow.mp4"))
+    assert (source.fps, [shot.seconds for shot in source.frames()]) == (0.5, [0, 2, 4])
 
 
 def test_a_folder_of_pictures_has_its_sequence_name(pictures):

@@ -11,8 +11,11 @@ import time
 import pytest
 import torch
 from square_runs import TWO, alive, checkpoints, children, end, run_log, same, slim, wait_until
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
+from lib.train.data.workers import Processes
 from lib.train.failures import ERROR_FILE, LAUNCHER, end_with_launcher, record_failure, restarts_left
+from lib.train.launch import describe_failure, first_failure
 from lib.train.state import newest_state
 from lib.train.trainer import Trainer
 from lib.utils.errors import UserError
@@ -119,6 +122,26 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(train_script, train_argument
     (tmp_path / "out").rename(tmp_path / "other")
     assert train_script(train_arguments()) == 0
     assert same(again, slim(tmp_path, 2))
+
+
+def test_more_workers_than_cpus_are_not_pytorchs_matter(recwarn):
+    Processes(list, [], 10_000, False)
+    assert not list(recwarn)
+
+
+@pytest.mark.parametrize("error, cause", [
+    (RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:13218"), 1),
+    (ValueError("a fault of its own"), 0),
+    (UserError("cannot write to it: Broken pipe"), 0),
+])
+def test_a_process_that_lost_a_killed_one_is_not_the_cause(tmp_path, error, cause):
+    files = [str(tmp_path / name) for name in ("0.json", "1.json")]
+    record_failure(error, {ERROR_FILE: files[0]})
+    failures = {rank: ProcessFailure(rank, 10 + rank, status, files[rank])
+                for rank, status in enumerate((1, -signal.SIGKILL))}
+    rank, failure = first_failure(ChildFailedError("train.py", failures))
+    assert rank == cause
+    assert ("was killed by SIGKILL" in describe_failure(rank, failure)) == (cause == 1)
 
 
 def test_who_says_the_cause(tmp_path):

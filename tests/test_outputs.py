@@ -117,13 +117,13 @@ def test_trying_leaves_nothing(tmp_path):
 @pytest.mark.parametrize(("code", "remedy"), [
     (errno.ENOSPC, "free disk space or choose another --output"),
     (errno.EACCES, "change its permissions or choose another --output"),
-    (errno.EROFS, "the file system is read-only; choose another --output"), (errno.EIO, "; choose another --output")])
+    (errno.EROFS, "; choose another --output"), (errno.EIO, "; choose another --output")])
 def test_the_remedy_fits_the_cause(tmp_path, monkeypatch, code, remedy):
     def fail(*_, **__):
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(files.tempfile, "TemporaryFile", fail)
-    with pytest.raises(UserError, match=f"cannot write {tmp_path}: {os.strerror(code)}; .*{remedy.lstrip('; ')}$"):
+    with pytest.raises(UserError, match=f"cannot write {tmp_path}: {os.strerror(code)}; {remedy.lstrip('; ')}$"):
         check_output(tmp_path, "--output")
     assert ("disk space" in cannot_write("x", OSError(code, ""))) == (code == errno.ENOSPC)
 

@@ -286,12 +286,11 @@ def test_slurm_script_passes_the_signal_on_and_queues_again(slurm, tmp_path):
     assert (tmp_path / "scontrol").read_text().splitlines()[-1] == "requeue 123"
 
 
-def test_the_process_that_was_killed_is_the_cause_of_what_the_others_say():
+def test_the_first_that_failed_is_the_cause_not_one_that_was_ended():
     def failure(code, message, when):
         extra = {"extraInfo": {"order": when}}
         return SimpleNamespace(exitcode=code, timestamp=0, message={"message": message, **extra} if message else "")
 
-    failures = {0: failure(-signal.SIGKILL, None, 0), 1: failure(1, "Connection reset by peer", 5)}
-    assert first_failure(SimpleNamespace(failures=failures))[0] == 0
-    failures = {0: failure(-signal.SIGTERM, None, 0), 1: failure(1, "later", 9), 2: failure(1, "first", 5)}
+    failures = {0: failure(-signal.SIGTERM, None, 0), 1: failure(1, "later", 9), 2: failure(1, "first", 5),
+                3: failure(-signal.SIGKILL, None, 0)}
     assert first_failure(SimpleNamespace(failures=failures))[0] == 2

@@ -125,10 +125,15 @@ def test_the_file_of_another_shape_is_refused(shared_dir, overrides, message):
         load_weights(model, shared_dir / "weights" / "vittrack.onnx")
 
 
-def test_a_damaged_file_is_named(tmp_path):
+@pytest.mark.parametrize("content, problem", [
+    (b"\x08\x07\x12\x07pytorch\x1a", "cannot be read as an ONNX file: it is truncated"),
+    (b"<!DOCTYPE html><html>", r"is a web page \(HTML\)"),
+    (b"", r"is empty \(0 bytes\)"),
+])
+def test_a_file_that_is_no_whole_model_is_named(tmp_path, content, problem):
     pytest.importorskip("onnx", reason="onnx is not installed: pip install onnx")
-    (tmp_path / "vittrack.onnx").write_bytes(b"no graph")
-    with pytest.raises(UserError, match="vittrack.onnx cannot be read as an ONNX file"):
+    (tmp_path / "vittrack.onnx").write_bytes(content)
+    with pytest.raises(UserError, match=f"vittrack.onnx {problem}"):
         load_weights(build_for_test(load_config("vittrack", "vittrack")), tmp_path / "vittrack.onnx")
 
 

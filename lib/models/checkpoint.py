@@ -15,7 +15,7 @@ that wrappers put between (see `candidates_in`). Slim files are written in the o
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +33,9 @@ STUDENT_LAYERS = "backbone.distill_blocks."
 LAYERS = "backbone.blocks."
 WEIGHTS = ("net", "model", "state_dict", "module")
 """Where the formats keep the state dict; where several fit, the first is taken."""
+
+_DEPTH = 8
+"""Dictionaries in dictionaries in which weights are looked for."""
 
 _WRAPPERS = re.compile(r"(?<![^.])(module|_orig_mod|_forward_module|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 """What DistributedDataParallel, torch.compile, Lightning, FSDP and activation checkpointing put into names."""
@@ -103,9 +106,10 @@ def candidates_in(content: Mapping[str, Any], parts: Iterable[str], path: Path) 
     Raises:
         UserError: there is none at all.
     """
+    parts = list(parts)
     part = re.compile(rf"(?:^|(?<=\.))(?:{'|'.join(map(re.escape, parts))})(?:\.|$)")
     with_parts, without_parts = [], []
-    for place, tensors in state_dicts(content):
+    for place, tensors in state_dicts(content, parts):
         names = {name: _WRAPPERS.sub("", name) for name in tensors if name.rpartition(".")[2] != "n_averaged"}
         if len(set(names.values())) < len(names):  # wrapped and bare copies of one model: each has its own prefix
             names = {name: name for name in names}
@@ -127,14 +131,20 @@ def candidates_in(content: Mapping[str, Any], parts: Iterable[str], path: Path) 
     return sorted(with_parts or without_parts, key=lambda candidate: candidate.rank)
 
 
-def state_dicts(content: Mapping[Any, Any], place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict]]:
-    """The dictionaries of tensors by name in nested dictionaries, with the keys that lead there."""
+def state_dicts(content: Mapping[Any, Any], parts: Collection[str], place: tuple[str, ...] = ()
+                ) -> Iterator[tuple[tuple[str, ...], dict]]:
+    """The dictionaries of tensors by name in nested dictionaries, with the keys that lead there. Several of a model's
+    parts that lie beside each other, each in its own dictionary, are joined."""
+    inner = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Mapping)}
     tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    if len(inner.keys() & set(parts)) > 1:
+        for key in inner.keys() & set(parts):
+            tensors |= {f"{key}.{name}": value for name, value in inner.pop(key).items() if isinstance(value, Tensor)}
     if tensors:
         yield place, tensors
-    for key, value in content.items():
-        if isinstance(key, str) and isinstance(value, Mapping) and len(place) < 3:
-            yield from state_dicts(value, (*place, key))
+    for key, value in inner.items():
+        if len(place) < _DEPTH:
+            yield from state_dicts(value, parts, (*place, key))
 
 
 def choose(candidates: list[_Candidate], problem: Callable[[dict[str, Tensor]], str], path: Path) -> _Candidate:
@@ -223,18 +233,24 @@ def wrong_tensor(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
     """Which of the entries has another shape or kind of numbers than the model's own; empty where none has."""
     for name, value in state.items():
         if not _fits(value, own[name]):
+            remedy = ("Use the configuration that the file was made with" if value.shape != own[name].shape else
+                      "Save the weights as plain floating-point tensors")
             return (f"does not fit the configured model: {name} is {_describe(value)}, expected "
-                    f"{_describe(own[name])}. Use the configuration that the file was made with")
+                    f"{_describe(own[name])}. {remedy}")
     return ""
 
 
 def _fits(value: Tensor | None, own: Tensor) -> bool:
-    """Whether a tensor can stand for the model's own: any floating-point type for another, but not whole numbers."""
-    return value is not None and value.shape == own.shape and value.is_floating_point() == own.is_floating_point()
+    """Whether a tensor can stand for the model's own: any floating-point type for another, but not whole numbers, nor
+    one that is sparse or has no numbers (of the device meta)."""
+    return (value is not None and value.shape == own.shape and value.is_floating_point() == own.is_floating_point()
+            and value.layout == own.layout and not value.is_meta)
 
 
 def _describe(value: Tensor) -> str:
-    return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+    kind = ("without numbers (device meta), " * value.is_meta
+            + "sparse, " * (value.layout != torch.strided) + str(value.dtype).removeprefix("torch."))
+    return f"{kind} {tuple(value.shape)}"
 
 
 def _select(state: dict[str, Tensor], role: str) -> dict[str, Tensor]:

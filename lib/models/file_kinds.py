@@ -48,14 +48,19 @@ def other_kind(path: Path, head: bytes) -> str:
         return "" if _MAGIC in head[:40] or len(head) < 40 else _PICKLED
     if head[4:8] == b"TFL3":
         return "a TensorFlow Lite model"
-    if path.suffix == ".onnx" or (head[0] == 8 and head[2:3] in (b"\x12", b"\x1a", b"B", b":")):
-        return "an ONNX model" + _EXPORTED
+    if begins_as_onnx(head):
+        return "an ONNX model" + _EXPORTED + ", and a family's own file goes with a configuration of that family"
     if path.suffix == ".pb" or re.search(r"\.(index|data-\d+-of-\d+)$", path.name):
         return "a TensorFlow file; convert its weights to PyTorch first"
     text = _text_kind(head)
     if text or is_safetensors(path, head) or head[0] == 0x80:
         return text
     return "of an unknown kind, or damaged; copy or download it again"
+
+
+def begins_as_onnx(head: bytes) -> bool:
+    """Whether a file begins as ONNX models do: the version of the format, then one of the fields that may follow."""
+    return head[:1] == b"\x08" and head[2:3] in (b"\x12", b"\x1a", b'"', b"(", b"2", b":", b"B")
 
 
 def is_safetensors(path: Path, head: bytes) -> bool:

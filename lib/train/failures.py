@@ -4,6 +4,7 @@ processes must learn."""
 import json
 import logging
 import os
+import re
 import signal
 import threading
 import time
@@ -18,6 +19,15 @@ logger = logging.getLogger(__name__)
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 """Environment variable in which torchrun names the file for a process's cause of failure."""
 
+FOLLOWS = "follows"
+"""In that file: whether the failure only follows that of another process."""
+
+_LOST_PEER = re.compile(r"Connection (closed|reset) by peer|Broken pipe|remote process exited|ncclRemoteError")
+"""What gloo and NCCL say where a process at the other end is gone."""
+_LOST_PEER_MEANS = ("the connection to another process of the run was lost: it has ended, which its own output or the "
+                    "system's log explains, or its machine cannot be reached. Run the same command again to go on from "
+                    "the last saved state")
+
 UNDER_TORCHRUN = "TORCHELASTIC_RUN_ID"
 """Environment variable that torchrun gives to the processes that it starts."""
 
@@ -26,13 +36,18 @@ def record_failure(error: BaseException, environ: Mapping[str, str] = os.environ
     """Write why this process fails where its launcher looks for it. True where that launcher says it: this project's,
     unless it will start the processes again.
 
-    A `UserError` is recorded as its message, anything else with its traceback.
+    A `UserError` is recorded as its message, a lost connection to another process as what it means, anything else with
+    its traceback.
     """
     path = environ.get(ERROR_FILE)
     if not path:
         return False
-    text = str(error) if isinstance(error, UserError) else "".join(traceback.format_exception(error)).rstrip()
-    content = {"message": {"message": text, "extraInfo": {"timestamp": str(int(time.time())), "order": time.time_ns()}}}
+    known = isinstance(error, UserError)
+    lost = isinstance(error, RuntimeError) and not known and _LOST_PEER.search(str(error)) is not None
+    text = (_LOST_PEER_MEANS if lost else
+            str(error) if known else "".join(traceback.format_exception(error)).rstrip())
+    content = {"message": {"message": text, "extraInfo": {
+        "timestamp": str(int(time.time())), "order": time.time_ns(), FOLLOWS: lost}}}
     Path(path).write_text(json.dumps(content), encoding="utf-8")
     return LAUNCHER in environ and not restarts_left(environ)
 

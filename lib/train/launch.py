@@ -17,7 +17,7 @@ from torch.distributed.launcher.api import LaunchConfig, launch_agent
 
 from ..utils.errors import UserError
 from ..utils.signals import kept_handlers
-from .failures import LAUNCHER
+from .failures import FOLLOWS, LAUNCHER
 
 logger = logging.getLogger(__name__)
 
@@ -106,18 +106,14 @@ def launch(command: Sequence[str], processes: int, machines: Machines | None = N
 
 
 def first_failure(error: ChildFailedError) -> tuple[int, ProcessFailure]:
-    """Rank and failure of the process that failed by itself first.
-
-    One that was killed could not say so; what the others then say is that they lost it. Those that were ended after the
-    first one come last.
-    """
-    def order(item: tuple[int, ProcessFailure]) -> tuple[int, int]:
+    """Rank and failure of the process that failed by itself first: one that recorded a cause, else one that was killed;
+    then those that lost the connection to it, and last those that were ended after it."""
+    def order(item: tuple[int, ProcessFailure]) -> tuple[bool, bool, bool, int]:
         failure = item[1]
         recorded = isinstance(failure.message, dict)
-        when = failure.message["extraInfo"].get("order", 0) if recorded else 0
-        killed = not recorded and failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM
-        ended_after = failure.exitcode == -signal.SIGTERM or not recorded
-        return -1 if killed else int(ended_after), when or failure.timestamp * 10**9
+        extra = failure.message["extraInfo"] if recorded else {}
+        return (failure.exitcode == -signal.SIGTERM, bool(extra.get(FOLLOWS)), not recorded,
+                extra.get("order", 0) or failure.timestamp * 10**9)
     return min(error.failures.items(), key=order)
 
 

@@ -208,6 +208,10 @@ class _Run:
         self._cfg = cfg = resolve_precision(cfg, device)
         self._recipe = build_recipe(cfg)
         torch.manual_seed(cfg.TRAIN.SEED)  # the same initial weights on every process
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        if world.is_main and cfg.TRAIN.NUM_WORKER > cores:
+            logger.warning("TRAIN.NUM_WORKER is %d, but there are %d CPUs for this process: more workers than "
+                           "CPUs cost memory and rarely load faster", cfg.TRAIN.NUM_WORKER, cores)
         self._train_loader = self._loader("train")
         self._val_loader = self._loader("val") if cfg.DATA.VAL.DATASETS_NAME else None
         learner = build_learner(cfg, build_for_train(cfg), self._batch, world, device)

@@ -34,7 +34,7 @@ def resolve(path: str | Path, base: Path = ROOT) -> Path:
 _REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free disk space or choose another folder"),
     **dict.fromkeys((errno.EACCES, errno.EPERM), "change its permissions or choose another folder"),
-    errno.EROFS: "the file system is read-only; choose another folder",
+    errno.EROFS: "choose another folder",
     **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "a file is where a folder is needed; choose another folder"),
     errno.EISDIR: "a folder is where the file should be; choose another name",
     errno.ENAMETOOLONG: "choose a shorter name",

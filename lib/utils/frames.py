@@ -161,6 +161,16 @@ class VideoFrames(FrameSource):
         self._length = count
         return count
 
+    def reads_on(self) -> bool:
+        """Whether the film has a frame behind its length, which is one more then: some containers only estimate it."""
+        self._length = len(self) + 1
+        try:
+            self[-1]
+        except UserError:
+            self._length -= 1
+            return False
+        return True
+
     def path(self, index: int) -> str:
         return self.file
 

@@ -33,7 +33,8 @@ def load_mae(model: OneStreamTracker, path: str | Path) -> None:
     """
     path = Path(path)
     content = read_checkpoint(path)
-    if any("box_head." in name or name.endswith("pos_embed_x") for _, state in state_dicts(content) for name in state):
+    names = (name for _, state in state_dicts(content, ("backbone", "box_head")) for name in state)
+    if any("box_head." in name or name.endswith("pos_embed_x") for name in names):
         load_weights(model, path)
         return
     backbone = model.backbone

@@ -53,9 +53,9 @@ class VitTrackModel(OneStreamTracker):
     """A one-stream tracker that reads the zoo's ONNX file too."""
 
     def read_foreign(self, path: Path) -> dict[str, Tensor] | None:
-        from .weights import read_onnx
+        from .weights import is_onnx, read_onnx
 
-        return read_onnx(path, self) if path.suffix == ".onnx" else None
+        return read_onnx(path, self) if is_onnx(path) else None
 
 
 @torch.no_grad()

@@ -11,8 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...models.file_kinds import begins_as_onnx
 from ...models.one_stream import OneStreamTracker
 from ...utils.errors import UserError
+
+
+def is_onnx(path: Path) -> bool:
+    """Whether a file is an ONNX model, by how it begins; one that cannot be opened is none."""
+    try:
+        with open(path, "rb") as file:
+            return begins_as_onnx(file.read(3))
+    except OSError:
+        return False
 
 
 def read_onnx(path: Path, model: OneStreamTracker) -> dict[str, Tensor]:
@@ -29,7 +39,7 @@ def read_onnx(path: Path, model: OneStreamTracker) -> dict[str, Tensor]:
     try:
         graph = onnx.load(str(path)).graph
     except (DecodeError, OSError) as error:
-        raise UserError(f"{path} cannot be read as an ONNX file: it is truncated or of another kind; download it "
+        raise UserError(f"{path} cannot be read as an ONNX file: it is truncated or damaged; download it "
                         "again") from error
     values = {tensor.name: torch.from_numpy(onnx.numpy_helper.to_array(tensor).copy()) for tensor in graph.initializer}
     state = {"backbone." * (not name.startswith("box_head.")) + name: value for name, value in values.items()

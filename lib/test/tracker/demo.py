@@ -290,7 +290,7 @@ class _Annotator:
 
     def draw(self, frame: Frame, result: DemoResult, score_map: np.ndarray | None) -> np.ndarray:
         """The frame with the latest boxes, scores, frame number and speed; lost targets are grey and named so."""
-        total = f"/{self._length}" if self._length else ""
+        total = f"/{self._length}" if self._length and frame.number < self._length else ""
         text = [f"frame {frame.number + 1}{total}"] + ([] if math.isnan(result.fps) else [f"{result.fps:.1f} FPS"])
         boxes, colors, scores = {}, {}, {}
         for number, tracked in enumerate(result.targets[-1]):

@@ -25,7 +25,7 @@ def load_tracker(path_or_config: str | Path, *, device: str | torch.device = "au
     if path.is_file() and path.suffix not in (".yaml", ".yml"):
         cfg = find_config(config) if config is not None else checkpoint_config(path)
         return Tracker.from_checkpoint(path, cfg, device=device, backend=backend)
-    if path.name.endswith((".tar", ".pth", ".pt", ".ckpt", ".bin", ".safetensors")):
+    if path.name.endswith((".tar", ".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".onnx")):
         raise UserError(f"checkpoint {path} does not exist; check the path")
     cfg = find_config(str(path_or_config))
     return Tracker.from_config(cfg.script, str(cfg.source), save_dir=save_dir, device=device, backend=backend)

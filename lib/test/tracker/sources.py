@@ -92,20 +92,27 @@ class RecordedSource(Source):
     def frames(self, stopped: Callable[[], bool] = lambda: False) -> Iterator[Frame]:
         read, moment = 0, 0.0
         try:
-            with closing(iter(ReadAhead(self._frames))) as images:
+            with closing(self._images()) as images:
                 for image in images:
                     moment = self._moment(read, moment)
                     yield Frame(image, read, moment)
                     read += 1
         except UserError:
             # Containers often state a few frames too many: that is the end of the video, not an error.
-            if not (read and isinstance(self._frames, VideoFrames) and self._frames.count_exactly() == read):
+            if not (read and self.file is not None and self._frames.count_exactly() == read):
                 raise
-            logger.warning("%s states %d frames but holds %d", self._frames.path(0), self.length, read)
-            self.length = read
         finally:
             self._frames.close()
+        if read != self.length:
+            logger.warning("%s states %d frames but holds %d", self.file, self.length, read)
+            self.length = read
 
+    def _images(self) -> Iterator[np.ndarray]:
+        """All frames, also those of a film behind the number that it states."""
+        with closing(iter(ReadAhead(self._frames))) as images:
+            yield from images
+        while self.file is not None and self._frames.reads_on():
+            yield self._frames[-1]
 
     def _moment(self, number: int, before: float) -> float:
         """Seconds of a frame that was read since the first; a film without time stamps that rise has its frame rate."""
@@ -257,7 +264,7 @@ def _open_stream(address: str) -> LiveSource:
 def _stated_fps(capture: cv2.VideoCapture) -> float:
     """Frame rate that a video or camera states, when it is a plausible one."""
     fps = capture.get(cv2.CAP_PROP_FPS)
-    return float(fps) if 1 <= fps <= 1000 else DEFAULT_FPS
+    return float(fps) if 0 < fps <= 1000 else DEFAULT_FPS
 
 
 def _fps_of_file(file: Path) -> float:

@@ -1,7 +1,9 @@
 """Batches made ahead: in this process, by threads or by processes; always in order, and always the same ones."""
 
 import signal
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing import active_children
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -57,10 +59,11 @@ class Processes:
     """
 
     def __init__(self, fetch: Callable[[Any], dict[str, Any]], keys: Iterable[Any], workers: int, pin: bool):
-        self._batches = DataLoader(
-            Fetcher(fetch), sampler=keys, batch_size=None, collate_fn=_unchanged, num_workers=workers, pin_memory=pin,
-            persistent_workers=True, prefetch_factor=AHEAD, worker_init_fn=_start_worker,
-        )
+        with _own_warning():
+            self._batches = DataLoader(
+                Fetcher(fetch), sampler=keys, batch_size=None, collate_fn=_unchanged, num_workers=workers,
+                pin_memory=pin, persistent_workers=True, prefetch_factor=AHEAD, worker_init_fn=_start_worker,
+            )
         self._workers: list[BaseProcess] = []
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -100,7 +103,8 @@ class Processes:
         out again: who asks for the next batch is told within seconds anyway.
         """
         before, handler = set(active_children()), signal.getsignal(signal.SIGCHLD)
-        batches = iter(self._batches)
+        with _own_warning():
+            batches = iter(self._batches)
         if signal.getsignal(signal.SIGCHLD) is not handler:
             signal.signal(signal.SIGCHLD, handler)
         started = [child for child in active_children() if child not in before]
@@ -157,6 +161,14 @@ def _kill(workers: Sequence[BaseProcess]) -> None:
     """End what is left of the workers when Python ends, which would wait for ever: they ignore SIGTERM."""
     for worker in workers:
         worker.kill()
+
+
+@contextmanager
+def _own_warning() -> Iterator[None]:
+    """Without PyTorch's warning that there are more workers than CPUs: `lib.train.run` says it once, by the key."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
+        yield
 
 
 def _unchanged(batch: Any) -> Any:
