@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lib.families.rules import State
 from lib.test.tracker.live import LiveTracker
 from lib.test.tracker.tracker import Target, TrackResult, check_box
 
@@ -33,7 +34,7 @@ class Brightest:
     score = 0.75
 
     def start(self, image, box_xywh):
-        return Target(check_box(box_xywh, *image.shape[:2]), torch.zeros(1))
+        return Target(check_box(box_xywh, *image.shape[:2]), State(torch.zeros(1), {}), torch.zeros(1))
 
     def step(self, images, targets):
         results = []

@@ -61,9 +61,9 @@ def test_what_the_counts_need_waits_in_the_hosts_memory(monkeypatch, tmp_path):
 
     def to(self, device):
         places.append(device)
-        targets = self.targets
-        prediction = targets.prediction._make(value.clone() for value in targets.prediction)
-        return Prepared(self.counts, Targets(prediction, tuple(feature.clone() for feature in targets.features)))
+        targets, = self.targets
+        prediction = targets.prediction.map(torch.clone)
+        return Prepared(self.counts, (Targets(prediction, tuple(feature.clone() for feature in targets.features)),))
 
     monkeypatch.setattr(Prepared, "to", to)
     assert [peaks(monkeypatch, tmp_path / str(passes), passes) for passes in (1, 6)] == [(2, 2)] * 2

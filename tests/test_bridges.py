@@ -7,6 +7,7 @@ import torch
 from tiny_models import copies, same, scramble, tiny, tiny_batch
 
 from lib.families.build import build_compressor, build_for_test
+from lib.models.base import Inputs
 from lib.models.checkpoint import load_weights, save_slim
 from lib.models.compress.initialise import initialise_student
 from lib.train.actors import build_actor
@@ -54,7 +55,7 @@ def test_a_pass_of_the_student_alone_crosses_no_bridge(cfg, net):
         for bridge in net.bridges.parameters():
             bridge.fill_(float("nan"))
         without = net(batch["template"], batch["search"], [True, True], mimic=False).student
-    for one, two, three in zip(alone, trained, without, strict=True):
+    for one, two, three in zip(*(found.tensors().values() for found in (alone, trained, without)), strict=True):
         assert torch.equal(one, two) and torch.equal(one, three)
 
 
@@ -65,7 +66,7 @@ def test_mixed_passes_cross_where_the_two_meet(cfg, net, draws):
     found = net(batch["template"], batch["search"], draws)
     assert all(ours.shape == target.shape for ours, target in zip(found.student_features, found.teacher_features,
                                                                   strict=True))
-    tokens, crossing = net.student.embed(batch["template"], batch["search"]).x, net.bridges
+    tokens, crossing = net.student.embed(Inputs.of(batch["template"], batch["search"])).x, net.bridges
     assert tokens.shape[-1] == 16
     sides = [True, *draws, True]
     for border, (before, behind) in enumerate(zip(sides, sides[1:], strict=False)):

@@ -5,6 +5,7 @@ import torch
 from tiny_models import copies, mae_file, same, scramble, tiny, tiny_batch
 
 from lib.families.build import build_compressor, build_for_train, build_teacher
+from lib.models.base import Inputs
 from lib.models.checkpoint import save_slim
 from lib.models.compress import Compressor
 from lib.models.layers.drop_path import DropPath
@@ -39,7 +40,8 @@ def train_steps(actor, cfg, patterns=(MIXED,)) -> None:
 
 
 def same_prediction(first, second) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    first, second = first.tensors(), second.tensors()
+    return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
 
 
 # ---------------------------------------------------------------- mixed chains
@@ -57,7 +59,7 @@ def test_all_teacher_runs_its_layers_between_the_students_embedding_and_head():
     cfg = config()
     net, batch = compressor(cfg).eval(), tiny_batch(cfg)
     out = net(batch["template"], batch["search"], [False] * 4)
-    tokens = net.student.embed(batch["template"], batch["search"])
+    tokens = net.student.embed(Inputs.of(batch["template"], batch["search"]))
     for layer in net.teacher.layers:
         tokens = layer(tokens)
     assert same_prediction(out.student, net.student.predict(tokens))
@@ -70,7 +72,8 @@ def test_a_mixed_chain_and_its_features(stages):
     net, batch = compressor(cfg).eval(), tiny_batch(cfg)
     out = net(batch["template"], batch["search"], MIXED)
     bounds = [0, 3, 6, 9, 12] if stages == "[]" else [0, 2, 4, 10, 12]
-    tokens, target = (model.embed(batch["template"], batch["search"]) for model in (net.student, net.teacher))
+    inputs = Inputs.of(batch["template"], batch["search"])
+    tokens, target = (model.embed(inputs) for model in (net.student, net.teacher))
     for index, replaced in enumerate(MIXED):
         block = net.teacher.layers[bounds[index]:bounds[index + 1]]
         for layer in [net.student.layers[index]] if replaced else block:
@@ -79,7 +82,7 @@ def test_a_mixed_chain_and_its_features(stages):
             target = layer(target)
         assert torch.equal(out.student_features[index], tokens.x)
         assert torch.equal(out.teacher_features[index], target.x)
-    assert len(out.student_features) == 4 and out.template_length == 4
+    assert len(out.student_features) == 4 and out.segments == (("template", 4, 2), ("search", 16, 4))
     assert not any(feature.requires_grad for feature in out.teacher_features) and not out.teacher.boxes.requires_grad
     bare = net(batch["template"], batch["search"], MIXED, guide=False, mimic=False)
     assert same_prediction(bare.student, out.student)
@@ -138,7 +141,7 @@ def test_gradients_reach_student_stages_before_the_teachers():
     net = compressor(cfg)
     actor = build_actor(cfg, net)
     actor.train()
-    loss, _ = actor.tracking_loss(net(*tiny_crops(cfg), MIXED).student, tiny_batch(cfg)["search_box"])
+    loss, _ = actor.objective.loss(net(*tiny_crops(cfg), MIXED).student, tiny_batch(cfg)["search_box"])
     loss.backward()
     reached = [any(p.grad is not None and p.grad.abs().sum() > 0 for p in layer.parameters())
                for layer in net.student.layers]

@@ -10,11 +10,11 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from training_fakes import fit, noise_config
 
+from lib.losses.heatmap import count_peaks, gaussian_heatmap
 from lib.models.layers.drop_path import DropPath, drawn_paths
 from lib.train.batch import BatchPlan
 from lib.train.distributed import join_world
 from lib.train.gradients import GradientAverage
-from lib.train.losses.heatmap import count_peaks, gaussian_heatmap
 from lib.train.seeds import path_generator
 
 NO_NORM = {"COMPRESS__HEAD_INIT": "teacher_frozen"}

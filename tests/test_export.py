@@ -70,7 +70,7 @@ def test_float32(exported, cfg, videos, format, options):
         runnable = ExportedModel(folder)
         for number in (1, 4):
             pair = next(export_module._batches(crop_pairs(None, number, cfg), number))
-            template, search = model_inputs(pair, cfg, pixels)
+            template, search, _ = model_inputs(pair, cfg, pixels)
             assert len(runnable(runnable.prepare(template), search).boxes) == number
 
 
@@ -96,7 +96,7 @@ def test_candidate_elimination(tmp_path, format, joint, maps):
     save_slim(tmp_path / "ce.pth.tar", model, cfg)
     manifest = export_model(model, cfg, tmp_path / "ce.pth.tar", tmp_path / "out",
                             ExportOptions(format=format, joint=joint, maps=maps))
-    assert manifest.ce_range == "GT_BOX"
+    assert manifest.rules == {"ce_range": "GT_BOX", "stride": 16}
     assert manifest.parts[manifest.main].inputs["template_mask"].dtype == "bool"
     assert manifest.largest_difference["score_map"] < 1e-4
 
@@ -257,7 +257,7 @@ def test_a_crop_is_what_the_tracker_sees(trained, cfg, videos):
     tracker.initialize(frame, trees.box(0))
     pair = crop_pairs(str(videos), 3, cfg)[0]
     tracker.track(trees.picture(1))
-    template, search = model_inputs(pair, cfg, False)
+    template, search, _ = model_inputs(pair, cfg, False)
     assert torch.equal(seen[0][0], template) and torch.equal(seen[0][1], search)
 
 

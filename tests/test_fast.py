@@ -41,7 +41,7 @@ def pixels(cfg, batch=2, seed=0):
 def largest_difference(model, options, cfg, batch=2, mask=None):
     """Of all fields of the prediction that the fast form of `model` gives, between it and the model itself."""
     raw, normalised = pixels(cfg, batch)
-    rest = () if mask is None else (mask,)
+    rest = () if mask is None else ({"template_mask": mask},)
     expected = model(*normalised, *rest)
     fast = build_fast(model, options, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)
     template, search = raw if options.take_pixels else normalised

@@ -7,12 +7,12 @@ import torch
 from tiny_models import scramble, tiny, tiny_batch
 
 from lib.families.build import build_compressor, build_tracker
-from lib.models.base import Prediction
+from lib.losses.compression import mimic_loss
+from lib.losses.heatmap import gaussian_heatmap
+from lib.losses.tracking import box_loss, focal_loss, location_loss
+from lib.models.base import Prediction, Segment
 from lib.models.compress import draw_stages, replacement_probability
 from lib.train.actors import CompressActor, TrackerActor, build_actor
-from lib.train.losses.compression import mimic_loss
-from lib.train.losses.heatmap import gaussian_heatmap
-from lib.train.losses.tracking import box_loss, focal_loss, location_loss
 from lib.utils.boxes import xywh_to_xyxy
 
 TRACKING = {"Loss/total", "Loss/giou", "Loss/l1", "Loss/location", "IoU"}
@@ -75,17 +75,20 @@ def test_a_head_without_score_map_has_no_location_loss():
     assert location_loss(Prediction(torch.rand(2, 1, 4)), torch.rand(2, 4)).item() == 0
 
 
+SEGMENTS = (Segment("template", 1), Segment("search", 4))
+
+
 def test_mimic_loss_by_hand():
     ours = [torch.zeros(2, 5, 3), torch.zeros(2, 5, 3)]
     target = [torch.zeros(2, 5, 3), torch.zeros(2, 5, 3)]
     target[0][:, 0] = 2.0                                                 # 1 of 1 template tokens: squared error 4
     target[1][:, 1:3] = 1.0                                               # 2 of 4 search tokens: squared error 1
-    assert mimic_loss(ours, target, 1, "tokens").item() == pytest.approx((4 / 5 + 2 / 5) / 2)
-    assert mimic_loss(ours, target, 1, "halves").item() == pytest.approx((4 / 2 + (2 / 4) / 2) / 2)
+    assert mimic_loss(ours, target, SEGMENTS, "tokens").item() == pytest.approx((4 / 5 + 2 / 5) / 2)
+    assert mimic_loss(ours, target, SEGMENTS, "halves").item() == pytest.approx((4 / 2 + (2 / 4) / 2) / 2)
     for form in ("tokens", "halves"):
-        assert mimic_loss(target, target, 1, form).item() == 0
+        assert mimic_loss(target, target, SEGMENTS, form).item() == 0
     with pytest.raises(ValueError):
-        mimic_loss(ours, target[:1], 1, "tokens")
+        mimic_loss(ours, target[:1], SEGMENTS, "tokens")
 
 
 # ---------------------------------------------------------------- guidance
@@ -97,10 +100,10 @@ def test_guidance_full_adds_the_score_map_at_the_teachers_box(cfg):
                                                        "TRAIN.GIOU_WEIGHT": 2.0, "TRAIN.L1_WEIGHT": 7.0}))
               for form in ("full", "boxes")}
     box = box_loss(student.boxes, torch.tensor([[0.25, 0.55, 0.55, 0.65]]))
-    boxes = actors["boxes"].guidance_loss(student, teacher)
+    boxes = actors["boxes"].objective.guidance(student, teacher)
     assert boxes.item() == pytest.approx((2 * box.giou + 7 * box.l1).item(), rel=1e-5)
     focal = location_loss(student, torch.tensor([[0.25, 0.55, 0.3, 0.1]]))
-    full = actors["full"].guidance_loss(student, teacher)
+    full = actors["full"].objective.guidance(student, teacher)
     assert focal > 0 and full.item() == pytest.approx((boxes + 3 * focal).item(), rel=1e-5)
 
 
@@ -108,9 +111,9 @@ def test_guidance_pulls_the_students_box_to_the_teachers(cfg):
     actor = compress_actor(cfg)
     boxes = torch.tensor([[[0.5, 0.5, 0.2, 0.2]]], requires_grad=True)
     teacher = Prediction(torch.tensor([[[0.6, 0.4, 0.2, 0.2]]]))
-    actor.guidance_loss(Prediction(boxes), teacher).backward()
+    actor.objective.guidance(Prediction(boxes), teacher).backward()
     assert boxes.grad[0, 0, 0] < 0 < boxes.grad[0, 0, 1]
-    assert actor.guidance_loss(teacher, teacher).item() == pytest.approx(0, abs=1e-6)
+    assert actor.objective.guidance(teacher, teacher).item() == pytest.approx(0, abs=1e-6)
 
 
 # ---------------------------------------------------------------- the compression's actor
@@ -130,9 +133,9 @@ def test_stats_and_total(cfg, logit, feat):
     assert stats["p"].item() == pytest.approx(0.7)
 
     out = actor.module(batch["template"], batch["search"], pattern)
-    total = 0.5 * actor.tracking_loss(out.student, batch["search_box"])[0]
+    total = 0.5 * actor.objective.loss(out.student, batch["search_box"])[0]
     if logit:
-        total = total + 2 * actor.guidance_loss(out.student, out.teacher)
+        total = total + 2 * actor.objective.guidance(out.student, out.teacher)
     if feat:
         total = total + 0.3 * sum((a - b).square().mean() for a, b in
                                   zip(out.student_features, out.teacher_features, strict=True)) / 4
@@ -142,7 +145,7 @@ def test_stats_and_total(cfg, logit, feat):
 def test_the_step_draws_with_the_epochs_probability(cfg):
     actor, batch = compress_actor(cfg), tiny_batch(cfg)
     seen = []
-    actor.loss_of = lambda batch, pattern, probability, prepared: seen.append((pattern, probability))
+    actor.loss_of = lambda batch, pattern, probability, prepared, epoch: seen.append((pattern, probability))
     for epoch in (1, 5, 10):
         actor(batch, epoch, torch.Generator().manual_seed(epoch))
         actor(batch, epoch, torch.Generator().manual_seed(epoch))
@@ -182,7 +185,7 @@ def test_validation_uses_the_student_alone(cfg):
     actor.eval()
     stats = actor.validate(batch, 1)
     assert stats.keys() == TRACKING and all(value.isfinite() for value in stats.values())
-    alone = actor.tracking_loss(actor.module.student(batch["template"], batch["search"]), batch["search_box"])[1]
+    alone = actor.objective.loss(actor.module.student(batch["template"], batch["search"]), batch["search_box"])[1]
     assert stats == alone
     assert actor.model_for_saving() is actor.module.student
 
@@ -236,7 +239,7 @@ def test_the_crops_box_is_cut_at_the_crops_border():
     cfg = tiny(MODEL__BACKBONE__DEPTH=1)
     actor = build_actor(cfg, build_tracker(cfg))
     prediction = Prediction(torch.tensor([[[0.9, 0.5, 0.2, 0.2]]]), torch.full((1, 1, 4, 4), 0.5))
-    _, stats = actor.tracking_loss(prediction, torch.tensor([[0.8, 0.4, 0.6, 0.2]]))     # to 1.4: only 1.0 is seen
+    _, stats = actor.objective.loss(prediction, torch.tensor([[0.8, 0.4, 0.6, 0.2]]))     # to 1.4: only 1.0 is seen
     assert stats["IoU"].item() == pytest.approx(1) and stats["Loss/l1"].item() == pytest.approx(0, abs=1e-6)
 
 
@@ -247,9 +250,9 @@ def test_the_parts_of_a_batch_divide_by_the_peaks_of_the_whole(cfg):
     actor = compress_actor(cfg)
     actor.eval()
 
-    def targets(template, search, **options):
+    def targets(template, search, further, **options):
         """The teacher's, moved out of the crops that begin with a 9."""
-        found = made(template, search, **options)
+        found = made(template, search, further, **options)
         boxes = found.prediction.boxes * 0.1 + 0.5 + search[:, 0, 0, 0].eq(9).view(-1, 1, 1)
         return found._replace(prediction=found.prediction._replace(boxes=boxes))
 

@@ -10,10 +10,10 @@ from tiny_models import copies, mae_file, same, scramble, tiny, tiny_batch
 
 from lib.families.build import build_for_test, build_for_train, build_tracker, find_pretrained
 from lib.families.ostrack.weights import load_mae
-from lib.models.base import Tokens
+from lib.models.base import Inputs, Segment, Tokens
 from lib.models.checkpoint import save_slim
 from lib.models.heads import build_head, decode
-from lib.models.layers.elimination import eliminate, restore, template_attention, template_mask
+from lib.models.layers.elimination import Candidates, eliminate, restore, template_attention, template_mask
 from lib.utils.errors import UserError
 
 
@@ -45,8 +45,8 @@ def test_any_patch_size(patch):
                DATA__TEMPLATE__SIZE=3 * patch, DATA__SEARCH__SIZE=5 * patch)
     model = build_tracker(cfg).eval()
     assert (model.feat_size, model.template_feat_size) == (5, 3)
-    tokens = model.embed(*crops(cfg))
-    assert (tokens.x.shape, tokens.template_length) == ((2, 9 + 25, 32), 9)
+    tokens = model.embed(Inputs.of(*crops(cfg)))
+    assert (tokens.x.shape, tokens.segments) == ((2, 9 + 25, 32), (("template", 9, 3), ("search", 25, 5)))
     assert model(*crops(cfg)).score_map.shape == (2, 1, 5, 5)
 
 
@@ -67,7 +67,7 @@ def test_eval_mode_is_deterministic_and_train_mode_drops_paths():
     assert torch.equal(model(*crops(cfg)).score_map, model(*crops(cfg)).score_map)
     model.train()
     torch.manual_seed(0)
-    outputs = [model.layers[-1](model.embed(*crops(cfg))).x for _ in range(8)]
+    outputs = [model.layers[-1](model.embed(Inputs.of(*crops(cfg)))).x for _ in range(8)]
     assert any(not torch.equal(outputs[0], other) for other in outputs[1:])
 
 
@@ -167,34 +167,35 @@ def ce_config(**overrides):
 def test_elimination_keeps_the_configured_share():
     cfg = ce_config()
     model = scramble(build_tracker(cfg)).eval()
-    tokens, lengths = model.embed(*crops(cfg)), []
+    tokens, lengths = model.embed(Inputs.of(*crops(cfg))), []
     for layer in model.layers:
         tokens = layer(tokens)
-        lengths.append(tokens.x.shape[1] - tokens.template_length)
+        lengths.append(tokens.part("search").shape[1])
     first, second = math.ceil(0.7 * 64), math.ceil(0.5 * math.ceil(0.7 * 64))
     assert lengths == [64, first, first, second]
-    assert [removed.shape[1] for removed in tokens.removed] == [64 - first, first - second]
+    assert [removed.shape[1] for removed in tokens.extra.removed] == [64 - first, first - second]
 
     features = model.backbone.search_features(tokens).flatten(2).transpose(1, 2)    # (B, 64, C)
-    normed = model.backbone.norm(tokens.x)[:, tokens.template_length:]
+    normed = model.backbone.norm(tokens.part("search"))
     for item in range(2):
-        gone = torch.cat([removed[item] for removed in tokens.removed])
-        assert sorted([*gone.tolist(), *tokens.kept[item].tolist()]) == list(range(64))
+        gone = torch.cat([removed[item] for removed in tokens.extra.removed])
+        assert sorted([*gone.tolist(), *tokens.extra.kept[item].tolist()]) == list(range(64))
         assert torch.all(features[item, gone] == 0)
-        assert torch.equal(features[item, tokens.kept[item]], normed[item])
+        assert torch.equal(features[item, tokens.extra.kept[item]], normed[item])
 
 
 def test_eliminated_tokens_return_as_zeros_in_their_place():
     marks = torch.arange(1.0, 11.0)                                     # search token i holds i + 1
     x = torch.cat([torch.full((1, 2, 1), -1.0), marks.view(1, 10, 1)], dim=1)
     votes = torch.tensor([[5.0, 1, 4, 0, 9, 8, 2, 3, 7, 6]])
-    tokens = eliminate(Tokens(x, 2), votes, 0.55)                       # ceil(5.5) = 6
-    assert tokens.removed[0].tolist() == [[1, 3, 6, 7]]                 # the four lowest votes
+    tokens = Tokens(x, (Segment("template", 2), Segment("search", 10)), Candidates())
+    tokens = eliminate(tokens, votes, 0.55)                             # ceil(5.5) = 6
+    assert tokens.extra.removed[0].tolist() == [[1, 3, 6, 7]]                 # the four lowest votes
     assert torch.all(tokens.x[:, :2] == -1)
     assert restore(tokens, 10).flatten().tolist() == [1, 0, 3, 0, 5, 6, 0, 0, 9, 10]
-    votes = tokens.kept.float()                                         # next: the higher the position, the better
+    votes = tokens.extra.kept.float()                                   # next: the higher the position, the better
     tokens = eliminate(tokens, votes, 0.5)
-    assert tokens.removed[1].tolist() == [[0, 2, 4]]
+    assert tokens.extra.removed[1].tolist() == [[0, 2, 4]]
     assert restore(tokens, 10).flatten().tolist() == [0, 0, 0, 0, 0, 6, 0, 0, 9, 10]
     assert eliminate(tokens, votes[:, :3], 1.0) is tokens
 
@@ -204,13 +205,13 @@ def test_keep_rate_overrides_the_layers_own():
     model = scramble(build_tracker(cfg)).eval()
     plain = build_tracker(cfg, eliminate=False).eval()
     plain.load_state_dict(model.state_dict())
-    everything, reference = model(*crops(cfg), keep_rate=1.0), plain(*crops(cfg))
+    everything, reference = model(*crops(cfg), model.all_tokens), plain(*crops(cfg))
     assert torch.equal(everything.score_map, reference.score_map)
     assert not torch.equal(model(*crops(cfg)).score_map, reference.score_map)
-    tokens = model.embed(*crops(cfg), None, 0.9)
+    tokens = model.embed(Inputs.of(*crops(cfg), {"keep_rate": 0.9}))
     for layer in model.layers:
         tokens = layer(tokens)
-    assert [removed.shape[1] for removed in tokens.removed] == [64 - 58, 58 - 53]   # ceil(57.6), ceil(52.2)
+    assert [removed.shape[1] for removed in tokens.extra.removed] == [64 - 58, 58 - 53]   # ceil(57.6), ceil(52.2)
 
 
 def test_votes_are_the_attention_of_the_masked_template_tokens():
@@ -228,7 +229,8 @@ def test_votes_are_the_attention_of_the_masked_template_tokens():
                 k = x[item] @ weight[32:64][part].T + bias[32:64][part]
                 attention = torch.softmax(q @ k.T / 4, dim=1)           # sqrt(16)
                 total = total + attention[rows, 4:].mean(0) / 2
-            torch.testing.assert_close(template_attention(layer.attn, x, 4, chosen)[item], total)
+            tokens = Tokens(x, (Segment("template", 4), Segment("search", 6)), Candidates(template_mask=chosen))
+            torch.testing.assert_close(template_attention(layer.attn, tokens)[item], total)
 
 
 def paint_box(box, side: int, stride: int) -> torch.Tensor:
@@ -267,8 +269,9 @@ def test_template_mask_at_the_centre(grid, point, rectangle):
 @pytest.mark.parametrize("mode", ["ALL", "CTR_POINT", "CTR_REC", "GT_BOX"])
 def test_each_template_range_runs(mode):
     cfg = ce_config(MODEL__BACKBONE__CE_TEMPLATE_RANGE=mode)
-    mask = template_mask(mode, 2, tiny_batch(cfg)["template_box"], 16)
-    assert build_tracker(cfg)(*crops(cfg), mask).boxes.isfinite().all()
+    further = cfg.family.rules_of(cfg).further(crops(cfg)[0], tiny_batch(cfg)["template_box"].unsqueeze(1))
+    assert further.keys() == ({"template_mask"} if mode != "ALL" else set())
+    assert build_tracker(cfg)(*crops(cfg), further).boxes.isfinite().all()
 
 
 # ---------------------------------------------------------------- MAE weights

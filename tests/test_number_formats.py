@@ -86,7 +86,7 @@ def manifest(**values):
     return Manifest(**({"script": "ostrack", "config": "x", "format": "torchscript", "precision": "bfloat16",
                         "parts": {"template": part, "search": part}, "template_size": 8, "template_factor": 2.0,
                         "search_size": 8, "search_factor": 4.0, "stride": 4, "mean": (0.0,) * 3, "std": (1.0,) * 3,
-                        "window": True, "take_pixels": False, "ce_range": None, "checkpoint": {}, "checked_on": "",
+                        "window": True, "take_pixels": False, "checkpoint": {}, "checked_on": "",
                         "libraries": {}} | values))
 
 

@@ -11,11 +11,12 @@ import torch
 
 from lib.config import load_config
 from lib.families.build import build_compressor, build_student, build_tracker
+from lib.losses.heatmap import gaussian_heatmap
+from lib.losses.tracking import focal_loss
+from lib.models.base import Inputs
 from lib.models.checkpoint import slim_state_dict
 from lib.models.layers.elimination import keep_rate_at, template_mask
 from lib.train.actors import build_actor
-from lib.train.losses.heatmap import gaussian_heatmap
-from lib.train.losses.tracking import focal_loss
 from lib.utils.boxes import generalized_box_iou
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -82,14 +83,14 @@ def test_teacher_with_candidate_elimination(images):
     mask = template_mask("CTR_POINT", model.template_feat_size, torch.zeros(2, 4))
     np.testing.assert_array_equal(mask.numpy(), expected["ce_template_mask"])
     with torch.no_grad():
-        tokens = model.embed(*images, mask)
+        tokens = model.embed(Inputs.of(*images, {"template_mask": mask}))
         for layer in model.layers:
             tokens = layer(tokens)
-        assert len(tokens.removed) == 3
-        for number, removed in enumerate(tokens.removed):
+        assert len(tokens.extra.removed) == 3
+        for number, removed in enumerate(tokens.extra.removed):
             np.testing.assert_array_equal(removed.numpy(), np.sort(expected[f"removed_{number}"], axis=1))
         assert_prediction(model.predict(tokens), expected)
-        part = model(*images, mask, 0.85)
+        part = model(*images, {"template_mask": mask, "keep_rate": 0.85})
     np.testing.assert_allclose(part.boxes.numpy(), expected["pred_boxes_keep_085"], atol=1e-4)
 
 

@@ -45,7 +45,9 @@ class OneLayer(nn.Module):
         self.qkv = nn.Linear(8, 24)
         self.lost = nn.Parameter(torch.zeros(5))
 
-    def forward(self, template, search, template_mask=None, keep_rate=None):
+    all_tokens = {}
+
+    def forward(self, template, search, further=None):
         x = torch.cat([self.conv(t).flatten(2).transpose(1, 2) for t in (template, search)], dim=1)
         q, k, v = self.qkv(self.norm(x)).unsqueeze(1).chunk(3, dim=-1)
         return nn.functional.scaled_dot_product_attention(q, k, v)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from lib.families.elimination import EliminationRules
 from lib.models.base import Prediction
 from lib.test.tracker import Tracker, checkpoint_path
 from lib.utils.errors import UserError
@@ -112,14 +113,14 @@ def test_inputs_are_normalised_crops(image):
 
 def test_elimination_gets_a_template_mask(image):
     model = FixedModel({(8, 8): 0.9})
-    tracker = Tracker(model, **SIZES, ce_range="CTR_POINT")
+    tracker = Tracker(model, **SIZES, rules=EliminationRules("CTR_POINT"))
     tracker.initialize(image, [140, 80, 40, 40])
     tracker.track(image)
-    mask = model.calls[0][2]
+    mask = model.calls[0][2]["template_mask"]
     assert mask.shape == (1, 64) and mask.dtype == torch.bool
     assert mask.nonzero().tolist() == [[0, 3 * 8 + 3]]
 
-    tracker = Tracker(model, **SIZES, ce_range="ALL")
+    tracker = Tracker(model, **SIZES, rules=EliminationRules("ALL"))
     tracker.initialize(image, [140, 80, 40, 40])
     tracker.track(image)
     assert len(model.calls[-1]) == 2

@@ -13,6 +13,7 @@ from fake_trackers import Frames, Mover
 from tiny_models import scramble, tiny
 
 from lib.families.build import build_for_test
+from lib.models.base import Inputs
 from lib.test.analysis.drawing import MOST_CELLS, Rerun, choose_frames, draw_results, overlap, parse_frames
 from lib.test.evaluation import get_dataset
 from lib.test.evaluation.datasets import Sequence
@@ -156,7 +157,7 @@ def crops():
 
 @torch.no_grad()
 def test_attention_is_that_of_the_layer(model):
-    tokens = model.embed(*crops())
+    tokens = model.embed(Inputs.of(*crops()))
     for layer in model.layers[:3]:
         tokens = layer(tokens)
     attention = model.layers[3].attn

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def check_combinations(cfg: "Config") -> None:
     """Raise a `UserError` that lists every impossible combination of `cfg` with its keys and values."""
-    problems = [*_layers(cfg), *cfg.family.check(cfg), *_elimination(cfg), *_sizes(cfg), *_data(cfg), *_training(cfg)]
+    problems = [*_layers(cfg), *cfg.family.check(cfg), *_sizes(cfg), *_data(cfg), *_training(cfg)]
     if cfg.compresses:
         problems += _compression(cfg)
     if problems:
@@ -23,19 +23,6 @@ def _layers(cfg):
     if shape.embed_dim % shape.num_heads:
         yield (f"the backbone's width {shape.embed_dim} is not a multiple of its {shape.num_heads} attention heads; "
                "set MODEL.BACKBONE.EMBED_DIM and MODEL.BACKBONE.NUM_HEADS so that it is")
-
-
-def _elimination(cfg):
-    backbone, depth = cfg.MODEL.BACKBONE, cfg.shape.depth
-    where = backbone.CE_LOC
-    if len(where) != len(backbone.CE_KEEP_RATIO):
-        yield (f"MODEL.BACKBONE.CE_LOC has {len(where)} entries and MODEL.BACKBONE.CE_KEEP_RATIO "
-               f"{len(backbone.CE_KEEP_RATIO)}; expected one ratio for each layer")
-    if list(where) != sorted(set(where)) or any(layer >= depth for layer in where):
-        yield (f"MODEL.BACKBONE.CE_LOC is {show(where)}; expected rising numbers of layers from 0 to {depth - 1}")
-    if where and cfg.compresses:
-        yield ("MODEL.BACKBONE.CE_LOC is set; replacement training needs the same tokens in every layer, so set CE_LOC "
-               "and CE_KEEP_RATIO to [] (weights of a teacher with elimination can be used without it)")
 
 
 def _sizes(cfg):

@@ -72,26 +72,24 @@ class ExportedModel:
             return template
         return self._run("template", {"template": template})["tokens"]
 
-    def __call__(self, template: Tensor, search: Tensor, template_mask: Tensor | None = None,
+    def __call__(self, template: Tensor, search: Tensor, further: Mapping[str, Tensor] | None = None,
                  window: Tensor | None = None) -> Prediction:
         """One batch: see `FastTracker.forward`. Graphs for one image run once for each."""
+        further = further or {}
         if self.manifest.batch == 1 and len(template) == len(search) > 1:
-            masks = [None] * len(search) if template_mask is None else template_mask.split(1)
-            predictions = [self(*inputs, window)
-                           for inputs in zip(template.split(1), search.split(1), masks, strict=True)]
-            return Prediction(*(None if field[0] is None else torch.cat(field)
-                                for field in zip(*predictions, strict=True)))
+            single = [self(template[row:row + 1], search[row:row + 1],
+                           {name: tensor[row:row + 1] for name, tensor in further.items()}, window).tensors()
+                      for row in range(len(search))]
+            return _prediction({name: torch.cat([tensors[name] for tensors in single]) for name in single[0]})
         main = self.manifest.main
-        inputs = {"tokens" if main == "search" else "template": template, "search": search}
-        if template_mask is not None:
-            inputs["template_mask"] = template_mask
+        inputs = {**further, "tokens" if main == "search" else "template": template, "search": search}
         port = self.manifest.parts[main].inputs.get("window")
         if port is not None:
             inputs["window"] = torch.ones(port.shape, device=search.device) if window is None else window
         outputs = self._run(main, inputs)
         if "boxes" not in outputs:                 # a foreign graph that leaves the decoding to the tracker
             outputs["boxes"] = search.new_full((len(search), 1, 4), torch.nan, dtype=torch.float32)
-        return Prediction(**outputs)
+        return _prediction(outputs)
 
     def _run(self, name: str, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         part = self.manifest.parts[name]
@@ -108,6 +106,12 @@ class ExportedModel:
             feeds[port.name] = tensor
         outputs = self._runners[name](feeds)
         return {role: output.to(self._device) for role, output in zip(part.outputs, outputs, strict=True)}
+
+
+def _prediction(tensors: Mapping[str, Tensor]) -> Prediction:
+    """The opposite of `Prediction.tensors`."""
+    fields = {name: tensors.get(name) for name in Prediction._fields[:-1]}
+    return Prediction(**fields, further={name: tensors[name] for name in tensors if name not in fields} or None)
 
 
 def _shape(shape: Any) -> str:

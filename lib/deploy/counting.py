@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..models.base import StagedTracker
 from ..utils.errors import UserError
 
 
@@ -32,20 +34,23 @@ class Counts:
     macs: int
 
 
-def count(model: nn.Module, template_shape: tuple[int, ...], search_shape: tuple[int, ...]) -> Counts:
+def count(model: StagedTracker, template_shape: tuple[int, ...], search_shape: tuple[int, ...],
+          further: Mapping[str, Tensor] | None = None) -> Counts:
     """Count a tracker's parameters and MACs; the model is not touched.
 
     Args:
-        model: called as `model(template, search, template_mask, keep_rate)`.
-        template_shape, search_shape: (B, 3, h, w) and (B, 3, H, W); the MACs are those of the whole batch.
+        template_shape, search_shape: (B, 3, h, w), or (B, T, 3, h, w), and (B, 3, H, W); the MACs are those of the
+            whole batch.
+        further: see `Inputs`; the numbers do not matter.
 
     Raises:
         UserError: thop is not installed, or cannot be imported.
     """
     twin = _shape_twin(model)
     template, search = (torch.empty(shape, device="meta") for shape in (template_shape, search_shape))
-    macs = exact_macs(twin, template, search)
-    thop_macs, thop_parameters = thop_counts(twin, template, search, None, 1.0)
+    further = {name: tensor.to("meta") for name, tensor in (further or {}).items()}
+    macs = exact_macs(twin, template, search, further)
+    thop_macs, thop_parameters = thop_counts(twin, template, search, {**further, **model.all_tokens})
     return Counts(sum(p.numel() for p in model.parameters()), thop_parameters, thop_macs, macs)
 
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from ..config import Config
-from ..models.layers.elimination import configured_mask
 from ..utils.crop import Crop, box_to_crop, normalize, square_crop
 from ..utils.errors import UserError
 from ..utils.sequences import SequenceFiles, find_in_spec
@@ -88,11 +87,22 @@ def _pair(template: Crop, search: Crop, box_xywh: Sequence[float]) -> CropPair:
     return CropPair(*(torch.from_numpy(crop.image)[None] for crop in (template, search)), torch.from_numpy(box)[None])
 
 
-def model_inputs(pair: CropPair, cfg: Config, take_pixels: bool) -> tuple[Tensor, ...]:
-    """Template, search and, with candidate elimination, the template mask, as a model takes them."""
+def model_inputs(pair: CropPair, cfg: Config, take_pixels: bool) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Templates, search and further inputs, as a model takes them in a target's first frame."""
     crops = pair[:2] if take_pixels else [normalize(crop.numpy(), cfg.DATA.MEAN, cfg.DATA.STD) for crop in pair[:2]]
-    mask = configured_mask(cfg, pair.box)
-    return (*crops,) if mask is None else (*crops, mask)
+    return first_inputs(cfg, *crops, pair.box)
+
+
+def first_inputs(cfg: Config, template: Tensor, search: Tensor, boxes_xywh: Tensor
+                 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """The inputs of a model in the first frame after the one that gave the template.
+
+    Args:
+        template, search: (B, ...) crops or pixels.
+        boxes_xywh: (B, 4) in 0..1 of the template crops.
+    """
+    state = cfg.family.rules_of(cfg).start(template.unsqueeze(1), boxes_xywh.unsqueeze(1))
+    return state.templates.squeeze(1), search, dict(state.further)
 
 
 def score_weights(cfg: Config) -> Tensor:

@@ -1,5 +1,6 @@
 """Replay of recorded CUDA kernels: one launch for a whole call."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -21,11 +22,12 @@ class GraphReplay:
         call: tensors (or None) -> `Prediction`, with the same kernels for the same shapes and no host waits; what it
             says about an image depends on no other image of the batch.
         device: the CUDA device of all tensors.
-        batched: so many inputs, from the first, have one row for each image; all images share the others.
+        batched: so many inputs, from the first, have one row for each image; all images share the others. None: all
+            have.
     """
 
-    def __init__(self, call: Callable[..., Prediction], device: torch.device, batched: int):
-        self._call, self._device, self._batched = call, device, batched
+    def __init__(self, call: Callable[..., Prediction], device: torch.device, batched: int | None):
+        self._call, self._device, self._batched = call, device, math.inf if batched is None else batched
         self._recorded: dict[tuple, tuple[torch.cuda.CUDAGraph, list[Tensor | None], Prediction]] = {}
         """Shapes and types of the inputs -> the graph, the tensors that it reads and those that it writes."""
         self._pool: tuple[int, int] | None = None
@@ -48,7 +50,7 @@ class GraphReplay:
                 if tensor is not None:
                     place[:len(tensor)].copy_(tensor, non_blocking=True)    # the rows behind keep what they had
             graph.replay()
-            return Prediction(*(None if output is None else output[:batch].clone() for output in outputs))
+            return outputs.map(lambda output: output[:batch].clone())
 
     def _record(self, places: list[Tensor | None]
                 ) -> tuple[torch.cuda.CUDAGraph, list[Tensor | None], Prediction]:

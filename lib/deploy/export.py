@@ -15,17 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Config
-from ..models.base import Prediction
+from ..models.base import StagedTracker
 from ..models.heads import decode
-from ..models.layers.elimination import elimination_range
-from ..models.one_stream import OneStreamTracker
 from ..utils.device import full_float32
 from ..utils.errors import UserError
 from ..utils.files import atomic_folder, file_hash
 from ..utils.ownership import own
 from .backends import ExportedModel, missing
 from .crops import CropPair, crop_pairs, model_inputs, score_weights
-from .fast import FastOptions, FastTracker, build_fast
+from .fast import FastOptions, FastTracker, PlainTracker, build_fast
 from .formats import ExportOptions
 from .manifest import MANIFEST, Manifest, Part, Port
 from .quantise import quantise_onnx
@@ -46,24 +44,27 @@ SUSPICIOUS = 0.1
 
 
 class _Graph(nn.Module):
-    """One part of a `FastTracker`, with its outputs as a tuple of float32 tensors."""
+    """One part of a tracker, with its outputs as a tuple of float32 tensors."""
 
-    def __init__(self, fast: FastTracker, part: str, roles: Iterable[str]):
+    def __init__(self, fast: FastTracker | PlainTracker, part: str, roles: Iterable[str]):
         super().__init__()
-        self.fast, self.part, self.extra_names = fast, part, list(roles)[2:]
+        self.fast, self.part, self.further = fast, part, list(roles)[2:]
 
     def forward(self, template: Tensor, search: Tensor | None = None, *extra_inputs: Tensor) -> tuple[Tensor, ...]:
         """`template` alone for the part template; its tokens stand in its place for the part search. `extra_inputs` are
-        the template mask and the window, as far as the model takes them."""
+        further inputs and the window, as far as the model takes them."""
         if self.part == "template":
             return (self.fast.embed_template(template).float(),)
         if self.part == "search":
             template = template.to(self.fast.dtype)
-        extra = dict(zip(self.extra_names, extra_inputs, strict=True))
-        return tuple(output for output in self.fast(template, search, **extra) if output is not None)
+        further = dict(zip(self.further, extra_inputs, strict=True))
+        window = {"window": further.pop("window")} if "window" in further else {}
+        outputs = self.fast(template, search, further, **window).tensors()
+        self.roles = list(outputs)
+        return tuple(output.float() for output in outputs.values())
 
 
-def export_model(model: OneStreamTracker, cfg: Config, checkpoint: Path, target: Path, options: ExportOptions
+def export_model(model: StagedTracker, cfg: Config, checkpoint: Path, target: Path, options: ExportOptions
                  ) -> Manifest:
     """Write the folder `target` with the graphs of a model and their manifest; it appears whole or not at all.
 
@@ -103,7 +104,7 @@ def export_model(model: OneStreamTracker, cfg: Config, checkpoint: Path, target:
     return manifest
 
 
-def compare(model: OneStreamTracker, exported: ExportedModel, pairs: Sequence[CropPair], cfg: Config
+def compare(model: StagedTracker, exported: ExportedModel, pairs: Sequence[CropPair], cfg: Config
             ) -> dict[str, float]:
     """Largest absolute difference of each field of the predictions on crops. The boxes are compared at the cell that
     the export chose, since two cells whose scores are nearly equal may change places by rounding."""
@@ -113,18 +114,17 @@ def compare(model: OneStreamTracker, exported: ExportedModel, pairs: Sequence[Cr
     for pair in _batches(pairs, 2 if isinstance(size, str) else size):
         with torch.inference_mode():
             expected = model(*model_inputs(pair, cfg, False))
-            template, *inputs = model_inputs(pair, cfg, exported.takes_pixels)
+            templates, *inputs = model_inputs(pair, cfg, exported.takes_pixels)
             extra_inputs = {"window": weights} if exported.takes_window else {}
-            prediction = exported(exported.prepare(template), *inputs, **extra_inputs)
-        prediction = Prediction(*(None if field is None else field.cpu() for field in prediction))
-        if expected.score_map is not None:
+            prediction = exported(exported.prepare(templates), *inputs, **extra_inputs).map(Tensor.cpu)
+        if expected.size_map is not None:
             scores = prediction.score_map * weights if exported.takes_window else prediction.score_map
             boxes = decode(scores, expected.size_map, expected.offset_map).unsqueeze(1)
             expected = expected._replace(boxes=boxes)
-        for name, value in prediction._asdict().items():
-            if value is not None:
-                difference = (value - getattr(expected, name)).abs().max().item()
-                largest[name] = float(np.maximum(difference, largest.get(name, 0.0)))
+        wanted = expected.tensors()
+        for name, value in prediction.tensors().items():
+            difference = (value - wanted[name]).abs().max().item()
+            largest[name] = float(np.maximum(difference, largest.get(name, 0.0)))
     return largest
 
 
@@ -136,13 +136,13 @@ def _batches(pairs: Sequence[CropPair], size: int) -> Iterator[CropPair]:
         yield CropPair(*(torch.cat(tensors) for tensors in zip(*chunk, strict=True)))
 
 
-def _write_parts(model: OneStreamTracker, cfg: Config, folder: Path, options: ExportOptions, pair: CropPair
+def _write_parts(model: StagedTracker, cfg: Config, folder: Path, options: ExportOptions, pair: CropPair
                  ) -> dict[str, Part]:
     """Write every graph into `folder`."""
     fast = build_fast(model, FastOptions(cache_template=not options.joint, take_pixels=options.take_pixels,
                                          peak_only=not options.maps, dtype=_graph_dtype(options)),
                       mean=cfg.DATA.MEAN, std=cfg.DATA.STD)
-    names = ("tracker",) if options.joint else ("template", "search")
+    names = ("template", "search") if fast.options.cache_template else ("tracker",)
     inputs = _part_inputs(fast, next(_batches([pair], options.batch or 2)), cfg)
     graphs = {name: _Graph(fast, name, inputs[name]).eval() for name in names}
     parts = {name: _describe(graph, inputs[name], name, options) for name, graph in graphs.items()}
@@ -168,13 +168,13 @@ def _graph_dtype(options: ExportOptions) -> str:
 
 
 @torch.inference_mode()
-def _part_inputs(fast: FastTracker, pair: CropPair, cfg: Config) -> dict[str, dict[str, Tensor]]:
+def _part_inputs(fast: FastTracker | PlainTracker, pair: CropPair, cfg: Config) -> dict[str, dict[str, Tensor]]:
     """Part -> its inputs by role."""
-    template, search, *mask = model_inputs(pair, cfg, fast.takes_pixels)
-    search_inputs = {"search": search, **({"template_mask": mask[0]} if mask else {}),
-                     **({"window": score_weights(cfg)} if fast.takes_window else {})}
-    inputs = {"template": {"template": template}, "tracker": {"template": template, **search_inputs},
-              "search": {"tokens": fast.embed_template(template).float(), **search_inputs}}
+    template, search, further = model_inputs(pair, cfg, fast.takes_pixels)
+    search_inputs = {"search": search, **further, **({"window": score_weights(cfg)} if fast.takes_window else {})}
+    inputs = {"template": {"template": template}, "tracker": {"template": template, **search_inputs}}
+    if fast.options.cache_template:
+        inputs["search"] = {"tokens": fast.embed_template(template).float(), **search_inputs}
     return {part: {role: tensor.clone() for role, tensor in tensors.items()} for part, tensors in inputs.items()}
 
 
@@ -188,7 +188,7 @@ def _describe(graph: _Graph, inputs: dict[str, Tensor], name: str, options: Expo
                     str(tensor.dtype).removeprefix("torch."))
 
     outputs = graph(*inputs.values())
-    roles = ["tokens"] if name == "template" else Prediction._fields[:len(outputs)]     # the rest is None
+    roles = ["tokens"] if name == "template" else graph.roles
     return Part(name + ENDINGS[options.format], {role: port(role, tensor) for role, tensor in inputs.items()},
                 {role: port(role, tensor) for role, tensor in zip(roles, outputs, strict=True)})
 
@@ -305,6 +305,6 @@ def _manifest(cfg: Config, options: ExportOptions, parts: dict[str, Part], check
         template_size=test.TEMPLATE_SIZE, template_factor=test.TEMPLATE_FACTOR, search_size=test.SEARCH_SIZE,
         search_factor=test.SEARCH_FACTOR, stride=cfg.MODEL.BACKBONE.STRIDE, mean=cfg.DATA.MEAN, std=cfg.DATA.STD,
         window=test.WINDOW, take_pixels=options.take_pixels,
-        ce_range=elimination_range(cfg),
+        family=cfg.family.name, rules=cfg.family.rule_values(cfg),
         checkpoint={"file": checkpoint.name, "sha256": file_hash(checkpoint)},
         checked_on=options.frames or "synthetic pictures", libraries=libraries)

@@ -1,22 +1,23 @@
-"""A trained one-stream tracker rearranged for speed: the same boxes and score map from less work.
+"""A trained tracker rearranged for speed: the same boxes and score map from less work.
 
-`build_fast(model, options)` copies a model into a `FastTracker`. Every rearrangement is one field of `FastOptions`;
-what each brings is in docs/performance.md. In float32 they are the plain model's within 1e-4 (on CUDA inside
-`full_float32`: PyTorch's default there is TF32 for convolutions, in both models, which rounds them differently); lower
-precision changes them, by how much is measured there too.
+`build_fast(model, options)` copies a one-stream tracker into a `FastTracker`, any other into a `PlainTracker`, which
+runs it as it is, in the number format asked for, compiled or recorded. Every rearrangement is one field of
+`FastOptions`; what each brings is in docs/performance.md. In float32 they are the plain model's within 1e-4 (on CUDA
+inside `full_float32`: PyTorch's default there is TF32 for convolutions, in both models, which rounds them differently);
+lower precision changes them, by how much is measured there too.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models.base import Prediction, Tokens
+from ..models.base import Prediction, StagedTracker, Tokens
 from ..models.heads import CenterHead
-from ..models.layers.elimination import eliminate, restore, template_votes
+from ..models.layers.elimination import Candidates, eliminate, restore, template_votes
 from ..models.layers.encoder import EncoderLayer
 from ..models.one_stream import OneStreamTracker
 from ..utils.device import choose_dtype
@@ -136,13 +137,14 @@ def can_pack(dtype: str = "float32") -> bool:
     return dtype == "float32"
 
 
-def build_fast(model: OneStreamTracker, options: FastOptions | None = None, *, device: torch.device | str = "cpu",
-               mean: Sequence[float] | None = None, std: Sequence[float] | None = None) -> "FastTracker":
+def build_fast(model: StagedTracker, options: FastOptions | None = None, *, device: torch.device | str = "cpu",
+               mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+               ) -> "FastTracker | PlainTracker":
     """A fast copy of a trained model, in eval mode on `device`; the model itself is not changed.
 
     Args:
-        model: a trained one-stream tracker of any depth, with any head.
-        options: None takes `FastOptions.best(device)`.
+        model: a trained tracker of any family, depth and head.
+        options: None takes `FastOptions.best(device)`. A `PlainTracker` leaves out those that it cannot do.
         mean, std: per channel, of images scaled to 0..1; needed for `take_pixels`.
 
     Raises:
@@ -157,15 +159,62 @@ def build_fast(model: OneStreamTracker, options: FastOptions | None = None, *, d
         raise UserError(problem)
     if options.take_pixels and (mean is None or std is None):
         raise UserError("take_pixels needs the mean and std of the normalisation")
+    rearranged = isinstance(model, OneStreamTracker) and all(type(layer) is EncoderLayer for layer in model.layers)
     with torch.no_grad():
-        fast = FastTracker(model, options, mean, std).to(device)
-        if options.pack_linear:
+        fast = (FastTracker if rearranged else PlainTracker)(model, options, mean, std).to(device)
+        if fast.options.pack_linear:
             fast.pack()
     if options.compile:
         fast.run = torch.compile(fast.run, dynamic=False)
     if options.cuda_graph:
-        fast.run = GraphReplay(fast.run, device, batched=3)    # all inputs but the window
+        fast.run = GraphReplay(fast.run, device, fast.batched)
     return fast
+
+
+def cast(further: Mapping[str, Tensor] | None, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Further inputs with their floating-point tensors in a number format."""
+    return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor
+            for name, tensor in (further or {}).items()}
+
+
+class PlainTracker(nn.Module):
+    """Any family's tracker as it is, in the number format of the options. Made by `build_fast`.
+
+    Attributes:
+        options: those that it can do; the others are off.
+        takes_pixels: see `FastTracker`.
+        batched: inputs of `run` with one row for each image; None for all.
+    """
+
+    takes_window, batched = False, None
+
+    def __init__(self, model: StagedTracker, options: FastOptions, mean: Sequence[float] | None,
+                 std: Sequence[float] | None):
+        super().__init__()
+        self.options = replace(FastOptions.plain(), dtype=options.dtype, take_pixels=options.take_pixels,
+                               compile=options.compile, cuda_graph=options.cuda_graph)
+        self.takes_pixels, self.dtype = options.take_pixels, DTYPES[options.dtype]
+        self.model = copy.deepcopy(model).to(self.dtype)
+        self.normalise = _Normalisation(mean, std) if options.take_pixels else nn.Identity()
+        self._names: tuple[str, ...] = ()
+        self.requires_grad_(False).eval()
+
+    def forward(self, templates: Tensor, search: Tensor, further: Mapping[str, Tensor] | None = None) -> Prediction:
+        """One batch; the prediction is float32. See `StagedTracker.forward` and `takes_pixels`."""
+        further = further or {}
+        self._names = tuple(further)
+        return self.run(templates, search, *further.values())
+
+    def run(self, templates: Tensor, search: Tensor, *further: Tensor) -> Prediction:
+        """`forward`, as the one call that is compiled or recorded."""
+        named = cast(dict(zip(self._names, further, strict=True)), self.dtype)
+        return self.model(self._crops(templates), self._crops(search), named).map(
+            lambda tensor: tensor.float() if tensor.is_floating_point() else tensor)
+
+    def _crops(self, crops: Tensor) -> Tensor:
+        if self.takes_pixels:
+            crops = self.normalise(crops.movedim(-1, -3).float())
+        return crops.to(self.dtype)
 
 
 class FastTracker(nn.Module):
@@ -176,7 +225,10 @@ class FastTracker(nn.Module):
     Attributes:
         takes_pixels: crops are uint8 (B, H, W, 3) RGB pixels; otherwise float32 (B, 3, H, W), normalised.
         takes_window: the box is read within, at the best cell of the score map times a window.
+        batched: inputs of `run` with one row for each image: all but the window.
     """
+
+    batched = 3
 
     def __init__(self, model: OneStreamTracker, options: FastOptions, mean: Sequence[float] | None,
                  std: Sequence[float] | None):
@@ -200,7 +252,7 @@ class FastTracker(nn.Module):
             FastLayer(layer, options.fused_attention, trim=options.trim_last_layer and index == last)
             for index, layer in enumerate(backbone.blocks)).to(self.dtype)
         self.norm = copy.deepcopy(backbone.norm).to(self.dtype)
-        self.search_grid = backbone.search_grid
+        self.search_grid, self.segments = backbone.search_grid, backbone.segments
         head = copy.deepcopy(model.box_head)
         self.takes_window = isinstance(head, CenterHead)
         if options.fold_batchnorm:
@@ -227,17 +279,17 @@ class FastTracker(nn.Module):
         z = self._embed(template, self.template_positions)
         return torch.cat([z, self.layers[0].project(z)], dim=2)
 
-    def forward(self, template: Tensor, search: Tensor, template_mask: Tensor | None = None,
+    def forward(self, template: Tensor, search: Tensor, further: Mapping[str, Tensor] | None = None,
                 window: Tensor | None = None) -> Prediction:
         """One batch.
 
         Args:
             template: what `prepare` gave.
             search: crops (see `takes_pixels`).
-            template_mask: (B, Lz) bool, for candidate elimination only (see `Tokens`).
+            further: template_mask (B, Lz) bool, for candidate elimination only (see `Candidates`).
             window: (S, S) weights of the scores, for `takes_window` only; None weighs all the same.
         """
-        return self.run(template, search, template_mask, window)
+        return self.run(template, search, (further or {}).get("template_mask"), window)
 
     def run(self, template: Tensor, search: Tensor, template_mask: Tensor | None, window: Tensor | None) -> Prediction:
         """`forward`, as the one call that is compiled or recorded."""
@@ -248,7 +300,7 @@ class FastTracker(nn.Module):
             qkv = _in_a_row(template[:, :, width:], first.project(x))
         else:
             z = self._embed(template, self.template_positions)
-        tokens = first(Tokens(_in_a_row(z, x), z.shape[1], template_mask=template_mask), qkv)
+        tokens = first(Tokens(_in_a_row(z, x), self.segments, Candidates(template_mask=template_mask)), qkv)
         for layer in self.layers[1:]:
             tokens = layer(tokens)
         features = restore(replace(tokens, x=self.norm(tokens.x)), self.search_grid**2)
@@ -291,14 +343,16 @@ class FastLayer(nn.Module):
 
     def forward(self, tokens: Tokens, qkv: Tensor | None = None) -> Tokens:
         """`qkv`: what `project` gives, where it is known."""
-        x, mask, length = tokens.x, tokens.template_mask, tokens.template_length
+        x, template, search = tokens.x, tokens.place("template"), tokens.place("search")
         qkv = self.project(x) if qkv is None else qkv
         q, k, v = qkv.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        votes = template_votes(q[:, :, :length], k, self.scale, mask) if self.keep_rate < 1 else None
+        votes = None
+        if self.keep_rate < 1:
+            votes = template_votes(q[:, :, template], k, self.scale, search, tokens.extra.template_mask)
         if self.trim:
-            x, q, length = x[:, length:], q[:, :, length:], 0
-        x = x + self.proj(self._attend(q, k, v).transpose(1, 2).flatten(2))
-        tokens = replace(tokens, x=x, template_length=length)
+            x, q = x[:, search], q[:, :, search]
+            tokens = replace(tokens, x=x, segments=tokens.segments[1:])
+        tokens = replace(tokens, x=x + self.proj(self._attend(q, k, v).transpose(1, 2).flatten(2)))
         if votes is not None:
             tokens = eliminate(tokens, votes, self.keep_rate)
         return replace(tokens, x=tokens.x + self.fc2(self.act(self.fc1(self.norm2(tokens.x)))))

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ..families import FAMILIES
 from ..utils.errors import UserError
 from ..utils.files import write_text
 
@@ -35,8 +36,8 @@ class Part:
 
     Attributes:
         file: beside the manifest, or an absolute path.
-        inputs: by role: template, tokens, search, template_mask, window.
-        outputs: by role: tokens, or the fields of `Prediction`.
+        inputs: by role: template, tokens, search, what the family takes besides (`Inputs.further`), window.
+        outputs: by role: tokens, or the fields of `Prediction`, then what the family gives besides.
     """
 
     file: str
@@ -59,7 +60,8 @@ class Manifest:
         mean, std: normalisation of pixels scaled to 0..1; with take_pixels it is in the graphs.
         window: weight the score map by a Hann window (a graph with the input window takes it, or ones, and does so).
         take_pixels: crops go in as uint8 (B, H, W, 3) pixels; else as float32 (B, 3, H, W), normalised.
-        ce_range: MODEL.BACKBONE.CE_TEMPLATE_RANGE of a model with candidate elimination, or None.
+        family: the tracker's.
+        rules: what the family's run-time rules take (`Family.rules`).
         checkpoint: name and sha256 of the weights' file.
         largest_difference: field of `Prediction` -> largest absolute difference from the PyTorch model in the check.
         checked_on: what the check's crops came from.
@@ -80,7 +82,8 @@ class Manifest:
     std: tuple[float, float, float]
     window: bool = True
     take_pixels: bool = False
-    ce_range: str | None = None
+    family: str = FAMILIES[0]
+    rules: dict[str, Any] = field(default_factory=dict)
     checkpoint: dict[str, str] = field(default_factory=dict)
     largest_difference: dict[str, float] = field(default_factory=dict)
     checked_on: str = ""

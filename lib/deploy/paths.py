@@ -2,7 +2,7 @@
 several precisions."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -12,14 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Config
-from ..models.base import Prediction
-from ..models.layers.elimination import configured_mask
+from ..models.base import Prediction, StagedTracker
 from ..models.layers.plain_attention import write_out_attention
-from ..models.one_stream import OneStreamTracker
 from ..utils.errors import UserError
 from .backends import ExportedModel
 from .counting import Counts, exact_macs
-from .fast import DTYPES, HEAD_SWITCHES, FastOptions, build_fast
+from .crops import first_inputs
+from .fast import DTYPES, HEAD_SWITCHES, FastOptions, build_fast, cast
 
 PRECISIONS = DTYPES | {"int8": torch.int8}
 """Number formats that a path may have."""
@@ -40,7 +39,7 @@ class Subject(NamedTuple):
     """
 
     name: str
-    model: OneStreamTracker
+    model: StagedTracker
     cfg: Config
     counts: Counts
 
@@ -53,7 +52,7 @@ class ProfiledModel:
         subject: the model.
         backend: plain, torch, fast, or the engine of an exported folder.
         precision: float32, bfloat16, float16, or int8 of an exported graph.
-        run: (template or what `run.prepare` gave, search, template mask or None) -> `Prediction`.
+        run: (templates or what `run.prepare` gave, search, further inputs) -> `Prediction`.
         macs: multiply-accumulates of one image on this path.
         template_cached: the template is embedded once, not in every pass.
         note: what tells paths of one engine apart: the name of an exported folder, or of a switch.
@@ -86,10 +85,10 @@ class ProfiledModel:
     def call(self, batch: int, device: torch.device) -> Callable[[], Prediction]:
         """One pass over a batch of noise, with what is done once per target already done."""
         pixels = getattr(self.run, "takes_pixels", False)
-        template, search, mask = example_inputs(self.subject.cfg, batch, device, pixels)
+        templates, search, further = example_inputs(self.subject.cfg, batch, device, pixels)
         if hasattr(self.run, "prepare"):
-            template = self.run.prepare(template)
-        return partial(self.run, template, search, mask)
+            templates = self.run.prepare(templates)
+        return partial(self.run, templates, search, further)
 
 
 class _CastInputs(nn.Module):
@@ -100,8 +99,8 @@ class _CastInputs(nn.Module):
         self.model = model.to(dtype)
         self.dtype = dtype
 
-    def forward(self, template: Tensor, search: Tensor, mask: Tensor | None = None) -> Prediction:
-        return self.model(template.to(self.dtype), search.to(self.dtype), mask)
+    def forward(self, templates: Tensor, search: Tensor, further: Mapping[str, Tensor] | None = None) -> Prediction:
+        return self.model(templates.to(self.dtype), search.to(self.dtype), cast(further, self.dtype))
 
 
 def plain_path(subject: Subject, precision: str, device: torch.device) -> ProfiledModel:
@@ -184,15 +183,15 @@ def _fast_macs(subject: Subject, options: FastOptions) -> int:
     visible = replace(options, dtype="float32", head_dtype=None, take_pixels=False, pack_linear=False, compile=False,
                       cuda_graph=False)
     fast = build_fast(subject.model, visible)
-    template, search, mask = example_inputs(subject.cfg, 1, torch.device("cpu"), takes_pixels=False)
-    fast, template, search = (part.to("meta") for part in (fast, template, search))
-    mask = None if mask is None else mask.to("meta")
-    return exact_macs(fast, fast.prepare(template), search, mask)
+    templates, search, further = example_inputs(subject.cfg, 1, torch.device("cpu"), takes_pixels=False)
+    fast, templates, search = (part.to("meta") for part in (fast, templates, search))
+    templates = fast.prepare(templates) if hasattr(fast, "prepare") else templates
+    return exact_macs(fast, templates, search, {name: tensor.to("meta") for name, tensor in further.items()})
 
 
 def example_inputs(cfg: Config, batch: int, device: torch.device, takes_pixels: bool
-                   ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Template, search and, for candidate elimination, the template mask of a target that fills its box.
+                   ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Templates, search and further inputs of a target that fills its box.
 
     Args:
         takes_pixels: crops as (B, h, w, 3) uint8 noise; else (B, 3, h, w) float32.
@@ -207,4 +206,4 @@ def example_inputs(cfg: Config, batch: int, device: torch.device, takes_pixels: 
         crops.append(crop.to(device))
     side = 1 / cfg.TEST.TEMPLATE_FACTOR
     boxes = torch.tensor([[0.5 - side / 2, 0.5 - side / 2, side, side]]).expand(batch, -1).to(device)
-    return crops[0], crops[1], configured_mask(cfg, boxes)
+    return first_inputs(cfg, *crops, boxes)

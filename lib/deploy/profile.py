@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from ..config import Config
-from ..models.one_stream import OneStreamTracker
+from ..models.base import StagedTracker
 from ..utils.device import choose_dtype, pick_device
 from ..utils.errors import UserError
 from ..utils.parts import PartTimes
@@ -33,6 +33,7 @@ from .paths import (
     PRECISIONS,
     ProfiledModel,
     Subject,
+    example_inputs,
     exported_path,
     fast_path,
     plain_path,
@@ -217,7 +218,7 @@ class _Runs:
 
 
 def _builders(cfg: Config, against: Sequence[Config]
-              ) -> tuple[dict[str, tuple[Callable[[Config], OneStreamTracker], Config]], str | None]:
+              ) -> tuple[dict[str, tuple[Callable[[Config], StagedTracker], Config]], str | None]:
     """Name -> how a model is built and of what, `cfg`'s first, and the name of the one that the others are compared
     with."""
     from ..families.build import build_for_test, build_student, build_teacher
@@ -233,12 +234,12 @@ def _builders(cfg: Config, against: Sequence[Config]
     return builders, reference
 
 
-def _outline(name: str, build: Callable[[Config], OneStreamTracker], cfg: Config) -> Subject:
+def _outline(name: str, build: Callable[[Config], StagedTracker], cfg: Config) -> Subject:
     """A model's shapes, without numbers, and its counts."""
     with torch.device("meta"):
         model = build(cfg).eval()
-    template, search = cfg.TEST.TEMPLATE_SIZE, cfg.TEST.SEARCH_SIZE
-    return Subject(name, model, cfg, count(model, (1, 3, template, template), (1, 3, search, search)))
+    templates, search, further = example_inputs(cfg, 1, torch.device("cpu"), takes_pixels=False)
+    return Subject(name, model, cfg, count(model, templates.shape, search.shape, further))
 
 
 def _size(outline: Subject, published: dict[str, Any]) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
     from ..config import Config
     from ..config.schema import Key
     from ..models.base import StagedTracker
+    from .objective import Objective
+    from .rules import Rules
 
 
 class Shape(NamedTuple):
@@ -50,6 +52,26 @@ class Family(ABC):
             drop_rates: drop-path rate of each layer; their number is the depth.
             eliminate: with candidate elimination, where the configuration asks for it.
         """
+
+    def objective(self, cfg: "Config") -> "Objective":
+        """What its models learn; OSTrack's loss where a family has no other."""
+        from .objective import Objective
+
+        return Objective(cfg)
+
+    def rule_values(self, cfg: "Config") -> dict[str, Any]:
+        """What `rules` takes, as plain values (an export keeps them in its manifest)."""
+        return {}
+
+    def rules(self, **values: Any) -> "Rules":
+        """How its models are used from frame to frame; one template that stays where a family has no other."""
+        from .rules import Rules
+
+        return Rules(**values)
+
+    def rules_of(self, cfg: "Config") -> "Rules":
+        """The rules of a configuration."""
+        return self.rules(**self.rule_values(cfg))
 
     @abstractmethod
     def load_start(self, model: "StagedTracker", path: Path) -> None:

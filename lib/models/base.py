@@ -1,40 +1,91 @@
 """What every tracker family offers: `embed -> layers -> predict`.
 
 Compression, training, testing and export need nothing else. A family implements `StagedTracker`; a student is the same
-class with fewer layers.
+class with fewer layers. Modules hold no state of a target: what one frame hands to the next goes through `Inputs` and
+`Prediction`.
 """
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 
-@dataclass(frozen=True)
-class Tokens:
-    """The sequence that the layers work on: template tokens first, then search tokens.
+class Inputs(NamedTuple):
+    """What a tracker sees of one batch.
 
     Attributes:
-        x: (B, Lz + Lk, C) features; Lk search tokens are still there.
-        template_length: Lz.
-        kept: (B, Lk) position of each search token in the full search grid; None while all are there, in order.
-        removed: per elimination, (B, n) sorted grid positions of the search tokens it removed.
-        template_mask: (B, Lz) bool, template tokens whose attention votes in candidate elimination; None = all.
-        keep_rate: share of search tokens an eliminating layer keeps; None = its own rate.
+        templates: (B, T, 3, h, w) crops, normalised, the first frame's first.
+        search: (B, 3, H, W) crops, normalised.
+        further: what only some families take, by name: (B, ...) tensors that a family's run-time rules make (masks,
+            boxes of the templates, the memory of earlier frames), and in training numbers of its objective.
+    """
+
+    templates: Tensor
+    search: Tensor
+    further: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, templates: Tensor, search: Tensor, further: Mapping[str, Any] | None = None) -> "Inputs":
+        """The inputs; a single template may come as (B, 3, h, w)."""
+        return cls(templates if templates.dim() == 5 else templates.unsqueeze(1), search, further or {})
+
+
+class Segment(NamedTuple):
+    """Neighbouring tokens of one kind.
+
+    Attributes:
+        name: `template` and `search` are every family's; others are its own.
+        length: number of tokens.
+        grid: side of the square grid that the tokens fill row by row (of each picture, where several stand one behind
+            the other); None for tokens without a place in a picture.
+    """
+
+    name: str
+    length: int
+    grid: int | None = None
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The sequence that the layers work on.
+
+    Attributes:
+        x: (B, L, C) features.
+        segments: what the tokens are, in their order; the lengths add up to L.
+        extra: what the layers of a family hand on besides (see for instance `layers.elimination.Candidates`).
     """
 
     x: Tensor
-    template_length: int
-    kept: Tensor | None = None
-    removed: tuple[Tensor, ...] = ()
-    template_mask: Tensor | None = None
-    keep_rate: float | None = None
+    segments: tuple[Segment, ...]
+    extra: Any = None
+
+    def place(self, name: str) -> slice:
+        """Where a segment's tokens are."""
+        start = 0
+        for segment in self.segments:
+            if segment.name == name:
+                return slice(start, start + segment.length)
+            start += segment.length
+        raise KeyError(f"no segment {name}; there are {', '.join(segment.name for segment in self.segments)}")
+
+    def part(self, name: str) -> Tensor:
+        """(B, length, C) tokens of a segment."""
+        return self.x[:, self.place(name)]
+
+    def with_part(self, name: str, part: Tensor) -> "Tokens":
+        """The same with other tokens (B, n, C) in a segment's place, which may be fewer than there were."""
+        place = self.place(name)
+        segments = tuple(segment._replace(length=part.shape[1]) if segment.name == name else segment
+                         for segment in self.segments)
+        return replace(self, x=torch.cat([self.x[:, :place.start], part, self.x[:, place.stop:]], dim=1),
+                       segments=segments)
 
 
 class Prediction(NamedTuple):
@@ -45,12 +96,25 @@ class Prediction(NamedTuple):
         score_map: (B, 1, S, S) in 0..1, or None for heads without one.
         size_map: (B, 2, S, S) width and height in 0..1 of the crop, or None.
         offset_map: (B, 2, S, S) x and y offset within the cell, in cells, or None.
+        further: what only some families give, by name, (B, ...) each; their objective and run-time rules read it.
     """
 
     boxes: Tensor
     score_map: Tensor | None = None
     size_map: Tensor | None = None
     offset_map: Tensor | None = None
+    further: Mapping[str, Tensor] | None = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors that there are, by name."""
+        named = {name: value for name, value in self._asdict().items() if isinstance(value, Tensor)}
+        return named | dict(self.further or {})
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Prediction":
+        """The same with a function of each of its tensors."""
+        *fields, further = self
+        return Prediction(*(None if value is None else function(value) for value in fields),
+                          None if further is None else {name: function(value) for name, value in further.items()})
 
 
 class StagedTracker(nn.Module, ABC):
@@ -58,6 +122,9 @@ class StagedTracker(nn.Module, ABC):
 
     part_prefixes: ClassVar[dict[str, tuple[str, ...]]]
     """Role (embed, layers, norm, head) -> prefixes of its state-dict names."""
+
+    all_tokens: ClassVar[Mapping[str, Any]] = {}
+    """Further inputs with which no layer drops tokens."""
 
     checkpoint_layers = False
     """Keep only the layers' inputs for the backward pass and compute the rest again: less memory, more time."""
@@ -73,9 +140,8 @@ class StagedTracker(nn.Module, ABC):
         """Width C of the tokens."""
 
     @abstractmethod
-    def embed(self, template: Tensor, search: Tensor, template_mask: Tensor | None = None,
-              keep_rate: float | None = None) -> Tokens:
-        """Crops (B, 3, h, w) and (B, 3, H, W), normalised, to tokens with positions."""
+    def embed(self, inputs: Inputs) -> Tokens:
+        """Crops to tokens with positions."""
 
     @abstractmethod
     def predict(self, tokens: Tokens) -> Prediction:
@@ -119,15 +185,9 @@ class StagedTracker(nn.Module, ABC):
         """Number of layers."""
         return len(self.layers)
 
-    def forward(self, template: Tensor, search: Tensor, template_mask: Tensor | None = None,
-                keep_rate: float | None = None) -> Prediction:
-        """One batch of crop pairs: (B, 3, h, w) template, (B, 3, H, W) search, both normalised.
-
-        Args:
-            template_mask: (B, Lz) bool and
-            keep_rate: in 0..1, both for candidate elimination only (see `Tokens`).
-        """
-        tokens = self.embed(template, search, template_mask, keep_rate)
+    def forward(self, templates: Tensor, search: Tensor, further: Mapping[str, Any] | None = None) -> Prediction:
+        """One batch; see `Inputs`. A single template may come as (B, 3, h, w)."""
+        tokens = self.embed(Inputs.of(templates, search, further))
         for index in range(self.depth):
             tokens = self.run_layer(index, tokens)
         return self.predict(tokens)

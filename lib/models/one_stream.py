@@ -10,8 +10,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from .base import Prediction, StagedTracker, Tokens
-from .layers.elimination import restore
+from .base import Inputs, Prediction, Segment, StagedTracker, Tokens
+from .layers.elimination import Candidates, restore
 from .layers.encoder import EncoderLayer
 
 
@@ -38,11 +38,17 @@ class OneStreamBackbone(nn.Module):
         self.blocks = nn.ModuleList(layers)
         self.norm = nn.LayerNorm(embed_dim, eps=eps)
 
-    def embed(self, template: Tensor, search: Tensor, template_mask: Tensor | None, keep_rate: float | None) -> Tokens:
-        """Crops (B, 3, h, w) and (B, 3, H, W) -> tokens (B, Lz + Lx, C)."""
-        z = self.patch_embed(template) + self.pos_embed_z
-        x = self.patch_embed(search) + self.pos_embed_x
-        return Tokens(torch.cat([z, x], dim=1), z.shape[1], template_mask=template_mask, keep_rate=keep_rate)
+    @property
+    def segments(self) -> tuple[Segment, Segment]:
+        """Of all tokens: the template's, then the search region's."""
+        return (Segment("template", self.template_grid**2, self.template_grid),
+                Segment("search", self.search_grid**2, self.search_grid))
+
+    def embed(self, inputs: Inputs) -> Tokens:
+        """Crops -> tokens (B, Lz + Lx, C)."""
+        z = self.patch_embed(inputs.templates[:, 0]) + self.pos_embed_z
+        x = self.patch_embed(inputs.search) + self.pos_embed_x
+        return Tokens(torch.cat([z, x], dim=1), self.segments, Candidates.of(inputs.further))
 
     def search_features(self, tokens: Tokens) -> Tensor:
         """Final norm; the search tokens as a map (B, C, S, S), zeros where candidates were eliminated."""
@@ -59,6 +65,7 @@ class OneStreamTracker(StagedTracker):
         head: (B, C, S, S) -> `Prediction`.
     """
 
+    all_tokens = {"keep_rate": 1.0}
     part_prefixes = {"embed": ("backbone.patch_embed.", "backbone.pos_embed", "backbone.cls_token"),
                      "layers": ("backbone.blocks.",), "norm": ("backbone.norm.",), "head": ("box_head.",)}
 
@@ -86,9 +93,8 @@ class OneStreamTracker(StagedTracker):
         """Side of the template grid."""
         return self.backbone.template_grid
 
-    def embed(self, template: Tensor, search: Tensor, template_mask: Tensor | None = None,
-              keep_rate: float | None = None) -> Tokens:
-        return self.backbone.embed(template, search, template_mask, keep_rate)
+    def embed(self, inputs: Inputs) -> Tokens:
+        return self.backbone.embed(inputs)
 
     def compile_layers(self) -> None:
         """As `StagedTracker.compile_layers`; layers that eliminate candidates are left out: their shapes change."""

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..base import Family, Shape
+from ..base import Shape
+from ..one_stream import OneStreamFamily
 from .keys import KEYS, SIZES
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from ...models.one_stream import OneStreamTracker
 
 
-class OSTrack(Family):
+class OSTrack(OneStreamFamily):
     """The family of botaoye/OSTrack."""
 
     name, title, keys = "ostrack", "OSTrack", KEYS
@@ -25,6 +26,7 @@ class OSTrack(Family):
                      backbone.MLP_RATIO or 4.0)
 
     def check(self, cfg: "Config") -> Iterator[str]:
+        yield from super().check(cfg)
         backbone = cfg.MODEL.BACKBONE
         if backbone.IMG_SIZE % backbone.STRIDE:
             yield (f"MODEL.BACKBONE.IMG_SIZE is {backbone.IMG_SIZE}; expected a multiple of MODEL.BACKBONE.STRIDE "

@@ -5,18 +5,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...config.schema import Key
-from ..base import Family, Shape
+from ..base import Shape
+from ..one_stream import ELIMINATION_KEYS, OneStreamFamily
 
 if TYPE_CHECKING:
     from ...config import Config
     from ...models.one_stream import OneStreamTracker
 
 
-class VitTrack(Family):
+class VitTrack(OneStreamFamily):
     """A convolutional stem, 3 layers of width 48 with one head each, and a CENTER head."""
 
     name, title = "vittrack", "VitTrack"
     keys = {
+        **ELIMINATION_KEYS,
         "MODEL.PRETRAIN_FILE": Key("", "str", "Weights to start from, '' for a random start; script compresstracker: "
                                    "the teacher's. A checkpoint, or the zoo's ONNX file. Tried from the repository "
                                    "root, then in pretrained_models/."),
@@ -28,6 +30,7 @@ class VitTrack(Family):
         return Shape(backbone.EMBED_DIM or 48, backbone.DEPTH or 3, backbone.NUM_HEADS or 1, backbone.MLP_RATIO or 4.0)
 
     def check(self, cfg: "Config") -> Iterator[str]:
+        yield from super().check(cfg)
         width, stride = self.shape(cfg).embed_dim, cfg.MODEL.BACKBONE.STRIDE
         if stride != 16:
             yield f"MODEL.BACKBONE.STRIDE is {stride}; expected 16, the stride of the four convolutions of the stem"

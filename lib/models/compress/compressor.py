@@ -1,14 +1,14 @@
 """The compressor: a frozen teacher and a trainable student that share one forward pass, stage by stage."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..base import Prediction, StagedTracker, Tokens
+from ..base import Inputs, Prediction, Segment, StagedTracker, Tokens
 from .bridges import Bridges
 
 
@@ -34,14 +34,14 @@ class Compressed(NamedTuple):
         teacher: prediction of the teacher alone, or None when it was not asked for.
         student_features, teacher_features: per stage, (B, L, C) output tokens of the mixed chain and of the teacher
             alone (no gradient), before the final norm and in the teacher's width; empty when not asked for.
-        template_length: number of template tokens at the front of the features.
+        segments: what the tokens of the features are.
     """
 
     student: Prediction
     teacher: Prediction | None
     student_features: tuple[Tensor, ...]
     teacher_features: tuple[Tensor, ...]
-    template_length: int
+    segments: tuple[Segment, ...]
 
 
 class Compressor(nn.Module):
@@ -112,18 +112,19 @@ class Compressor(nn.Module):
         return self.shares_prefix
 
     @torch.no_grad()
-    def targets(self, template: Tensor, search: Tensor, *, guide: bool = True, mimic: bool = True) -> Targets:
+    def targets(self, templates: Tensor, search: Tensor, further: Mapping[str, Any] | None = None, *,
+                guide: bool = True, mimic: bool = True) -> Targets:
         """The teacher's own pass, as far as it is asked for.
 
         Args:
-            template: (B, 3, h, w); search: (B, 3, H, W); both normalised.
+            templates, search, further: see `StagedTracker.forward`.
             guide: give the teacher's prediction.
             mimic: give the stage features.
         """
         if not (guide or mimic):
             return Targets()
-        with self._teacher_precision(template.device.type):
-            tokens = self.teacher.embed(template, search)
+        with self._teacher_precision(search.device.type):
+            tokens = self.teacher.embed(Inputs.of(templates, search, further))
             chain = [tokens]
             for index in range(len(self.stages)):
                 tokens = self._run_stage(index, False, tokens)
@@ -132,12 +133,13 @@ class Compressor(nn.Module):
         return Targets(prediction, tuple(stage.x.float() for stage in chain[1:]) if mimic else (),
                        tuple(chain) if self.shares_prefix and not self.teacher.training else ())
 
-    def forward(self, template: Tensor, search: Tensor, draws: Sequence[bool], *, guide: bool = True,
-                mimic: bool = True, targets: Targets | None = None) -> Compressed:
+    def forward(self, templates: Tensor, search: Tensor, draws: Sequence[bool],
+                further: Mapping[str, Any] | None = None, *, guide: bool = True, mimic: bool = True,
+                targets: Targets | None = None) -> Compressed:
         """One mixed pass, and the teacher's own pass where its outputs are needed.
 
         Args:
-            template: (B, 3, h, w); search: (B, 3, H, W); both normalised.
+            templates, search, further: see `StagedTracker.forward`.
             draws: per stage, True to run the student's layer.
             guide: give the teacher's prediction.
             mimic: give the stage features.
@@ -146,13 +148,13 @@ class Compressor(nn.Module):
         if len(draws) != len(self.stages):
             raise ValueError(f"{len(draws)} draws for {len(self.stages)} stages")
         if targets is None:
-            targets = self.targets(template, search, guide=guide, mimic=mimic)
+            targets = self.targets(templates, search, further, guide=guide, mimic=mimic)
         first = 0
         if targets.chain:
             first = [*draws, True].index(True)
             tokens = targets.chain[first]
         else:
-            tokens = self.student.embed(template, search)
+            tokens = self.student.embed(Inputs.of(templates, search, further))
         features = list(targets.features[:first])
         for index in range(first, len(self.stages)):
             tokens = self._run_stage(index, draws[index], tokens)
@@ -160,7 +162,7 @@ class Compressor(nn.Module):
                 features.append(self._cross(tokens, index + 1, student=False).x)
         last = self._cross(tokens, len(self.stages), student=True)
         return Compressed(self.student.predict(last), targets.prediction, tuple(features), targets.features,
-                          tokens.template_length)
+                          tokens.segments)
 
     def _run_stage(self, index: int, replaced: bool, tokens: Tokens) -> Tokens:
         """One stage: the student's layer, or the teacher's layers it stands for."""

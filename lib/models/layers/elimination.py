@@ -1,41 +1,62 @@
 """Candidate elimination (OSTrack, ECCV 2022, section 3.3): drop search tokens that the template does not attend to."""
 
 import math
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...config import Config
 from ..base import Tokens
 
 
-def template_attention(attention, x: Tensor, template_length: int, template_mask: Tensor | None) -> Tensor:
+@dataclass(frozen=True)
+class Candidates:
+    """What layers that eliminate candidates hand on (`Tokens.extra`).
+
+    Attributes:
+        kept: (B, Lk) position of each search token in the full search grid; None while all are there, in order.
+        removed: per elimination, (B, n) sorted grid positions of the search tokens it removed.
+        template_mask: (B, Lz) bool, template tokens whose attention votes; None = all.
+        keep_rate: share of search tokens an eliminating layer keeps; None = its own rate.
+    """
+
+    kept: Tensor | None = None
+    removed: tuple[Tensor, ...] = ()
+    template_mask: Tensor | None = None
+    keep_rate: float | None = None
+
+    @classmethod
+    def of(cls, further: Mapping[str, Any]) -> "Candidates":
+        """All of them, before any layer; mask and rate as `Inputs.further` has them."""
+        return cls(template_mask=further.get("template_mask"), keep_rate=further.get("keep_rate"))
+
+
+def template_attention(attention, tokens: Tokens) -> Tensor:
     """How much the template attends to each search token.
 
     Only the template's rows of the attention matrix are computed, so the layer itself can stay fused.
 
     Args:
         attention: a timm `Attention` (its qkv projection, heads and scale are read).
-        x: (B, N, C) the attention's input (already normalised), template tokens first.
-        template_length: Lz.
-        template_mask: (B, Lz) bool, rows that vote; None = all.
+        tokens: the attention's input (already normalised), with `Candidates`.
 
     Returns:
-        (B, N - Lz) attention, mean over heads and voting rows.
+        (B, Lk) attention, mean over heads and voting rows.
     """
-    batch, length, _ = x.shape
-    heads = attention.num_heads
-    qkv = attention.qkv(x).reshape(batch, length, 3, heads, -1).permute(2, 0, 3, 1, 4)
-    q, k = attention.q_norm(qkv[0][:, :, :template_length]), attention.k_norm(qkv[1])  # (B, heads, Lz | N, C / heads)
-    return template_votes(q, k, attention.scale, template_mask)
+    batch, length, _ = tokens.x.shape
+    heads, template, search = attention.num_heads, tokens.place("template"), tokens.place("search")
+    qkv = attention.qkv(tokens.x).reshape(batch, length, 3, heads, -1).permute(2, 0, 3, 1, 4)
+    q, k = attention.q_norm(qkv[0][:, :, template]), attention.k_norm(qkv[1])   # (B, heads, Lz | N, C / heads)
+    return template_votes(q, k, attention.scale, search, tokens.extra.template_mask)
 
 
-def template_votes(q: Tensor, k: Tensor, scale: float, template_mask: Tensor | None) -> Tensor:
-    """`template_attention` from the template's queries (B, heads, Lz, d) and all keys (B, heads, N, d)."""
-    template_length = q.shape[2]
+def template_votes(q: Tensor, k: Tensor, scale: float, search: slice, template_mask: Tensor | None) -> Tensor:
+    """`template_attention` from the template's queries (B, heads, Lz, d) and all keys (B, heads, N, d), those of the
+    search tokens at `search`."""
     weights = (q * scale @ k.transpose(-2, -1)).softmax(dim=-1)                        # (B, heads, Lz, N)
-    votes = weights[..., template_length:].mean(dim=1)                                 # (B, Lz, Lx)
+    votes = weights[..., search].mean(dim=1)                                           # (B, Lz, Lx)
     if template_mask is None:
         return votes.mean(dim=1)
     share = template_mask.to(votes.dtype)
@@ -47,7 +68,7 @@ def eliminate(tokens: Tokens, attention: Tensor, keep_rate: float) -> Tokens:
     """Keep the ceil(keep_rate * Lk) search tokens with the most attention.
 
     Args:
-        tokens: with x (B, Lz + Lk, C).
+        tokens: with `Candidates`.
         attention: (B, Lk) from `template_attention`.
         keep_rate: in 0..1.
     """
@@ -55,39 +76,26 @@ def eliminate(tokens: Tokens, attention: Tensor, keep_rate: float) -> Tokens:
     number = math.ceil(keep_rate * current)
     if number >= current:
         return tokens
-    lz = tokens.template_length
-    kept = tokens.kept
+    candidates = tokens.extra
+    kept = candidates.kept
     if kept is None:
         kept = torch.arange(current, device=attention.device).expand(batch, -1)
     order = attention.argsort(dim=1, descending=True)  # (B, Lk)
     best = order[:, :number]
-    channels = tokens.x.shape[-1]
-    search = tokens.x[:, lz:].gather(1, best.unsqueeze(-1).expand(-1, -1, channels))
+    search = tokens.part("search").gather(1, best.unsqueeze(-1).expand(-1, -1, tokens.x.shape[-1]))
     removed = kept.gather(1, order[:, number:]).sort(dim=1).values
-    return replace(tokens, x=torch.cat([tokens.x[:, :lz], search], dim=1), kept=kept.gather(1, best),
-                   removed=(*tokens.removed, removed))
+    candidates = replace(candidates, kept=kept.gather(1, best), removed=(*candidates.removed, removed))
+    return replace(tokens.with_part("search", search), extra=candidates)
 
 
 def restore(tokens: Tokens, grid_length: int) -> Tensor:
     """The search tokens in grid order, (B, grid_length, C), zeros where tokens were eliminated."""
-    search = tokens.x[:, tokens.template_length:]
-    if tokens.kept is None:
+    search, kept = tokens.part("search"), tokens.extra.kept
+    if kept is None:
         return search
     batch, _, channels = search.shape
-    index = tokens.kept.unsqueeze(-1).expand(-1, -1, channels)
+    index = kept.unsqueeze(-1).expand(-1, -1, channels)
     return search.new_zeros(batch, grid_length, channels).scatter(1, index, search)
-
-
-def elimination_range(cfg: Config) -> str | None:
-    """Which template tokens vote in a configuration's model (a mode of `template_mask`); None without elimination."""
-    backbone = cfg.MODEL.BACKBONE
-    return backbone.CE_TEMPLATE_RANGE if backbone.CE_LOC else None
-
-
-def configured_mask(cfg: Config, boxes: Tensor) -> Tensor | None:
-    """`template_mask` of a configuration's model for boxes (B, 4) xywh in 0..1 of the template crop."""
-    stride = cfg.MODEL.BACKBONE.STRIDE
-    return template_mask(elimination_range(cfg), cfg.DATA.TEMPLATE.SIZE // stride, boxes, stride)
 
 
 def template_mask(mode: str | None, grid: int, boxes: Tensor, stride: int = 16) -> Tensor | None:

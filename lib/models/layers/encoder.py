@@ -26,9 +26,10 @@ class EncoderLayer(Block):
         normed = self.norm1(tokens.x)
         tokens = replace(tokens, x=tokens.x + self.drop_path1(self.attn(normed)))
         if self.keep_rate < 1:
-            rate = self.keep_rate if tokens.keep_rate is None else tokens.keep_rate
+            candidates = tokens.extra
+            rate = self.keep_rate if candidates.keep_rate is None else candidates.keep_rate
             if rate < 1:
                 with torch.no_grad():
-                    votes = template_attention(self.attn, normed, tokens.template_length, tokens.template_mask)
+                    votes = template_attention(self.attn, replace(tokens, x=normed))
                 tokens = eliminate(tokens, votes, rate)
         return replace(tokens, x=tokens.x + self.drop_path2(self.mlp(self.norm2(tokens.x))))

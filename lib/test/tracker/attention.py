@@ -1,5 +1,6 @@
 """What a layer of the tracker looks at."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -50,11 +51,11 @@ class AttentionProbe:
     def _keep(self, layer: Any, arguments: tuple) -> None:
         """Runs before the layer, on its input."""
         tokens = arguments[0]
-        votes = template_attention(layer.attn, layer.norm1(tokens.x), tokens.template_length, tokens.template_mask)[0]
-        side = self._model.feat_size
-        if tokens.kept is None:
+        votes = template_attention(layer.attn, replace(tokens, x=layer.norm1(tokens.x)))[0]
+        side, kept = self._model.feat_size, tokens.extra.kept
+        if kept is None:
             grid = votes
         else:
             grid = votes.new_full((side * side,), torch.nan)
-            grid[tokens.kept[0]] = votes
+            grid[kept[0]] = votes
         self.map = grid.reshape(side, side).float().cpu().numpy()

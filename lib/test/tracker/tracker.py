@@ -1,17 +1,20 @@
-"""The run-time tracker: a model, a template from the first frame, and OSTrack's rules from frame to frame."""
+"""The run-time tracker: a model, a template from the first frame, OSTrack's loop and a family's rules from frame to
+frame."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from ...families import get_family
+from ...families.rules import Found, Rules, State
 from ...models.heads import decode
-from ...models.layers.elimination import elimination_range, template_mask
 from ...utils.boxes import clip_box
 from ...utils.crop import Normaliser, Square, box_from_crop, box_to_crop, cut_square, square_around
 from ...utils.device import pick_device, synchronize
@@ -41,28 +44,33 @@ class Target:
 
     Attributes:
         box_xywh: where it was last, in pixels.
-        template: what the model takes as its template, one image or its tokens: (1, ...) on the tracker's device.
-        template_mask: (1, Lz) bool for candidate elimination; None where all tokens vote or none are eliminated.
+        state: what the family's rules keep of it, on the tracker's device.
+        templates: what the model takes as its templates, the state's crops or what it prepared of them: (1, ...).
+        frames: how many it was looked for in by `step`.
     """
 
     box_xywh: list[float]
-    template: torch.Tensor
-    template_mask: torch.Tensor | None = None
+    state: State
+    templates: torch.Tensor
+    frames: int = 0
 
 
 class Tracker:
     """Tracker under OSTrack's run-time rules.
 
-    The template is cropped once, around the given box. Each frame is searched in a crop around the last box; the score
-    map is weighted by a Hann window, the box is read at its maximum, mapped back to the frame and clipped.
+    The template is cropped around the given box. Each frame is searched in a crop around the last box; the score map is
+    weighted by a Hann window, the box is read at its maximum, mapped back to the frame and clipped. What is kept of a
+    target besides, and whether its templates change, is the matter of the family's `rules`; a search that does not move
+    the target (`find`) changes nothing.
 
     `initialize` and `track` follow one target. `start` and `step` follow any number, in one frame or in several videos,
     with one batched pass of the model for all; the results are those of one by one within float rounding.
 
     Args:
-        model: called as `model(template, search)`, or `model(template, search, template_mask)` with `ce_range`;
-            template (B, 3, h, w) and search (B, 3, H, W) float32 normalised on `device`, B the number of targets;
-            returns an object with `score_map` (B, 1, S, S) or None, `size_map`, `offset_map` (B, 2, S, S) and `boxes`
+        model: called as `model(templates, search)`, or `model(templates, search, further)` where the rules give further
+            inputs (see `lib.models.base.Inputs`): templates (B, 3, h, w), or (B, T, 3, h, w) of several, and search
+            (B, 3, H, W) float32 normalised on `device`, B the number of targets; returns an object with `score_map`
+            (B, 1, S, S) or None, `size_map`, `offset_map` (B, 2, S, S), `boxes`
             (B, 1, 4) cxcywh normalised. Maps are tensors. A `torch.nn.Module` is moved to `device` and put in eval
             mode. A model with `prepare` gets each template through it once, and what it returns in every call; one
             with a true `takes_pixels` gets the crops as (B, h, w, 3) uint8; one with a true `takes_window` gets
@@ -73,8 +81,7 @@ class Tracker:
         stride: pixels per token; search_size / stride is the side S of the maps.
         mean, std: per channel, of images scaled to 0..1.
         window: weight the score map by the Hann window.
-        ce_range: which template tokens steer candidate elimination (ALL, CTR_POINT, CTR_REC, GT_BOX); None for a
-            model without it.
+        rules: the family's; None for one template that stays.
         device: cpu, cuda, cuda:N or auto.
         crop_on_device: resize the crops on `device` instead of the CPU; the pixels are the same. None does so on CUDA,
             but not for a model with true `host_inputs`, which reads them in the CPU's memory.
@@ -95,7 +102,7 @@ class Tracker:
         mean: Sequence[float],
         std: Sequence[float],
         window: bool = True,
-        ce_range: str | None = None,
+        rules: Rules | None = None,
         device: str | torch.device = "cpu",
         crop_on_device: bool | None = None,
     ):
@@ -105,7 +112,7 @@ class Tracker:
         self.template_size, self.template_factor = template_size, template_factor
         self.stride = stride
         self.mean, self.std = tuple(mean), tuple(std)
-        self.ce_range = ce_range
+        self.rules = rules or Rules()
         self.window = hann_window(search_size // stride, self.device) if window else None
         self.parts: PartTimes | None = None
         if crop_on_device is None:
@@ -198,7 +205,7 @@ class Tracker:
             mean=facts.mean,
             std=facts.std,
             window=facts.window,
-            ce_range=facts.ce_range,
+            rules=get_family(facts.family).rules(**facts.rules),
             device=device,
         )
 
@@ -216,7 +223,7 @@ class Tracker:
             mean=cfg.DATA.MEAN,
             std=cfg.DATA.STD,
             window=cfg.TEST.WINDOW,
-            ce_range=elimination_range(cfg),
+            rules=cfg.family.rules_of(cfg),
             device=device,
             crop_on_device=crop_on_device,
         )
@@ -253,13 +260,23 @@ class Tracker:
         """
         height, width = check_image(image)
         box = check_box(box_xywh, height, width)
-        square = square_around(box, self.template_factor, width, height)
-        template = self._crops([image], [square], self.template_size)
-        if hasattr(self.model, "prepare"):
-            template = self.model.prepare(template)
-        target = Target(box, template, self._mask(box, self.template_size / square.side))
+        state = self.rules.start(*self._template(image, box, (width, height)))
+        target = Target(box, state, self._prepared(state))
         synchronize(self.device)
         return target
+
+    def _template(self, image: np.ndarray, box: Sequence[float], size: tuple[int, int]
+                  ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(1, 1, ...) template crop around a box, and the box (1, 1, 4) in 0..1 of it."""
+        square = square_around(box, self.template_factor, *size)
+        inside = box_to_crop(box, box, self.template_size / square.side, self.template_size)
+        boxes = torch.as_tensor(np.asarray(inside, dtype=np.float32), device=self.device).reshape(1, 1, 4)
+        return self._crops([image], [square], self.template_size).unsqueeze(1), boxes
+
+    def _prepared(self, state: State) -> torch.Tensor:
+        """What the model takes as a state's templates."""
+        templates = state.templates.squeeze(1)      # a single one has no dimension for their number
+        return self.model.prepare(templates) if hasattr(self.model, "prepare") else templates
 
     def step(self, images: Sequence[np.ndarray], targets: Sequence[Target]) -> list[TrackResult]:
         """Find each target in its next frame, with one pass of the model, and remember where it is; none of none.
@@ -271,12 +288,20 @@ class Tracker:
         Raises:
             UserError: an image is unusable, or the model gave no finite box; no target has moved then.
         """
-        results = self.find(images, targets, [target.box_xywh for target in targets])
-        for target, result in zip(targets, results, strict=True):
+        results, further = self._find(images, targets, [target.box_xywh for target in targets])
+        for number, (image, target, result) in enumerate(zip(images, targets, results, strict=True)):
             target.box_xywh = list(result.box_xywh)
+            target.frames += 1
+            size = image.shape[1], image.shape[0]
+            state = self.rules.update(target.state, Found(
+                target.frames, target.box_xywh, result.score,
+                {name: values[number:number + 1] for name, values in further.items()},
+                partial(self._template, image, size=size)))
+            if state.templates is not target.state.templates:
+                target.templates = self._prepared(state)
+            target.state = state
         return results
 
-    @torch.inference_mode()
     def find(self, images: Sequence[np.ndarray], targets: Sequence[Target], anchors_xywh: Sequence[Sequence[float]],
              window: bool = True) -> list[TrackResult]:
         """Search each image for its target around an anchor, without moving the target.
@@ -289,18 +314,26 @@ class Tracker:
         Raises:
             UserError: as `step`.
         """
+        return self._find(images, targets, anchors_xywh, window)[0]
+
+    @torch.inference_mode()
+    def _find(self, images: Sequence[np.ndarray], targets: Sequence[Target], anchors_xywh: Sequence[Sequence[float]],
+              window: bool = True) -> tuple[list[TrackResult], Mapping[str, torch.Tensor]]:
+        """`find`, and what the model gave besides."""
         sizes = [check_image(image) for image in images]
         if not sizes and not targets and not anchors_xywh:
-            return []
+            return [], {}
         with self._part("crop"):
             squares = [square_around(anchor, self.search_factor, width, height)
                        for anchor, (height, width) in zip(anchors_xywh, sizes, strict=True)]
             search = self._crops(images, squares, self.search_size)
         with self._part("network"):
-            mask = () if targets[0].template_mask is None else (_joined([t.template_mask for t in targets]),)
+            further = {name: _joined([target.state.further[name] for target in targets])
+                       for name in targets[0].state.further}
             weights = self.window if window else None
             extra_inputs = {"window": weights} if self._takes_window else {}
-            prediction = self.model(_joined([target.template for target in targets]), search, *mask, **extra_inputs)
+            prediction = self.model(_joined([target.templates for target in targets]), search,
+                                    *([further] if further else []), **extra_inputs)
         with self._part("box"):
             boxes, score_maps = self._read(prediction, weights)
             results = []
@@ -312,7 +345,7 @@ class Tracker:
                 mapped = box_from_crop(box, anchor, self.search_size / square.side, self.search_size)
                 score = math.nan if score_map is None else float(score_map.max())
                 results.append(TrackResult(clip_box(mapped, *size, BOX_MARGIN), score, score_map))
-        return results
+        return results, getattr(prediction, "further", None) or {}
 
     def _part(self, name: str) -> AbstractContextManager[None]:
         return nullcontext() if self.parts is None else self.parts.measure(name)
@@ -347,12 +380,6 @@ class Tracker:
             boxes = decode(response, prediction.size_map.float(), prediction.offset_map.float())
         read = torch.cat([boxes, response.flatten(1)], dim=1).cpu()     # one copy from the device, so one wait for it
         return read[:, :4].tolist(), read[:, 4:].unflatten(1, response.shape[-2:]).numpy()
-
-    def _mask(self, box_xywh: list[float], scale: float) -> torch.Tensor | None:
-        """Which template tokens steer candidate elimination, (1, Lz) bool; None where all do or none are eliminated."""
-        box = box_to_crop(box_xywh, box_xywh, scale, self.template_size)
-        boxes = torch.as_tensor(np.asarray(box, dtype=np.float32), device=self.device).reshape(1, 4)
-        return template_mask(self.ce_range, self.template_size // self.stride, boxes, self.stride)
 
 
 def _joined(tensors: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -1,18 +1,16 @@
-"""What actors share: the wrapped network, the tracking loss, and validation."""
+"""What actors share: the wrapped network, the family's objective, and validation."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ...config import Config
+from ...families.objective import mean_terms, search_frames
 from ...models.base import Prediction, StagedTracker
 from ...models.compress import Targets
-from ...utils.boxes import cxcywh_to_xywh, cxcywh_to_xyxy, xywh_to_xyxy
-from ..losses.heatmap import count_peaks
-from ..losses.tracking import box_loss, location_loss
 
 
 class Prepared(NamedTuple):
@@ -20,11 +18,11 @@ class Prepared(NamedTuple):
 
     Attributes:
         counts: see `Actor.counts`.
-        targets: the teacher's own pass, where there is a teacher.
+        targets: of each search frame the teacher's own pass, where there is a teacher.
     """
 
     counts: Tensor
-    targets: Targets | None = None
+    targets: tuple[Targets, ...] = ()
 
     def to(self, device: torch.device) -> "Prepared":
         """The same on another device, or parked in the host's memory, without waiting; what the targets share with the
@@ -32,16 +30,14 @@ class Prepared(NamedTuple):
         if self.counts.device == device:
             return self
 
-        def move(value: Tensor | None) -> Tensor | None:
-            if value is None or device.type != "cpu":
-                return value if value is None else value.to(device, non_blocking=True)
+        def move(value: Tensor) -> Tensor:
+            if device.type != "cpu":
+                return value.to(device, non_blocking=True)
             return torch.empty_like(value, device=device, pin_memory=True).copy_(value, non_blocking=True)
 
-        targets = self.targets
-        if targets is not None:
-            prediction = targets.prediction and Prediction(*map(move, targets.prediction))
-            targets = Targets(prediction, tuple(map(move, targets.features)))
-        return Prepared(move(self.counts), targets)
+        targets = (Targets(frame.prediction and frame.prediction.map(move), tuple(map(move, frame.features)))
+                   for frame in self.targets)
+        return Prepared(move(self.counts), tuple(targets))
 
 
 class Actor(ABC):
@@ -55,6 +51,7 @@ class Actor(ABC):
     def __init__(self, cfg: Config, net: nn.Module):
         self.cfg = cfg
         self.net = net
+        self.objective = cfg.family.objective(cfg)
 
     @property
     def module(self) -> nn.Module:
@@ -71,16 +68,16 @@ class Actor(ABC):
 
     def counts(self, batch: dict, epoch: int) -> Tensor | None:
         """What has to be known of every part of a batch before the loss of any: the numbers (n,) float32 that terms of
-        it divide by (peaks of the heat maps). See `__call__` for the arguments.
+        it divide by (peaks of the heat maps), search frame by search frame. See `__call__` for the arguments.
 
         Returns:
             None where they take as much work as `prepare`, which gives them too.
         """
-        return torch.stack([self._peaks(batch["search_box"])])
+        return torch.cat([self.objective.counts(frame["search_box"]) for frame in search_frames(batch)])
 
     def prepare(self, batch: dict, epoch: int) -> Prepared:
         """What the loss of a part needs: its counts, and the teacher's targets."""
-        return Prepared(torch.stack([self._peaks(batch["search_box"])]))
+        return Prepared(Actor.counts(self, batch, epoch))
 
     @abstractmethod
     def __call__(self, batch: dict, epoch: int, draws: torch.Generator,
@@ -92,7 +89,7 @@ class Actor(ABC):
 
         Args:
             batch: `template` (B, 3, h, w), `search` (B, 3, H, W), `template_box` and `search_box` (B, 4) xywh in 0..1
-                of their crops.
+                of their crops; with a second dimension where a sample has several.
             epoch: 1..TRAIN.EPOCH.
             draws: CPU generator of the step's random draws.
             prepared: by `prepare`; None for a batch that is no part of another.
@@ -106,8 +103,20 @@ class Actor(ABC):
         return []
 
     @abstractmethod
+    def deployed(self) -> Callable[..., Prediction]:
+        """The model that will be deployed, called as `StagedTracker.forward` says."""
+
+    def run(self, batch: dict, epoch: int) -> Iterator[tuple[dict, Prediction]]:
+        """What `deployed` says about each search frame of a batch, with what the frame before hands on."""
+        further = self.objective.further(batch, epoch)
+        for frame in search_frames(batch):
+            prediction = self.deployed()(frame["template"], frame["search"], further)
+            yield frame, prediction
+            further = {**further, **self.objective.carried(prediction)}
+
     def predict(self, batch: dict, epoch: int) -> Prediction:
-        """What the model that will be deployed says about the batch."""
+        """What it says about the last search frame."""
+        return list(self.run(batch, epoch))[-1][1]
 
     @abstractmethod
     def model_for_saving(self) -> StagedTracker:
@@ -119,44 +128,24 @@ class Actor(ABC):
 
     @torch.no_grad()
     def validate(self, batch: dict, epoch: int) -> dict[str, Tensor]:
-        """Terms of the tracking loss on one batch, in evaluation mode."""
-        _, stats = self.tracking_loss(self.predict(batch, epoch), batch["search_box"])
-        return stats
+        """Terms of the loss on one batch, in evaluation mode."""
+        return self.frames_loss(batch, epoch)[1]
 
-    def tracking_loss(self, prediction: Prediction, target_xywh: Tensor,
-                      peaks: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """OSTrack's loss against the ground truth.
+    def frames_loss(self, batch: dict, epoch: int, counts: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of `deployed` against the ground truth, the sum over the search frames, and its terms, their means.
 
         Args:
-            prediction: of the batch.
-            target_xywh: (B, 4) in 0..1 of the search crop.
-            peaks: see `focal_loss`.
-
-        Returns:
-            scalar, and its terms.
+            counts: as in `Prepared`.
         """
-        train = self.cfg.TRAIN
-        box = box_loss(prediction.boxes, xywh_to_xyxy(target_xywh).clamp(0, 1))
-        location = location_loss(prediction, target_xywh, peaks)
-        loss = train.GIOU_WEIGHT * box.giou + train.L1_WEIGHT * box.l1 + train.FOCAL_WEIGHT * location
-        terms = {"Loss/total": loss, "Loss/giou": box.giou, "Loss/l1": box.l1, "Loss/location": location,
-                 "IoU": box.iou}
-        return loss, {name: value.detach() for name, value in terms.items()}
+        losses, terms = [], []
+        for (frame, prediction), known in zip(self.run(batch, epoch), by_frame(batch, counts), strict=True):
+            loss, stats = self.objective.loss(prediction, frame["search_box"], known)
+            losses.append(loss)
+            terms.append(stats)
+        return torch.stack(losses).sum(), mean_terms(terms)
 
-    def guidance_loss(self, prediction: Prediction, teacher: Prediction, peaks: Tensor | None = None) -> Tensor:
-        """Prediction guidance: the tracking loss with the teacher's box as the target (paper section 3.4).
 
-        COMPRESS.PRED_FORM `full` has all three terms, the heat map's peak at the teacher's box; `boxes` leaves the
-        score map out, as the released code does. For `peaks` see `focal_loss`.
-        """
-        train = self.cfg.TRAIN
-        target = teacher.boxes.squeeze(1)                                   # (B, 4) cxcywh
-        box = box_loss(prediction.boxes, cxcywh_to_xyxy(target))
-        loss = train.GIOU_WEIGHT * box.giou + train.L1_WEIGHT * box.l1
-        if self.cfg.COMPRESS.PRED_FORM == "full":
-            loss = loss + train.FOCAL_WEIGHT * location_loss(prediction, cxcywh_to_xywh(target), peaks)
-        return loss
-
-    def _peaks(self, boxes_xywh: Tensor) -> Tensor:
-        """How many of the boxes (B, 4), in 0..1 of the search crop, have a peak in the score map; float32."""
-        return count_peaks(boxes_xywh, self.cfg.DATA.SEARCH.SIZE // self.cfg.MODEL.BACKBONE.STRIDE).float()
+def by_frame(batch: dict, counts: Tensor | None) -> Sequence[Tensor | None]:
+    """A batch's counts for each of its search frames."""
+    frames = len(search_frames(batch))
+    return [None] * frames if counts is None else counts.view(frames, -1).unbind()

@@ -1,15 +1,15 @@
 """Actor of a compression: replacement training with the three losses."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from ...families.objective import mean_terms, search_frames
+from ...losses.compression import mimic_loss
 from ...models.base import Prediction, StagedTracker
-from ...models.compress import draw_stages, replacement_probability
-from ...utils.boxes import cxcywh_to_xywh
-from ..losses.compression import mimic_loss
-from .base import Actor, Prepared
+from ...models.compress import Compressed, Targets, draw_stages, replacement_probability
+from .base import Actor, Prepared, by_frame
 
 
 class CompressActor(Actor):
@@ -24,25 +24,36 @@ class CompressActor(Actor):
                                        compress.ALPHA1, compress.ALPHA2)
 
     def counts(self, batch: dict, epoch: int) -> Tensor | None:
-        """As for other actors; where the teacher's boxes make heat maps, too, its pass has to tell."""
-        return None if self._guides_map else super().counts(batch, epoch)
+        """As for other actors; where the guidance counts the teacher's boxes, too, its pass has to tell."""
+        return None if self._guidance_counts else super().counts(batch, epoch)
 
     def prepare(self, batch: dict, epoch: int) -> Prepared:
-        train = self.cfg.TRAIN
-        targets = self.module.targets(batch["template"], batch["search"], guide=train.SUP_LOGIT, mimic=train.SUP_FEAT)
-        boxes = [batch["search_box"]]
-        if self._guides_map:
-            boxes.append(cxcywh_to_xywh(targets.prediction.boxes.squeeze(1)))
-        return Prepared(torch.stack([self._peaks(box) for box in boxes]), targets)
+        targets = tuple(self._targets(batch, epoch))
+        counts = []
+        for frame, target in zip(search_frames(batch), targets, strict=True):
+            counts.append(self.objective.counts(frame["search_box"]))
+            if self._guidance_counts:
+                counts.append(self.objective.teacher_counts(target.prediction))
+        return Prepared(torch.cat(counts), targets)
 
     @property
-    def _guides_map(self) -> bool:
-        """Whether the guidance has a heat map."""
-        return self.cfg.TRAIN.SUP_LOGIT and self.cfg.COMPRESS.PRED_FORM == "full"
+    def _guidance_counts(self) -> bool:
+        """Whether the guidance divides by counts of the teacher's boxes."""
+        return self.cfg.TRAIN.SUP_LOGIT and self.objective.guidance_counts
+
+    def _targets(self, batch: dict, epoch: int) -> Iterator[Targets]:
+        """The teacher's own pass of each search frame, with what its frame before hands on."""
+        train, further = self.cfg.TRAIN, self.objective.further(batch, epoch)
+        for frame in search_frames(batch):
+            targets = self.module.targets(frame["template"], frame["search"], further, guide=train.SUP_LOGIT,
+                                          mimic=train.SUP_FEAT)
+            yield targets
+            if targets.prediction is not None:
+                further = {**further, **self.objective.carried(targets.prediction)}
 
     def __call__(self, batch: dict, epoch: int, draws: torch.Generator,
                  prepared: Prepared | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.loss_of(batch, self._draw(epoch, draws), self.probability(epoch), prepared)
+        return self.loss_of(batch, self._draw(epoch, draws), self.probability(epoch), prepared, epoch)
 
     def _draw(self, epoch: int, draws: torch.Generator) -> list[bool]:
         """Which stages the student runs."""
@@ -53,29 +64,45 @@ class CompressActor(Actor):
         return [parameter for layer, ran in zip(self.module.student.layers, used, strict=True) if not ran
                 for parameter in layer.parameters() if parameter.requires_grad]
 
-    def loss_of(self, batch: dict, pattern: list[bool], probability: float,
-                prepared: Prepared | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss_of(self, batch: dict, pattern: list[bool], probability: float, prepared: Prepared | None = None,
+                epoch: int = 1) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of one batch under a given replacement `pattern` (True = the student's stage)."""
-        train, compress = self.cfg.TRAIN, self.cfg.COMPRESS
-        targets, peaks = (None, [None]) if prepared is None else (prepared.targets, prepared.counts)
-        out = self.net(batch["template"], batch["search"], pattern, guide=train.SUP_LOGIT, mimic=train.SUP_FEAT,
-                       targets=targets)
-        loss, stats = self.tracking_loss(out.student, batch["search_box"], peaks[0])
+        train = self.cfg.TRAIN
+        targets = tuple(self._targets(batch, epoch)) if prepared is None else prepared.targets
+        counts = by_frame(batch, None if prepared is None else prepared.counts)
+        losses, terms, further, carried = [], [], self.objective.further(batch, epoch), {}
+        for frame, target, known in zip(search_frames(batch), targets, counts, strict=True):
+            if carried:     # the student's memory is not the teacher's, so nothing of its pass can be shared
+                target = target._replace(chain=())
+            out = self.net(frame["template"], frame["search"], pattern, further, guide=train.SUP_LOGIT,
+                           mimic=train.SUP_FEAT, targets=target)
+            loss, stats = self._frame_loss(out, frame, known)
+            losses.append(loss)
+            terms.append(stats)
+            carried = self.objective.carried(out.student)
+            further = {**further, **carried}
+        loss, stats = torch.stack(losses).sum(), mean_terms(terms)
+        return loss, {**stats, "Loss/total": loss.detach(), "p": torch.tensor(probability)}
+
+    def _frame_loss(self, out: Compressed, frame: dict, counts: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of a search frame; `counts` of the ground truth, then those of the teacher's boxes."""
+        train, compress, objective = self.cfg.TRAIN, self.cfg.COMPRESS, self.objective
+        own, teachers = (None, None) if counts is None else (counts.chunk(2) if self._guidance_counts else
+                                                             (counts, None))
+        loss, stats = objective.loss(out.student, frame["search_box"], own)
         loss = compress.TRACK_WEIGHT * loss
         if train.SUP_LOGIT:
-            guidance = compress.PRED_WEIGHT * self.guidance_loss(out.student, out.teacher, peaks[-1])
+            guidance = compress.PRED_WEIGHT * objective.guidance(out.student, out.teacher, teachers)
             loss, stats["Loss/dst_logit"] = loss + guidance, guidance.detach()
         if train.SUP_FEAT:
-            mimic = compress.FEAT_WEIGHT * mimic_loss(out.student_features, out.teacher_features, out.template_length,
+            mimic = compress.FEAT_WEIGHT * mimic_loss(out.student_features, out.teacher_features, out.segments,
                                                       compress.FEAT_FORM)
             loss, stats["Loss/dst_feat_all"] = loss + mimic, mimic.detach()
-        stats["Loss/total"] = loss.detach()
-        stats["p"] = torch.tensor(probability)
         return loss, stats
 
-    def predict(self, batch: dict, epoch: int) -> Prediction:
-        """The student alone: what will be deployed."""
-        return self.module.student(batch["template"], batch["search"])
+    def deployed(self) -> Callable[..., Prediction]:
+        """The student alone."""
+        return self.module.student
 
     def model_for_saving(self) -> StagedTracker:
         return self.module.student

@@ -1,10 +1,11 @@
 """Actor of a plain tracker (the teacher)."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from ...models.base import Prediction, StagedTracker
-from ...models.layers.elimination import configured_mask, keep_rate_at
 from .base import Actor, Prepared
 
 
@@ -13,15 +14,10 @@ class TrackerActor(Actor):
 
     def __call__(self, batch: dict, epoch: int, draws: torch.Generator,
                  prepared: Prepared | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        peaks = None if prepared is None else prepared.counts[0]
-        return self.tracking_loss(self.predict(batch, epoch), batch["search_box"], peaks)
+        return self.frames_loss(batch, epoch, None if prepared is None else prepared.counts)
 
-    def predict(self, batch: dict, epoch: int) -> Prediction:
-        backbone, train = self.cfg.MODEL.BACKBONE, self.cfg.TRAIN
-        if not backbone.CE_LOC:
-            return self.net(batch["template"], batch["search"])
-        rate = keep_rate_at(epoch, train.CE_START_EPOCH, train.CE_WARM_EPOCH, backbone.CE_KEEP_RATIO[0])
-        return self.net(batch["template"], batch["search"], configured_mask(self.cfg, batch["template_box"]), rate)
+    def deployed(self) -> Callable[..., Prediction]:
+        return self.net
 
     def model_for_saving(self) -> StagedTracker:
         return self.module

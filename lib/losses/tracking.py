@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...models.base import Prediction
-from ...utils.boxes import cxcywh_to_xyxy, generalized_box_iou
+from ..models.base import Prediction
+from ..utils.boxes import cxcywh_to_xyxy, generalized_box_iou
 from .heatmap import gaussian_heatmap
 
 
