@@ -73,10 +73,13 @@ class Family(ABC):
         """The rules of a configuration."""
         return self.rules(**self.rule_values(cfg))
 
-    @abstractmethod
     def load_start(self, model: "StagedTracker", path: Path) -> None:
-        """Load the weights that training starts from (MODEL.PRETRAIN_FILE, COMPRESS.INIT mae), in place.
+        """Load the weights that training starts from (MODEL.PRETRAIN_FILE, COMPRESS.INIT mae), in place: a checkpoint
+        of the same model, where a family reads no others.
 
         Raises:
             UserError: the file cannot be read or does not fit.
         """
+        from ..models.checkpoint import load_weights
+
+        load_weights(model, path)

@@ -123,6 +123,16 @@ class StagedTracker(nn.Module, ABC):
     part_prefixes: ClassVar[dict[str, tuple[str, ...]]]
     """Role (embed, layers, norm, head) -> prefixes of its state-dict names."""
 
+    student_layers: ClassVar[str] = ""
+    """In files, what stands for the layers' prefix in the names of a student's layers; empty for the same."""
+
+    teacher_prefix: ClassVar[str] = ""
+    """In files that hold a student and its frozen teacher, what stands in front of the teacher's names; empty where no
+    such files are known."""
+
+    unused: ClassVar[tuple[str, ...]] = ()
+    """Entries that files hold and the tracker never reads: they may be missing or of another shape."""
+
     all_tokens: ClassVar[Mapping[str, Any]] = {}
     """Further inputs with which no layer drops tokens."""
 

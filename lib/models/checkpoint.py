@@ -1,12 +1,12 @@
 """Checkpoints: the official formats in and out, without ever running code from a file.
 
-Layouts read (state-dict names):
+Names in the state dict are the model's own, but for what its class says of files: other names for a student's layers
+(`student_layers`), a frozen teacher beside its student (`teacher_prefix`), entries that nothing reads (`unused`). Of
+one-stream trackers, for instance:
 
-- OSTrack: `backbone.blocks.i.*`, `box_head.*`;
-- CompressTracker, slim: `backbone.distill_blocks.i.*` for the student's layers;
-- CompressTracker, raw training checkpoint: the above, and `backbone.blocks.*`, `ori_backbone.*`, `ori_box_head.*` for
-  the frozen teacher;
-- MAE or timm ViT weights: `blocks.i.*`, `patch_embed.*`, `pos_embed`, `norm.*`.
+- a tracker (OSTrack): `backbone.blocks.i.*`, `box_head.*`;
+- a student, slim (CompressTracker): `backbone.distill_blocks.i.*` for its layers;
+- a raw training checkpoint: the above, and `backbone.blocks.*`, `ori_backbone.*`, `ori_box_head.*` for the teacher.
 
 Files are those of `torch.save` or safetensors. The state dict may be the file itself or lie anywhere in its
 dictionaries (`net`, `model`, `state_dict`, `module`, `ema`...), and its names may have prefixes in front and the parts
@@ -29,8 +29,6 @@ from .safe_load import Placeholder, safe_load, write_tensors
 
 logger = logging.getLogger(__name__)
 
-STUDENT_LAYERS = "backbone.distill_blocks."
-LAYERS = "backbone.blocks."
 WEIGHTS = ("net", "model", "state_dict", "module")
 """Where the formats keep the state dict; where several fit, the first is taken."""
 
@@ -196,37 +194,34 @@ def load_weights(model: StagedTracker, path: str | Path, role: str = "test") -> 
     foreign = model.read_foreign(path) if path.is_file() else None
     content = read_checkpoint(path) if foreign is None else {"net": foreign}
     own = model.state_dict()
-    candidates = [candidate._replace(state=_select(candidate.state, role))
+    candidates = [candidate._replace(state=_select(candidate.state, role, model))
                   for candidate in candidates_in(content, dict(model.named_children()), path)]
     chosen = choose(candidates, lambda state: _tracker_problem(state, model, own), path)
-    optional = {name: own[name] for name in UNUSED if name in own and not _fits(chosen.state.get(name), own[name])}
+    optional = {name: own[name] for name in model.unused if name in own and not _fits(chosen.state.get(name), own[name])}
     model.load_state_dict({**chosen.state, **optional})
     used = {*WEIGHTS, chosen.place[0]}
     return {key: value for key, value in content.items() if key not in used and not isinstance(value, Tensor)}
 
 
-UNUSED = ("backbone.cls_token", "backbone.pos_embed")
-"""Entries that the tracker never uses: they may be missing or of another shape."""
-
-
 def _tracker_problem(state: Mapping[str, Tensor], model: StagedTracker, own: Mapping[str, Tensor]) -> str:
     """Why a state dict is not that of a model with the state `own`, and what to do; empty where it is."""
-    numbers = {name.removeprefix(LAYERS).split(".")[0] for name in state if name.startswith(LAYERS)}
+    prefix = _layers(model)
+    numbers = {name.removeprefix(prefix).split(".")[0] for name in state if name.startswith(prefix)}
     if not numbers:
-        return (f"holds no tracker: its first entries are {some(state)}; expected {some(own)}, as OSTrack and "
-                "CompressTracker checkpoints have. Weights of a backbone alone are named by MODEL.PRETRAIN_FILE of a "
+        return (f"holds no tracker: its first entries are {some(state)}; expected {some(own)}, as checkpoints of the "
+                "configuration's family have. Weights of a backbone alone are named by MODEL.PRETRAIN_FILE of a "
                 "configuration that trains")
     if len(numbers) != model.depth:  # a wrong student is the most common mix-up
         return (f"holds a tracker of {len(numbers)} layers, but the configuration asks for {model.depth}; use the "
                 "configuration that belongs to the file")
     lacks = [name for name in own if name not in state and not name.endswith(".num_batches_tracked")
-             and name not in UNUSED]
+             and name not in model.unused]
     unknown = [name for name in state if name not in own]
     if lacks or unknown:
         text = [f"it lacks {some(lacks)}"] * bool(lacks) + [f"it has the unknown {some(unknown)}"] * bool(unknown)
         return (f"does not fit the configured model: {'; '.join(text)}. Use the configuration that the checkpoint was "
                 "trained with")
-    return wrong_tensor({name: value for name, value in state.items() if name not in UNUSED}, own)
+    return wrong_tensor({name: value for name, value in state.items() if name not in model.unused}, own)
 
 
 def wrong_tensor(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
@@ -253,24 +248,32 @@ def _describe(value: Tensor) -> str:
     return f"{kind} {tuple(value.shape)}"
 
 
-def _select(state: dict[str, Tensor], role: str) -> dict[str, Tensor]:
-    """The entries of one model, under OSTrack's names."""
-    has_student = any(name.startswith(STUDENT_LAYERS) for name in state)
-    if role == "teacher" and any(name.startswith("ori_backbone.") for name in state):
-        return {name.removeprefix("ori_"): value for name, value in state.items() if name.startswith("ori_")}
-    state = {name: value for name, value in state.items() if not name.startswith("ori_")}
-    if has_student:
-        state = {name.replace(STUDENT_LAYERS, LAYERS): value for name, value in state.items()
-                 if not name.startswith(LAYERS)}
+def _layers(model: StagedTracker) -> str:
+    """How the names of the model's layers begin."""
+    prefix, = model.part_prefixes["layers"]
+    return prefix
+
+
+def _select(state: dict[str, Tensor], role: str, model: StagedTracker) -> dict[str, Tensor]:
+    """The entries of one model, under the model's own names."""
+    layers, students, teacher = _layers(model), model.student_layers, model.teacher_prefix
+    if teacher:
+        beside = {name.removeprefix(teacher): value for name, value in state.items() if name.startswith(teacher)}
+        if role == "teacher" and beside:
+            return beside
+        state = {name: value for name, value in state.items() if not name.startswith(teacher)}
+    if students and any(name.startswith(students) for name in state):
+        state = {name.replace(students, layers): value for name, value in state.items() if not name.startswith(layers)}
     return state
 
 
 # ---------------------------------------------------------------- writing
 
 def slim_state_dict(model: StagedTracker, student: bool) -> dict[str, Tensor]:
-    """The model's weights under the official names, on the CPU; a student's layers are `distill_blocks`."""
-    return {name.replace(LAYERS, STUDENT_LAYERS) if student else name: value.detach().cpu().clone()
-            for name, value in model.state_dict().items()}
+    """The model's weights under the names that files have, on the CPU."""
+    layers = _layers(model)
+    students = student and model.student_layers or layers
+    return {name.replace(layers, students): value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
 
 def save_slim(path: str | Path, model: StagedTracker, cfg: Config, extra: Mapping[str, Any] | None = None) -> None:

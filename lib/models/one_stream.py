@@ -65,6 +65,8 @@ class OneStreamTracker(StagedTracker):
         head: (B, C, S, S) -> `Prediction`.
     """
 
+    student_layers, teacher_prefix = "backbone.distill_blocks.", "ori_"
+    unused = ("backbone.cls_token", "backbone.pos_embed")
     all_tokens = {"keep_rate": 1.0}
     part_prefixes = {"embed": ("backbone.patch_embed.", "backbone.pos_embed", "backbone.cls_token"),
                      "layers": ("backbone.blocks.",), "norm": ("backbone.norm.",), "head": ("box_head.",)}

@@ -1,7 +1,6 @@
 """VitTrack of the OpenCV zoo: a one-stream tracker small enough for a CPU."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...config.schema import Key
@@ -42,11 +41,6 @@ class VitTrack(OneStreamFamily):
         from .model import build
 
         return build(cfg, self.shape(cfg), drop_rates, eliminate)
-
-    def load_start(self, model: "OneStreamTracker", path: Path) -> None:
-        from ...models.checkpoint import load_weights
-
-        load_weights(model, path)
 
 
 FAMILY = VitTrack()
