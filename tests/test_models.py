@@ -203,7 +203,8 @@ def test_eliminated_tokens_return_as_zeros_in_their_place():
 def test_keep_rate_overrides_the_layers_own():
     cfg = ce_config()
     model = scramble(build_tracker(cfg)).eval()
-    plain = build_tracker(cfg, eliminate=False).eval()
+    without = {"MODEL.BACKBONE.CE_LOC": [], "MODEL.BACKBONE.CE_KEEP_RATIO": []}
+    plain = build_tracker(cfg.with_overrides(without)).eval()
     plain.load_state_dict(model.state_dict())
     everything, reference = model(*crops(cfg), model.all_tokens), plain(*crops(cfg))
     assert torch.equal(everything.score_map, reference.score_map)

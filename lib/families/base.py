@@ -45,12 +45,11 @@ class Family(ABC):
         yield from ()
 
     @abstractmethod
-    def build(self, cfg: "Config", drop_rates: Sequence[float], eliminate: bool) -> "StagedTracker":
+    def build(self, cfg: "Config", drop_rates: Sequence[float]) -> "StagedTracker":
         """A tracker with random weights.
 
         Args:
             drop_rates: drop-path rate of each layer; their number is the depth.
-            eliminate: with candidate elimination, where the configuration asks for it.
         """
 
     def objective(self, cfg: "Config") -> "Objective":

@@ -17,18 +17,17 @@ from ..utils.files import ROOT, resolve
 logger = logging.getLogger(__name__)
 
 
-def build_tracker(cfg: Config, drop_rates: Sequence[float] | None = None, eliminate: bool = True) -> StagedTracker:
+def build_tracker(cfg: Config, drop_rates: Sequence[float] | None = None) -> StagedTracker:
     """A tracker of the configuration's family with random weights.
 
     Args:
         cfg: any run's configuration.
         drop_rates: drop-path rate of each layer, whose number is the depth; None: the full depth, rising linearly from
             0 to TRAIN.DROP_PATH_RATE.
-        eliminate: build candidate elimination where the configuration asks for it.
     """
     if drop_rates is None:
         drop_rates = _drop_rates(cfg.TRAIN.DROP_PATH_RATE, cfg.shape.depth)
-    return cfg.family.build(cfg, drop_rates, eliminate)
+    return cfg.family.build(cfg, drop_rates)
 
 
 def _drop_rates(last: float, depth: int) -> list[float]:
@@ -37,8 +36,8 @@ def _drop_rates(last: float, depth: int) -> list[float]:
 
 
 def build_teacher(cfg: Config) -> StagedTracker:
-    """The full-depth model without candidate elimination (the compression's teacher), random weights."""
-    return build_tracker(cfg, eliminate=False)
+    """The full-depth model (the compression's teacher), random weights."""
+    return build_tracker(cfg)
 
 
 def build_student(cfg: Config) -> StagedTracker:
@@ -48,7 +47,7 @@ def build_student(cfg: Config) -> StagedTracker:
     """
     stages = divide(cfg.shape.depth, cfg.MODEL.BACKBONE.DISTILL_LAYER, cfg.COMPRESS.STAGES)
     rates = _drop_rates(cfg.TRAIN.DROP_PATH_RATE, cfg.shape.depth)
-    return build_tracker(cfg.student, [rates[stage[0]] for stage in stages], eliminate=False)
+    return build_tracker(cfg.student, [rates[stage[0]] for stage in stages])
 
 
 def build_for_test(cfg: Config) -> StagedTracker:

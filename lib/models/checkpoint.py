@@ -197,7 +197,8 @@ def load_weights(model: StagedTracker, path: str | Path, role: str = "test") -> 
     candidates = [candidate._replace(state=_select(candidate.state, role, model))
                   for candidate in candidates_in(content, dict(model.named_children()), path)]
     chosen = choose(candidates, lambda state: _tracker_problem(state, model, own), path)
-    optional = {name: own[name] for name in model.unused if name in own and not _fits(chosen.state.get(name), own[name])}
+    optional = {name: own[name] for name in model.unused
+                if name in own and not _fits(chosen.state.get(name), own[name])}
     model.load_state_dict({**chosen.state, **optional})
     used = {*WEIGHTS, chosen.place[0]}
     return {key: value for key, value in content.items() if key not in used and not isinstance(value, Tensor)}

@@ -38,10 +38,10 @@ class OSTrack(OneStreamFamily):
             yield (f"MODEL.BACKBONE.CE_LOC is {list(backbone.CE_LOC)}, but MODEL.BACKBONE.TYPE {backbone.TYPE} "
                    "eliminates no candidates; choose a TYPE that ends in _ce, or set CE_LOC and CE_KEEP_RATIO to []")
 
-    def build(self, cfg: "Config", drop_rates: Sequence[float], eliminate: bool) -> "OneStreamTracker":
+    def build(self, cfg: "Config", drop_rates: Sequence[float]) -> "OneStreamTracker":
         from .model import build
 
-        return build(cfg, self.shape(cfg), drop_rates, eliminate)
+        return build(cfg, self.shape(cfg), drop_rates)
 
     def load_start(self, model: "OneStreamTracker", path: Path) -> None:
         from .weights import load_mae

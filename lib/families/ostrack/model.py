@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from ...config import Config
 
 
-def build(cfg: "Config", shape: Shape, drop_rates: Sequence[float], eliminate: bool) -> OneStreamTracker:
+def build(cfg: "Config", shape: Shape, drop_rates: Sequence[float]) -> OneStreamTracker:
     """See `lib.families.Family.build`."""
     backbone, data, head = cfg.MODEL.BACKBONE, cfg.DATA, cfg.MODEL.HEAD
-    keep = dict(zip(backbone.CE_LOC, backbone.CE_KEEP_RATIO, strict=True)) if eliminate else {}
+    keep = dict(zip(backbone.CE_LOC, backbone.CE_KEEP_RATIO, strict=True))
     vit = ViTBackbone(shape, drop_rates, patch_size=backbone.STRIDE, image_size=backbone.IMG_SIZE,
                       template_size=data.TEMPLATE.SIZE, search_size=data.SEARCH.SIZE, keep_rates=keep)
     channels = cfg.MODEL.NUM_CHANNELS if head.TYPE == "CORNER" else head.NUM_CHANNELS

@@ -37,10 +37,10 @@ class VitTrack(OneStreamFamily):
             yield (f"MODEL.BACKBONE.EMBED_DIM is {width}; expected a multiple of 8: the stem's first convolution has "
                    "an eighth of the width")
 
-    def build(self, cfg: "Config", drop_rates: Sequence[float], eliminate: bool) -> "OneStreamTracker":
+    def build(self, cfg: "Config", drop_rates: Sequence[float]) -> "OneStreamTracker":
         from .model import build
 
-        return build(cfg, self.shape(cfg), drop_rates, eliminate)
+        return build(cfg, self.shape(cfg), drop_rates)
 
 
 FAMILY = VitTrack()

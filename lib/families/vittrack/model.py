@@ -20,10 +20,10 @@ EPS = 1e-5
 """Of every LayerNorm."""
 
 
-def build(cfg: "Config", shape: Shape, drop_rates: Sequence[float], eliminate: bool) -> "VitTrackModel":
+def build(cfg: "Config", shape: Shape, drop_rates: Sequence[float]) -> "VitTrackModel":
     """See `lib.families.Family.build`."""
     backbone, data, head = cfg.MODEL.BACKBONE, cfg.DATA, cfg.MODEL.HEAD
-    keep = dict(zip(backbone.CE_LOC, backbone.CE_KEEP_RATIO, strict=True)) if eliminate else {}
+    keep = dict(zip(backbone.CE_LOC, backbone.CE_KEEP_RATIO, strict=True))
     stem = ConvStem(shape.embed_dim)
     layers = [EncoderLayer(shape.embed_dim, shape.num_heads, shape.mlp_ratio, rate, keep.get(index, 1.0), EPS)
               for index, rate in enumerate(drop_rates)]
