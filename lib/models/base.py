@@ -96,7 +96,8 @@ class Prediction(NamedTuple):
         score_map: (B, 1, S, S) in 0..1, or None for heads without one.
         size_map: (B, 2, S, S) width and height in 0..1 of the crop, or None.
         offset_map: (B, 2, S, S) x and y offset within the cell, in cells, or None.
-        further: what only some families give, by name, (B, ...) each; their objective and run-time rules read it.
+        further: what only some families give, by name, (B, ...) each; their objective and run-time rules read it. A
+            head without a score map may give `score` (B,) in 0..1.
     """
 
     boxes: Tensor

@@ -2,7 +2,7 @@
 frame."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -33,7 +33,7 @@ class TrackResult(NamedTuple):
     box_xywh: list[float]
     """[x, y, w, h] in pixels of the frame, sub-pixel, clipped to the frame."""
     score: float
-    """Highest value of `score_map`, 0..1; NaN for a head without a score map."""
+    """Highest value of `score_map`, 0..1; without a score map what the model gives as its `score`, or NaN."""
     score_map: np.ndarray | None
     """(S, S) float32 score map times the window: the map that the box was read from."""
 
@@ -288,19 +288,17 @@ class Tracker:
         Raises:
             UserError: an image is unusable, or the model gave no finite box; no target has moved then.
         """
-        results, further = self._find(images, targets, [target.box_xywh for target in targets])
-        for number, (image, target, result) in enumerate(zip(images, targets, results, strict=True)):
+        found = self._find(images, targets, [target.box_xywh for target in targets])
+        for image, target, (result, further) in zip(images, targets, found, strict=True):
             target.box_xywh = list(result.box_xywh)
             target.frames += 1
             size = image.shape[1], image.shape[0]
-            state = self.rules.update(target.state, Found(
-                target.frames, target.box_xywh, result.score,
-                {name: values[number:number + 1] for name, values in further.items()},
-                partial(self._template, image, size=size)))
+            state = self.rules.update(target.state, Found(target.frames, target.box_xywh, result.score, further,
+                                                          partial(self._template, image, size=size)))
             if state.templates is not target.state.templates:
                 target.templates = self._prepared(state)
             target.state = state
-        return results
+        return [result for result, _ in found]
 
     def find(self, images: Sequence[np.ndarray], targets: Sequence[Target], anchors_xywh: Sequence[Sequence[float]],
              window: bool = True) -> list[TrackResult]:
@@ -314,15 +312,25 @@ class Tracker:
         Raises:
             UserError: as `step`.
         """
-        return self._find(images, targets, anchors_xywh, window)[0]
+        return [result for result, _ in self._find(images, targets, anchors_xywh, window)]
 
     @torch.inference_mode()
     def _find(self, images: Sequence[np.ndarray], targets: Sequence[Target], anchors_xywh: Sequence[Sequence[float]],
-              window: bool = True) -> tuple[list[TrackResult], Mapping[str, torch.Tensor]]:
-        """`find`, and what the model gave besides."""
+              window: bool = True) -> list[tuple[TrackResult, dict[str, torch.Tensor]]]:
+        """`find`, with what the model gave of each image besides: (1, ...) tensors by name."""
+        alike: dict[tuple, list[int]] = {}
+        for row, target in enumerate(targets):
+            alike.setdefault(tuple(part.shape for part in (target.templates, *target.state.further.values())),
+                             []).append(row)
+        if len(alike) > 1:      # what is kept of them has not one size: a batch for each
+            found = {}
+            for rows in alike.values():
+                group = ([values[row] for row in rows] for values in (images, targets, anchors_xywh))
+                found.update(zip(rows, self._find(*group, window), strict=True))
+            return [found[row] for row in range(len(targets))]
         sizes = [check_image(image) for image in images]
         if not sizes and not targets and not anchors_xywh:
-            return [], {}
+            return []
         with self._part("crop"):
             squares = [square_around(anchor, self.search_factor, width, height)
                        for anchor, (height, width) in zip(anchors_xywh, sizes, strict=True)]
@@ -336,16 +344,19 @@ class Tracker:
                                     *([further] if further else []), **extra_inputs)
         with self._part("box"):
             boxes, score_maps = self._read(prediction, weights)
+            given = getattr(prediction, "further", None) or {}
+            scores = given["score"].flatten().tolist() if "score" in given else [math.nan] * len(boxes)
             results = []
-            for box, score_map, anchor, square, size in zip(boxes, score_maps, anchors_xywh, squares, sizes,
-                                                            strict=True):
+            for row, (box, score_map, anchor, square, size) in enumerate(zip(boxes, score_maps, anchors_xywh, squares,
+                                                                             sizes, strict=True)):
                 if not all(map(math.isfinite, box)):
                     raise UserError(f"the model predicted the box {box}; its weights hold NaN or infinite values, or "
                                     "they do not belong to this configuration")
                 mapped = box_from_crop(box, anchor, self.search_size / square.side, self.search_size)
-                score = math.nan if score_map is None else float(score_map.max())
-                results.append(TrackResult(clip_box(mapped, *size, BOX_MARGIN), score, score_map))
-        return results, getattr(prediction, "further", None) or {}
+                score = scores[row] if score_map is None else float(score_map.max())
+                results.append((TrackResult(clip_box(mapped, *size, BOX_MARGIN), score, score_map),
+                                {name: values[row:row + 1] for name, values in given.items()}))
+        return results
 
     def _part(self, name: str) -> AbstractContextManager[None]:
         return nullcontext() if self.parts is None else self.parts.measure(name)
