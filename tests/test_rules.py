@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lib.families.rules import Rules, State
+from lib.families.templates import LatestTemplate, of_benchmark
 from lib.models.base import Prediction
 from lib.test.tracker import Tracker
 
@@ -89,3 +90,25 @@ def test_a_model_without_scores_has_none(frames):
     tracker = Tracker(lambda templates, search: Prediction(torch.tensor([[[0.5, 0.5, 0.2, 0.2]]])), **SIZES)
     results, target = follow(tracker, frames, [40, 30, 20, 20])
     assert all(math.isnan(result.score) for result in results) and target.templates.shape == (1, 3, 32, 32)
+
+
+def test_the_latest_sure_template(frames):
+    tracker = Tracker(lambda templates, search: Prediction(
+        torch.tensor([[[0.5, 0.5, 0.25, 0.25]]]), further={"score": next(scores)}), **SIZES,
+        rules=LatestTemplate(interval=2, threshold=0.5))
+    scores = iter(torch.tensor([[0.9], [0.4], [0.9], [0.6], [0.9], [0.5]]))
+    target, kept = tracker.start(frames[0], [40, 30, 20, 20]), []
+    first = target.state.templates
+    assert first.shape == (1, 2, 3, 32, 32) and torch.equal(first[:, 0], first[:, 1])
+    for frame in frames[1:]:
+        tracker.step([frame], [target])
+        kept.append(target.state.templates)
+    assert torch.equal(kept[2], first) and torch.equal(kept[5], kept[3]), "not sure enough in frames 2 and 6"
+    assert torch.equal(kept[3][:, 0], first[:, 0]) and not torch.equal(kept[3][:, 1], first[:, 1])
+    assert torch.equal(target.templates, kept[3]) and target.state.kept.shape == (1, 2, 4)
+
+
+def test_a_benchmarks_value():
+    values = {"DEFAULT": 1, "LASOT": 2, "LASOT_EXT": 3, "VOT": 4, "VOT20": 5}
+    names = {"lasot": 2, "lasot_extension_subset": 3, "vot2020": 5, "vot": 4, "folder:my_videos": 1, "": 1}
+    assert {name: of_benchmark(values, name) for name in names} == names

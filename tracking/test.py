@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     results_path = results_root(options.save_dir, env)
     check_output(results_path, "--save_dir")
     load_torch()
-    choice = choose_tracker(options)
+    choice = choose_tracker(options, options.dataset)
     if options.batch > 1 and choice.batch != "batch":
         raise UserError(f"--batch {options.batch} needs graphs for any batch, and those in {options.exported} are for "
                         f"{choice.batch}; export again with --batch 0")

@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     if sys.stdin.isatty():
         raise UserError("this script is started by the VOT toolkit and talks to it over standard input and output; "
                         "--ini prints the entry for trackers.ini")
-    tracker = choose_tracker(options).make(device=options.device)
+    tracker = choose_tracker(options, "vot").make(device=options.device)
     logger.info("%d frames answered", serve(tracker, label))
     return 0
 

@@ -15,7 +15,8 @@ _SCALARS = {"ints": "int", "floats": "float", "strs": "str"}
 def checked(schema: Schema, name: str, value: Any, origin: str) -> Any:
     """`value` in the type of key `name` (lists as tuples).
 
-    A whole number passes for a number, and so does a text such as 1e-4 that yaml does not read as a number.
+    A whole number passes for a number, and so do a text such as 1e-4 that yaml does not read as a number and, as some
+    official files have it, a list with the number alone.
 
     Args:
         schema: of the configuration's family.
@@ -70,6 +71,8 @@ def _converted(key: Key, value: Any) -> Any:
         if not isinstance(value, (list, tuple)):
             raise ValueError
         return tuple(_scalar(_SCALARS[key.kind], item) for item in value)
+    if key.kind in ("int", "float") and isinstance(value, list) and len(value) == 1:
+        value, = value
     return _scalar(key.kind, value)
 
 

@@ -62,15 +62,20 @@ class Family(ABC):
         """What `rules` takes, as plain values (an export keeps them in its manifest)."""
         return {}
 
-    def rules(self, **values: Any) -> "Rules":
-        """How its models are used from frame to frame; one template that stays where a family has no other."""
+    def rules(self, benchmark: str = "", **values: Any) -> "Rules":
+        """How its models are used from frame to frame; one template that stays where a family has no other.
+
+        Args:
+            benchmark: that is tracked (a name of tracking/test.py --dataset), for rules that differ; empty elsewhere.
+            values: see `rule_values`.
+        """
         from .rules import Rules
 
         return Rules(**values)
 
-    def rules_of(self, cfg: "Config") -> "Rules":
+    def rules_of(self, cfg: "Config", benchmark: str = "") -> "Rules":
         """The rules of a configuration."""
-        return self.rules(**self.rule_values(cfg))
+        return self.rules(benchmark, **self.rule_values(cfg))
 
     def load_start(self, model: "StagedTracker", path: Path) -> None:
         """Load the weights that training starts from (MODEL.PRETRAIN_FILE, COMPRESS.INIT mae), in place: a checkpoint

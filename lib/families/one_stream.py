@@ -49,7 +49,7 @@ class OneStreamFamily(Family):
         backbone = cfg.MODEL.BACKBONE
         return {"ce_range": backbone.CE_TEMPLATE_RANGE if backbone.CE_LOC else None, "stride": backbone.STRIDE}
 
-    def rules(self, **values: Any) -> "Rules":
+    def rules(self, benchmark: str = "", **values: Any) -> "Rules":
         from .elimination import EliminationRules
 
         return EliminationRules(**values)

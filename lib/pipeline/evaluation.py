@@ -6,11 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..config import Config
-from ..families.build import build_for_test
-from ..models.checkpoint import load_weights
 from ..test.analysis.report import text_table
 from ..test.analysis.results import has_annotations
 from ..test.analysis.run import FORMATS, analyse, report_folder, write_report
@@ -64,11 +60,11 @@ class Evaluation:
             UserError: the results cannot be packed or written.
         """
         folder = tracker_folder(save_dir / "test" / "tracking_results", cfg.script, cfg.name)
-        factory = functools.partial(build_tracker, cfg, checkpoint)
         status, made_with = 0, manifest.describe(cfg, checkpoint)
         for name in self.names:
             logger.info("evaluating %s on %s", checkpoint.name, name)
             sequences = get_dataset(name, self._env)
+            factory = functools.partial(Tracker.from_checkpoint, checkpoint, cfg, benchmark=name)
             summary = run_dataset(sequences, factory, folder, threads=threads, num_gpus=num_gpus, device=device,
                                   force=manifest.is_stale(folder, made_with), made_with=made_with)
             for failure in summary.failures:
@@ -103,13 +99,6 @@ class Evaluation:
         archive = folder / f"{server.folder}_submit.zip"
         number = pack(server, folder, {sequence.name: sequence.length for sequence in sequences}, archive)
         logger.info("%d sequences in %s", number, archive)
-
-
-def build_tracker(cfg: Config, checkpoint: Path, *, device: str | torch.device) -> Tracker:
-    """The tracker of a configuration with the weights of a slim checkpoint; worker processes build theirs with it."""
-    model = build_for_test(cfg)
-    load_weights(model, checkpoint, role="test")
-    return Tracker.from_model(model, cfg, device=device)
 
 
 def _server(name: str) -> Server:

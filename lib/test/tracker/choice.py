@@ -4,7 +4,7 @@ import argparse
 import functools
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,13 +77,14 @@ def check_tracker_options(parser: argparse.ArgumentParser, options: argparse.Nam
         parser.error("--fast needs --backend fast")
 
 
-def choose_tracker(options: argparse.Namespace) -> Choice:
-    """The tracker that the options of `add_tracker_options` name.
+def choose_tracker(options: argparse.Namespace, benchmark: str = "") -> Choice:
+    """The tracker that the options of `add_tracker_options` name, for a benchmark (see `Tracker.from_config`).
 
     Raises:
         UserError: an unknown configuration, no weights, or an exported folder that is unusable or holds another one.
     """
-    return _exported(options) if options.exported else _trained(options)
+    choice = _exported(options) if options.exported else _trained(options)
+    return replace(choice, make=functools.partial(choice.make, benchmark=benchmark)) if benchmark else choice
 
 
 def absolute_path(text: str) -> Path:

@@ -136,6 +136,7 @@ class Tracker:
         overrides: Sequence[str] = (),
         backend: str = "torch",
         fast: Sequence[str] = (),
+        benchmark: str = "",
     ) -> "Tracker":
         """Build the tracker of `experiments/<script>/<config>.yaml` with its trained weights.
 
@@ -145,6 +146,7 @@ class Tracker:
             checkpoint, epoch, save_dir, overrides: see `find_checkpoint`.
             backend: torch, the model as it was trained, or fast, `lib.deploy.fast`. For others see `from_export`.
             fast: "NAME=VALUE" options of backend fast over the best ones for the device (`FastOptions`).
+            benchmark: that is tracked, where the family's rules differ by it (`Family.rules`).
 
         Raises:
             UserError: unknown config, missing or unfitting checkpoint, no such device, an unknown or impossible option.
@@ -152,16 +154,16 @@ class Tracker:
         device = pick_device(str(device))
         cfg, path = find_checkpoint(script, config, checkpoint=checkpoint, epoch=epoch, save_dir=save_dir,
                                     overrides=overrides)
-        return cls.from_checkpoint(path, cfg, device=device, backend=backend, fast=fast)
+        return cls.from_checkpoint(path, cfg, device=device, backend=backend, fast=fast, benchmark=benchmark)
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, cfg: Any, *, device: str | torch.device = "auto",
-                        backend: str = "torch", fast: Sequence[str] = ()) -> "Tracker":
+                        backend: str = "torch", fast: Sequence[str] = (), benchmark: str = "") -> "Tracker":
         """The tracker of a file with trained weights.
 
         Args:
             cfg: the configuration that the weights belong to.
-            backend, fast: see `from_config`.
+            backend, fast, benchmark: see `from_config`.
 
         Raises:
             UserError: the file is missing or does not fit, no such device, an unknown or impossible option.
@@ -177,15 +179,16 @@ class Tracker:
 
             model = build_fast(model, FastOptions.parse(fast, device), device=device, mean=cfg.DATA.MEAN,
                                std=cfg.DATA.STD)
-        return cls.from_model(model, cfg, device=device)
+        return cls.from_model(model, cfg, device=device, benchmark=benchmark)
 
     @classmethod
-    def from_export(cls, folder: str | Path, *, backend: str | None = None, device: str | torch.device = "auto"
-                    ) -> "Tracker":
+    def from_export(cls, folder: str | Path, *, backend: str | None = None, device: str | torch.device = "auto",
+                    benchmark: str = "") -> "Tracker":
         """The tracker of a folder that tracking/export_model.py wrote; sizes and rules are those of its manifest.
 
         Args:
             backend: onnxruntime, openvino, torchscript, torchexport or tensorrt; None takes the format's own.
+            benchmark: see `from_config`.
 
         Raises:
             UserError: the folder is unusable, or the backend cannot run it here.
@@ -205,13 +208,13 @@ class Tracker:
             mean=facts.mean,
             std=facts.std,
             window=facts.window,
-            rules=get_family(facts.family).rules(**facts.rules),
+            rules=get_family(facts.family).rules(benchmark, **facts.rules),
             device=device,
         )
 
     @classmethod
     def from_model(cls, model: Callable[..., Any], cfg: Any, *, device: str | torch.device = "cpu",
-                   crop_on_device: bool | None = None) -> "Tracker":
+                   crop_on_device: bool | None = None, benchmark: str = "") -> "Tracker":
         """The tracker around a model that is already there, with the sizes and rules of `cfg`."""
         return cls(
             model,
@@ -223,7 +226,7 @@ class Tracker:
             mean=cfg.DATA.MEAN,
             std=cfg.DATA.STD,
             window=cfg.TEST.WINDOW,
-            rules=cfg.family.rules_of(cfg),
+            rules=cfg.family.rules_of(cfg, benchmark),
             device=device,
             crop_on_device=crop_on_device,
         )
