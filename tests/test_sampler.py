@@ -208,7 +208,8 @@ def test_rare_usable_sequences_are_found_and_do_not_depend_on_history():
 
 def test_nothing_usable():
     with pytest.raises(UserError, match="empty: none of its 2 sequences .*20 frames"):
-        PairSampler([Fake("empty", [np.zeros(30), np.ones(10)])], [1], ModeClips("causal", 5)).draw(np.random.default_rng(0))
+        sampler = PairSampler([Fake("empty", [np.zeros(30), np.ones(10)])], [1], ModeClips("causal", 5))
+        sampler.draw(np.random.default_rng(0))
     hopeless = np.zeros(60)
     hopeless[:50:10] = 1
     with pytest.raises(UserError, match="MAX_SAMPLE_INTERVAL"):

@@ -89,11 +89,11 @@ class ModeClips(ClipRule):
     def _draw_near(self, visible: np.ndarray, rng: np.random.Generator) -> Clip | None:
         causal, frames = self.mode == "causal", len(visible)
         seen = np.flatnonzero(visible)
-        bases = seen[(seen >= self.templates - 1) & (seen < frames - self.search)] if causal else seen
-        if not len(bases):
+        low, high = np.searchsorted(seen, (self.templates - 1, frames - self.search)) if causal else (0, len(seen))
+        if low >= high:
             return None
         for gap in range(self.max_gap, self.max_gap + frames + GAP_STEP * QUICK_DRAWS, GAP_STEP):
-            base = int(bases[rng.integers(len(bases))])
+            base = int(seen[rng.integers(low, high)])
             further = _draw_between(seen, base - gap, base if causal else base + gap, self.templates - 1, rng)
             if further is None:
                 continue
@@ -124,9 +124,10 @@ def _any_between(frames: np.ndarray, first: int, end: int) -> bool:
 
 def _draw_between(frames: np.ndarray, first: int, end: int, number: int, rng: np.random.Generator
                   ) -> tuple[int, ...] | None:
-    """So many of the rising `frames` in `first`..`end` - 1, with replacement; None where none of them is there, none at
-    all (and no draw) for a number of 0."""
+    """So many of the rising `frames` in `first`..`end` - 1, with replacement; None where not one is there."""
+    if not number:
+        return ()
     low, high = np.searchsorted(frames, (first, end))
-    if number and low >= high:
+    if low >= high:
         return None
     return tuple(int(frames[rng.integers(low, high)]) for _ in range(number))
