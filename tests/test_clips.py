@@ -313,6 +313,13 @@ def test_a_training_with_clips_of_files_is_resumed_exactly(tmp_path, monkeypatch
                        DATA__LOADER=loader, TRAIN__NUM_WORKER=0, TRAIN__SAVE_STEP_INTERVAL=1, TRAIN__KEEP_STATES=99,
                        TRAIN__PICTURES=2)
     monkeypatch.setattr(run, "build_for_train", build_scrambled)
+    drawn, draw = [], run.prediction_picture
+
+    def picture(search, truth, boxes, *scale):
+        drawn.append([tuple(value.shape) for value in (search, truth, boxes)])
+        return draw(search, truth, boxes, *scale)
+
+    monkeypatch.setattr(run, "prediction_picture", picture)
 
     def train(folder, resume="auto"):
         path = run.run_training(cfg, tmp_path / folder, resume=resume, log_to_console=False)
@@ -321,6 +328,7 @@ def test_a_training_with_clips_of_files_is_resumed_exactly(tmp_path, monkeypatch
     path, whole = train("whole")
     _, resumed = train("resumed", resume=str(path.parent / state_name(1, 2)))
     assert same_weights(whole, resumed)
+    assert drawn == [[(2, 3, 64, 64), (2, 4), (2, 1, 4)]] * 2       # of the last search frame
 
 
 def test_profiles_count_every_search_frame():
