@@ -221,16 +221,16 @@ def _builders(cfg: Config, against: Sequence[Config]
               ) -> tuple[dict[str, tuple[Callable[[Config], StagedTracker], Config]], str | None]:
     """Name -> how a model is built and of what, `cfg`'s first, and the name of the one that the others are compared
     with."""
-    from ..families.build import build_for_test, build_student, build_teacher
+    from ..families.build import build_for_test, build_teacher
 
     if cfg.compresses:
-        builders = {"student": (build_student, cfg), "teacher": (build_teacher, cfg)}
+        builders = {"student": (build_for_test, cfg.student), "teacher": (build_teacher, cfg)}
         reference = "teacher"
     else:
         builders = {"model": (build_for_test, cfg)}
         reference = f"{against[0].script}/{against[0].name}" if against else None
     for other in against:
-        builders[f"{other.script}/{other.name}"] = build_for_test, other
+        builders[f"{other.script}/{other.name}"] = build_for_test, other.student
     return builders, reference
 
 

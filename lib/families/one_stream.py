@@ -18,6 +18,11 @@ ELIMINATION_KEYS = {
                                         high=1),
     "MODEL.BACKBONE.CE_TEMPLATE_RANGE": Key("ALL", "str", "Template tokens whose attention decides the elimination.",
                                             choices=("ALL", "CTR_POINT", "CTR_REC", "GT_BOX")),
+    "STUDENT.MODEL.BACKBONE.CE_LOC": Key((), "ints", "Layers of the student (counted from 0) in which candidates are "
+                                         "eliminated; the teacher eliminates none.", low=0),
+    "STUDENT.MODEL.BACKBONE.CE_KEEP_RATIO": Key((), "floats", "As CE_KEEP_RATIO, for the student.", above=0, high=1),
+    "STUDENT.MODEL.BACKBONE.CE_TEMPLATE_RANGE": Key("", "str", "As CE_TEMPLATE_RANGE, for the student; '' is the value "
+                                                    "of that."),
     "TRAIN.CE_START_EPOCH": Key(20, "int", "Epoch in which candidate elimination begins.", low=0),
     "TRAIN.CE_WARM_EPOCH": Key(80, "int", "Epochs until it reaches CE_KEEP_RATIO.", low=0),
 }
@@ -40,8 +45,9 @@ class OneStreamFamily(Family):
         if list(where) != sorted(set(where)) or any(layer >= depth for layer in where):
             yield f"MODEL.BACKBONE.CE_LOC is {show(where)}; expected rising numbers of layers from 0 to {depth - 1}"
         if where and cfg.compresses:
-            yield ("MODEL.BACKBONE.CE_LOC is set; replacement training needs the same tokens in every layer, so set "
-                   "CE_LOC and CE_KEEP_RATIO to [] (weights of a teacher with elimination can be used without it)")
+            yield ("MODEL.BACKBONE.CE_LOC is set, but a teacher keeps all tokens while it is compressed; set CE_LOC "
+                   "and CE_KEEP_RATIO to [] (weights of a teacher with elimination can be used without it). The keys "
+                   "of the student are STUDENT.MODEL.BACKBONE.CE_LOC and CE_KEEP_RATIO")
 
     def objective(self, cfg: "Config") -> "Objective":
         from .elimination import EliminationObjective
