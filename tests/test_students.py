@@ -95,7 +95,7 @@ def test_only_segments_with_another_grid_are_resampled():
 
 def test_positions_are_resampled_as_ostrack_does():
     net = compressor(config("smaller"))
-    initialise_student(net.student, net.teacher, net.stages)
+    initialise_student(net.student, net.teacher, sources=[1, 3, 5])
     for name, ours, theirs in (("pos_embed_z", 2, 4), ("pos_embed_x", 4, 6)):
         own, source = (getattr(model.backbone, name) for model in (net.student, net.teacher))
         grid = source.reshape(1, theirs, theirs, -1).permute(0, 3, 1, 2)
@@ -138,16 +138,17 @@ def test_mixed_passes(cfg, net, draws):
 
     for index, draw in enumerate(draws):
         if draw and not students:
-            small = regrid(tokens, net.student.grids)
+            small = regrid(tokens, net.student.token_grids)
             tokens = whole = Tokens(mapped(small.x, index, "student"), small.segments, small.extra)
         elif students and not draw:
-            tokens = regrid(Tokens(mapped(whole.x, index, "teacher"), whole.segments, whole.extra), net.teacher.grids)
+            wide = Tokens(mapped(whole.x, index, "teacher"), whole.segments, whole.extra)
+            tokens = regrid(wide, net.teacher.token_grids)
         students = draw
         for layer in [net.student.layers[index]] if draw else net.teacher.layers[2 * index:2 * index + 2]:
             tokens = layer(tokens)
         for layer in net.teacher.layers[2 * index:2 * index + 2]:
             target = layer(target)
-        small, wanted = regrid(target, net.student.grids).x, tokens
+        small, wanted = regrid(target, net.student.token_grids).x, tokens
         kept = tokens.extra.kept if draw else None
         if kept is not None:
             first = tokens.place("search").start
@@ -160,12 +161,12 @@ def test_mixed_passes(cfg, net, draws):
                                  for row, places in zip(small, kept, strict=True)])
         elif draw:
             whole = tokens
-        ours = mapped(tokens.x, index + 1, "teacher") if draw else regrid(wanted, net.student.grids).x
+        ours = mapped(tokens.x, index + 1, "teacher") if draw else regrid(wanted, net.student.token_grids).x
         torch.testing.assert_close(found.student_features[index], ours)
         assert torch.equal(found.teacher_features[index], small)
         assert sum(segment.length for segment in found.segments[index]) == ours.shape[1]
     if not students:
-        small = regrid(tokens, net.student.grids)
+        small = regrid(tokens, net.student.token_grids)
         tokens = Tokens(mapped(small.x, 3, "student"), small.segments, small.extra)
     torch.testing.assert_close(found.student, net.student.predict(tokens))
     assert found.teacher.score_map.shape[-1] == cfg.DATA.SEARCH.SIZE // 16
@@ -204,7 +205,7 @@ def test_nothing_is_shared_between_different_grids():
     same_size = config("eliminating", **{"COMPRESS.TRAINABLE": "[layers, norm, head]"})
     for cfg, shares in ((same_size, True), (same_size.with_overrides({"STUDENT.DATA.SEARCH.SIZE": 96}), False)):
         net = compressor(cfg)
-        initialise_student(net.student, net.teacher, net.stages)
+        initialise_student(net.student, net.teacher, sources=[1, 3, 5])
         assert net.share_prefix() is shares
         batch = tiny_batch(cfg)
         *_, further = inputs_of(cfg, batch)
@@ -238,7 +239,7 @@ def test_parts_of_a_batch_make_the_whole(cfg, net):
     whole, _ = actor.loss_of(batch, [True, False, True], 0.5)
     parts = [{name: value[rows] for name, value in batch.items()} for rows in (slice(0, 2), slice(2, 4))]
     prepared = [actor.prepare(part, 1) for part in parts]
-    counts = sum(part.counts for part in prepared) / 2
+    counts = sum(part.counts for part in prepared).clamp(min=1) / 2
     losses = [actor.loss_of(part, [True, False, True], 0.5, ready._replace(counts=counts))[0].item()
               for part, ready in zip(parts, prepared, strict=True)]
     assert np.mean(losses) == pytest.approx(whole.item(), rel=1e-4)
@@ -331,6 +332,6 @@ def test_impossible_students(overrides, message):
 
 
 def test_a_family_that_cannot_be_resampled(monkeypatch):
-    monkeypatch.setattr(OneStreamTracker, "grids", {})
-    with pytest.raises(UserError, match="models of family ostrack cannot be resampled"):
+    monkeypatch.setattr(OneStreamTracker, "token_grids", {})
+    with pytest.raises(UserError, match="models of family ostrack have no `token_grids`"):
         build_compressor(config("larger"), load=False)

@@ -246,7 +246,9 @@ def _size(outline: Subject, published: dict[str, Any]) -> dict[str, Any]:
     """What is known of a model before it runs."""
     name, model, cfg, counts = outline
     architecture = {
-        "embed_dim": model.embed_dim, "patch_size": cfg.MODEL.BACKBONE.STRIDE, "head": cfg.MODEL.HEAD.TYPE,
+        "family": cfg.family.name, "layer": type(model.layers[0]).__name__, "embed_dim": model.embed_dim,
+        "num_heads": cfg.shape.num_heads, "mlp_ratio": cfg.shape.mlp_ratio,
+        "patch_size": cfg.MODEL.BACKBONE.STRIDE, "head": cfg.MODEL.HEAD.TYPE,
         "template_size": cfg.TEST.TEMPLATE_SIZE, "search_size": cfg.TEST.SEARCH_SIZE,
     }
     return {

@@ -137,8 +137,8 @@ class StagedTracker(nn.Module, ABC):
     unused: ClassVar[tuple[str, ...]] = ()
     """Entries that files hold and the tracker never reads: they may be missing or of another shape."""
 
-    positions: ClassVar[tuple[str, ...]] = ()
-    """Names of learned positions in the embedding, (1, side * side, C) each: those of another grid are resampled."""
+    position_names: ClassVar[tuple[str, ...]] = ()
+    """Names of learned positions in the embedding, (..., side * side, C) each: those of another grid are resampled."""
 
     all_tokens: ClassVar[Mapping[str, Any]] = {}
     """Further inputs with which no layer drops tokens."""
@@ -157,7 +157,7 @@ class StagedTracker(nn.Module, ABC):
         """Width C of the tokens."""
 
     @property
-    def grids(self) -> dict[str, int]:
+    def token_grids(self) -> dict[str, int]:
         """Segment -> side of its grid, of those that another resolution of the crops changes."""
         return {}
 
@@ -169,7 +169,7 @@ class StagedTracker(nn.Module, ABC):
     def predict(self, tokens: Tokens) -> Prediction:
         """Final norm and head."""
 
-    def places(self, tokens: Tokens) -> Tensor | None:
+    def token_places(self, tokens: Tokens) -> Tensor | None:
         """(B, L) the place of each token in the sequence before any layer dropped some; None where all are there, in
         order."""
         return None
@@ -202,9 +202,10 @@ class StagedTracker(nn.Module, ABC):
         """
         prefixes, own = self.part_prefixes[part], self.state_dict()
         chosen = {name: value for name, value in state.items() if name.startswith(prefixes)}
-        for name in chosen.keys() & set(self.positions):
-            sides = (math.isqrt(tensor.shape[1]) for tensor in (chosen[name], own[name]))
-            chosen[name] = resample(chosen[name], *sides, mode="bicubic")
+        for name in chosen.keys() & set(self.position_names):
+            given = chosen[name]
+            sides = (math.isqrt(tensor.shape[-2]) for tensor in (given, own[name]))
+            chosen[name] = resample(given.flatten(0, -3), *sides, mode="bicubic").unflatten(0, given.shape[:-2])
         unknown = self.load_state_dict(chosen, strict=False).unexpected_keys
         if unknown:
             raise ValueError(f"{type(self).__name__} has no {unknown[0]}")

@@ -113,7 +113,7 @@ class Compressor(nn.Module):
             whether they can share.
         """
         student, teacher = (tracker.part_tensors("embed") for tracker in (self.student, self.teacher))
-        self.shares_prefix = (self.teacher_dtype is None and self.student.grids == self.teacher.grids
+        self.shares_prefix = (self.teacher_dtype is None and self.student.token_grids == self.teacher.token_grids
                               and not any(tensor.requires_grad for tensor in student.values())
                               and student.keys() == teacher.keys()
                               and all(torch.equal(tensor, teacher[name]) for name, tensor in student.items()))
@@ -138,7 +138,7 @@ class Compressor(nn.Module):
                 tokens = self._run_stage(index, False, tokens)
                 chain.append(tokens)
             prediction = self.teacher.predict(tokens) if guide else None
-        features = tuple(regrid(stage, self.student.grids).x.float() for stage in chain[1:]) if mimic else ()
+        features = tuple(regrid(stage, self.student.token_grids).x.float() for stage in chain[1:]) if mimic else ()
         return Targets(prediction, features,
                        tuple(chain) if self.shares_prefix and not self.teacher.training else ())
 
@@ -202,8 +202,8 @@ class Compressor(nn.Module):
         teacher's. The bridge works on the student's grids; since resampling adds up tokens with weights of sum 1, it is
         the same before and behind the bridge."""
         if student:
-            return self._bridge(regrid(tokens, self.student.grids), border, True)
-        return regrid(self._bridge(tokens, border, False), self.teacher.grids)
+            return self._bridge(regrid(tokens, self.student.token_grids), border, True)
+        return regrid(self._bridge(tokens, border, False), self.teacher.token_grids)
 
     def _bridge(self, tokens: Tokens, border: int, student: bool) -> Tokens:
         return tokens if self.bridges is None else replace(tokens, x=self.bridges(tokens.x, border, student))
@@ -211,7 +211,7 @@ class Compressor(nn.Module):
     def _whole(self, tokens: Tokens, before: Tokens) -> Tokens:
         """A stage's tokens, with those that it or earlier ones dropped as they are in `before`, all tokens that the
         stage began with."""
-        places = self.student.places(tokens)
+        places = self.student.token_places(tokens)
         if places is None:
             return tokens
         return replace(before, x=before.x.to(tokens.x.dtype).scatter(1, _of_channels(places, tokens.x), tokens.x))
@@ -221,9 +221,9 @@ class Compressor(nn.Module):
         """The tokens after a stage of the student, or of the teacher, in the teacher's width on the student's grids;
         the same tokens of the teacher's features (B, L, C); and what they are."""
         if not student:
-            tokens = regrid(tokens, self.student.grids)
+            tokens = regrid(tokens, self.student.token_grids)
             return tokens.x, target, tokens.segments
-        ours, places = self._bridge(tokens, border, False).x, self.student.places(tokens)
+        ours, places = self._bridge(tokens, border, False).x, self.student.token_places(tokens)
         return ours, target if places is None else target.gather(1, _of_channels(places, target)), tokens.segments
 
     def learning(self) -> list[nn.Parameter]:
