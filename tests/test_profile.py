@@ -25,7 +25,10 @@ from lib.deploy.profile import (
     PUBLISHED,
     EndToEnd,
     ProfileOptions,
+    _builders,
+    _outline,
     _size,
+    _sizes,
     compare_with_paper,
     profile_config,
 )
@@ -446,6 +449,13 @@ def test_script_times_whole_frames_of_its_own_and_of_a_folder(script, tmp_path, 
 def test_script_refuses_a_half_name(script):
     with pytest.raises(UserError, match="SCRIPT/CONFIG"):
         script("--against", "nothing")
+
+
+def test_the_paper_stands_beside_students_of_its_own_teacher():
+    for name, own in (("compresstracker_vitb_256_4", True), ("compresstracker_vitb_384to256_4", False)):
+        builders, _ = _builders(load_config("compresstracker", name), [])
+        student, _ = _sizes([_outline(name, build, cfg) for name, (build, cfg) in builders.items()], PAPER)
+        assert bool(student["published"]) == own and student["search_size"] == 256
 
 
 @pytest.mark.parametrize(("config", "overrides"), [

@@ -163,7 +163,7 @@ def profile_config(
         _check_paths(options)
         builders, reference = _builders(cfg, against)
         outlines = [_outline(name, build, config) for name, (build, config) in builders.items()]
-        report["sizes"] = [_size(outline, published) for outline in outlines]
+        report["sizes"] = _sizes(outlines, published)
         tell(sizes_text(report))
         logger.info("building the models with random weights, then timing them")
         subjects = [outline._replace(model=builders[outline.name][0](outline.cfg).eval())
@@ -256,6 +256,14 @@ def _size(outline: Subject, published: dict[str, Any]) -> dict[str, Any]:
         **asdict(counts),
         "published": compare_with_paper(architecture, model.depth, counts.thop_macs, counts.thop_parameters, published),
     }
+
+
+def _sizes(outlines: Sequence[Subject], published: dict[str, Any]) -> list[dict[str, Any]]:
+    """`_size` of all; a student has the paper's numbers beside it only if its teacher is the paper's."""
+    sizes = {outline.name: _size(outline, published) for outline in outlines}
+    if "teacher" in sizes and sizes["teacher"]["published"] is None:
+        sizes["student"]["published"] = None
+    return list(sizes.values())
 
 
 def _check_paths(options: ProfileOptions) -> None:
