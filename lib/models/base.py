@@ -121,8 +121,9 @@ class Prediction(NamedTuple):
 class StagedTracker(nn.Module, ABC):
     """A tracker that is a chain of layers between an embedding and a prediction."""
 
-    part_prefixes: ClassVar[dict[str, tuple[str, ...]]]
-    """Role (embed, layers, norm, head) -> prefixes of its state-dict names."""
+    part_prefixes: Mapping[str, tuple[str, ...]]
+    """Role (embed, layers, norm, head) -> prefixes of its state-dict names. Of the prefixes of a name, the longest
+    decides."""
 
     student_layers: ClassVar[str] = ""
     """In files, what stands for the layers' prefix in the names of a student's layers; empty for the same."""
@@ -169,20 +170,25 @@ class StagedTracker(nn.Module, ABC):
         for layer in self.layers:
             layer.compile()
 
+    def part_of(self, name: str) -> str:
+        """Role of a state-dict name; empty for none."""
+        fitting = ((len(prefix), part) for part, prefixes in self.part_prefixes.items() for prefix in prefixes
+                   if name.startswith(prefix))
+        return max(fitting, default=(0, ""))[1]
+
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """The parameters by role (what COMPRESS.TRAINABLE names)."""
-        return {part: [parameter for name, parameter in self.named_parameters() if name.startswith(prefixes)]
-                for part, prefixes in self.part_prefixes.items()}
+        return {part: [parameter for name, parameter in self.named_parameters() if self.part_of(name) == part]
+                for part in self.part_prefixes}
 
     def part_tensors(self, part: str) -> dict[str, Tensor]:
         """The parameters and buffers of one part, by name."""
         tensors = itertools.chain(self.named_parameters(), self.named_buffers())
-        return {name: tensor for name, tensor in tensors if name.startswith(self.part_prefixes[part])}
+        return {name: tensor for name, tensor in tensors if self.part_of(name) == part}
 
     def load_part(self, part: str, state: Mapping[str, Tensor]) -> None:
         """Copy one part's entries from the state dict of a tracker of the same family and width."""
-        prefixes = self.part_prefixes[part]
-        chosen = {name: value for name, value in state.items() if name.startswith(prefixes)}
+        chosen = {name: value for name, value in state.items() if self.part_of(name) == part}
         unknown = self.load_state_dict(chosen, strict=False).unexpected_keys
         if unknown:
             raise ValueError(f"{type(self).__name__} has no {unknown[0]}")
@@ -190,6 +196,15 @@ class StagedTracker(nn.Module, ABC):
     def read_foreign(self, path: Path) -> dict[str, Tensor] | None:
         """The weights in a file of a format that only this family has; None for any other file."""
         return None
+
+    def adapt(self, state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+        """The entries of a checkpoint as the model's own: for families whose official files hold what the model keeps
+        in another form.
+
+        Raises:
+            UserError: what is needed of them is not there.
+        """
+        return state
 
     @property
     def depth(self) -> int:
