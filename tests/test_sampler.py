@@ -8,7 +8,8 @@ import pytest
 import trees
 
 from lib.config import SAMPLER_MODES
-from lib.train.data.sampler import PairSampler, draw_frames, usable
+from lib.families.clips import ModeClips
+from lib.train.data.sampler import PairSampler, usable
 from lib.train.dataset import Annotation, TrackingDataset, build_dataset
 from lib.utils.errors import UserError
 
@@ -44,7 +45,13 @@ def annotation(visible, valid=None):
 def draws(number, visible, mode, gap, valid=None):
     rng = np.random.default_rng(0)
     note = annotation(visible, valid)
-    return np.array([draw_frames(note, mode, gap, rng) for _ in range(number)])
+    return np.array([pair(note, mode, gap, rng) for _ in range(number)])
+
+
+def pair(note, mode, gap, rng):
+    """Template and search frame of a sequence; None when none is found."""
+    clip = ModeClips(mode, gap).draw(note.visible, note.valid, rng)
+    return clip and (*clip.templates, *clip.search)
 
 
 def agrees(found, expected, number):
@@ -140,8 +147,8 @@ def test_only_visible_frames_are_drawn(mode):
 @pytest.mark.parametrize("mode", SAMPLER_MODES)
 @pytest.mark.parametrize("visible", [np.zeros(30), np.eye(1, 30, 29)[0]])
 def test_hopeless_sequences_end(mode, visible):
-    pair = draw_frames(annotation(visible), mode, 5, np.random.default_rng(0))
-    assert pair is None or mode != "causal" and pair == (29, 29)
+    found = pair(annotation(visible), mode, 5, np.random.default_rng(0))
+    assert found is None or mode != "causal" and found == (29, 29)
 
 
 def test_gap_grows_until_a_partner_is_found():
@@ -158,17 +165,17 @@ def test_which_sequences_are_usable():
 def test_ratio_and_uniform_sequences():
     number = 8000
     datasets = [Fake("a", [np.ones(30)] * 4), Fake("b", [np.ones(30)] * 40), Fake("c", np.ones((5, 1)), is_video=False)]
-    sampler = PairSampler(datasets, [1, 2, 1], "causal", 200)
+    sampler = PairSampler(datasets, [1, 2, 1], ModeClips("causal", 200))
     rng = np.random.default_rng(3)
     found = [sampler.draw(rng) for _ in range(number)]
     assert agrees(Counter(d.name for d, *_ in found), {"a": 0.25, "b": 0.5, "c": 0.25}, number)
     of_b = [s for d, s, *_ in found if d.name == "b"]
     assert agrees(Counter(of_b), dict.fromkeys(range(40), 1 / 40), len(of_b))
     assert {tuple(f) for d, _, *f in found if d.name == "c"} == {(0, 0)}
-    by_size = PairSampler(datasets[:2], None, "causal", 200)
+    by_size = PairSampler(datasets[:2], None, ModeClips("causal", 200))
     names = Counter(by_size.draw(rng)[0].name for _ in range(number))
     assert agrees(names, {"a": 4 / 44, "b": 40 / 44}, number)
-    assert {PairSampler(datasets, [0, 0, 1], "causal", 9).draw(rng)[0].name for _ in range(50)} == {"c"}
+    assert {PairSampler(datasets, [0, 0, 1], ModeClips("causal", 9)).draw(rng)[0].name for _ in range(50)} == {"c"}
 
 
 def test_draws_from_files_follow_the_official_rules(tmp_path):
@@ -176,7 +183,7 @@ def test_draws_from_files_follow_the_official_rules(tmp_path):
     hidden, number = (3, 4, 5, 20), 4000
     env = SimpleNamespace(lasot_dir=str(trees.lasot(tmp_path / "lasot", hidden=hidden)), index_dir=str(tmp_path / "i"),
                           coco_dir=str(trees.coco(tmp_path / "coco")))
-    sampler = PairSampler([build_dataset("LASOT", env), build_dataset("COCO17", env)], [3, 1], "causal", 4)
+    sampler = PairSampler([build_dataset("LASOT", env), build_dataset("COCO17", env)], [3, 1], ModeClips("causal", 4))
     rng = np.random.default_rng(5)
     found = [sampler.draw(rng) for _ in range(number)]
     assert agrees(Counter(d.name for d, *_ in found), {"lasot": 0.75, "coco": 0.25}, number)
@@ -192,7 +199,7 @@ def test_rare_usable_sequences_are_found_and_do_not_depend_on_history():
     visible = [np.zeros(30)] * 700
     visible[123] = np.ones(30)
     dataset = Fake("rare", visible)
-    sampler = PairSampler([dataset], [1], "causal", 5)
+    sampler = PairSampler([dataset], [1], ModeClips("causal", 5))
     first = sampler.draw(np.random.default_rng(1))
     assert first[1] == 123
     sampler.draw(np.random.default_rng(2))
@@ -201,11 +208,12 @@ def test_rare_usable_sequences_are_found_and_do_not_depend_on_history():
 
 def test_nothing_usable():
     with pytest.raises(UserError, match="empty: none of its 2 sequences .*20 frames"):
-        PairSampler([Fake("empty", [np.zeros(30), np.ones(10)])], [1], "causal", 5).draw(np.random.default_rng(0))
+        sampler = PairSampler([Fake("empty", [np.zeros(30), np.ones(10)])], [1], ModeClips("causal", 5))
+        sampler.draw(np.random.default_rng(0))
     hopeless = np.zeros(60)
     hopeless[:50:10] = 1
     with pytest.raises(UserError, match="MAX_SAMPLE_INTERVAL"):
-        sampler = PairSampler([Fake("apart", [hopeless])], [1], "causal", 5)
+        sampler = PairSampler([Fake("apart", [hopeless])], [1], ModeClips("causal", 5))
         sampler.draw(_AlwaysLast())
 
 
@@ -222,9 +230,9 @@ class _AlwaysLast:
 @pytest.mark.parametrize("weights", [[1], [0, 0], [-1, 2]])
 def test_bad_ratio(weights):
     with pytest.raises(UserError, match="DATASETS_RATIO"):
-        PairSampler([Fake("a", [np.ones(30)])] * 2, weights, "causal", 5)
+        PairSampler([Fake("a", [np.ones(30)])] * 2, weights, ModeClips("causal", 5))
 
 
 def test_bad_mode():
     with pytest.raises(UserError, match="SAMPLER_MODE 'causul'.*trident"):
-        PairSampler([Fake("a", [np.ones(30)])], [1], "causul", 5)
+        PairSampler([Fake("a", [np.ones(30)])], [1], ModeClips("causul", 5))

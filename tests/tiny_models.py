@@ -28,9 +28,11 @@ def tiny(kind: str = "ostrack", **overrides):
 def tiny_batch(cfg, size: int = 2, seed: int = 0) -> dict[str, torch.Tensor]:
     """A training batch of noise, with boxes inside the crops."""
     generator = torch.Generator().manual_seed(seed)
-    crops = {part: torch.randn(size, 3, side, side, generator=generator)
-             for part, side in (("template", cfg.DATA.TEMPLATE.SIZE), ("search", cfg.DATA.SEARCH.SIZE))}
-    boxes = {f"{part}_box": torch.rand(size, 4, generator=generator) * 0.4 + 0.1 for part in crops}
+    views = {"template": cfg.DATA.TEMPLATE, "search": cfg.DATA.SEARCH}
+    crops = {part: torch.randn(size, view.NUMBER, 3, view.SIZE, view.SIZE, generator=generator).squeeze(1)
+             for part, view in views.items()}
+    boxes = {f"{part}_box": (torch.rand(size, view.NUMBER, 4, generator=generator) * 0.4 + 0.1).squeeze(1)
+             for part, view in views.items()}
     return crops | boxes
 
 

@@ -37,6 +37,10 @@ def _sizes(cfg):
 
 
 def _data(cfg):
+    try:
+        cfg.family.clips(cfg)
+    except UserError as error:
+        yield str(error)
     if cfg.DATA.SCALED_DECODE and (cfg.DATA.LOADER != "frames" or cfg.DATA.DECODER == "opencv"):
         yield (f"DATA.SCALED_DECODE is true, but DATA.LOADER {cfg.DATA.LOADER} with DATA.DECODER {cfg.DATA.DECODER} "
                "does not decode at a smaller scale; use LOADER frames with DECODER auto or simplejpeg")

@@ -225,7 +225,7 @@ KEYS: dict[str, Key] = {
     "TRAIN.PICTURES": Key(4, "int", "Pairs of each validation whose boxes are drawn for TensorBoard.", low=0),
     "TRAIN.KEEP_STATES": Key(2, "int", "Full training states (for resuming) that stay on the disk.", low=1),
     # ---- data
-    "DATA.SAMPLER_MODE": Key("causal", "str", "How the two frames of a pair are drawn (lib/train/data/sampler.py).",
+    "DATA.SAMPLER_MODE": Key("causal", "str", "How the frames of a pair are drawn (lib/families/clips.py).",
                              choices=SAMPLER_MODES),
     "DATA.STORAGE": Key("auto", "str", "Form in which the data sets lie: auto takes what is there (folder, then LMDB, "
                         "then zip).", choices=("auto", "directory", "lmdb", "zip")),
@@ -258,14 +258,14 @@ KEYS: dict[str, Key] = {
     "DATA.SEARCH.FACTOR": Key(5.0, "float", "Side of the search crop over the square root of the box area.", above=0),
     "DATA.SEARCH.CENTER_JITTER": _jitter(4.5, "Range of the search crop's random shift (full width), in box sides."),
     "DATA.SEARCH.SCALE_JITTER": _jitter(0.5, "Spread (log-normal) of the search crop's scale."),
-    "DATA.SEARCH.NUMBER": Key(1, "int", "Search frames per sample.", fixed=NOT_BUILT),
+    "DATA.SEARCH.NUMBER": Key(1, "int", "Search frames of a pair; the loss is summed over them.", low=1),
     "DATA.TEMPLATE.SIZE": Key(128, "int", "Side of the template crop in pixels.", low=16, high=2048),
     "DATA.TEMPLATE.FACTOR": Key(2.0, "float", "Side of the template crop over the square root of the box area.",
                                 above=0),
     "DATA.TEMPLATE.CENTER_JITTER": _jitter(0.0, "Range of the template crop's random shift (full width), in box "
                                            "sides."),
     "DATA.TEMPLATE.SCALE_JITTER": _jitter(0.0, "Spread (log-normal) of the template crop's scale."),
-    "DATA.TEMPLATE.NUMBER": Key(1, "int", "Template frames per sample.", fixed=NOT_BUILT),
+    "DATA.TEMPLATE.NUMBER": Key(1, "int", "Template frames of a pair.", low=1),
     # ---- test
     "TEST.TEMPLATE_FACTOR": Key(2.0, "float", "As DATA.TEMPLATE.FACTOR, when tracking.", above=0),
     "TEST.TEMPLATE_SIZE": Key(128, "int", "As DATA.TEMPLATE.SIZE, when tracking.", low=16, high=2048),

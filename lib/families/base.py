@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from ..config import Config
     from ..config.schema import Key
     from ..models.base import StagedTracker
+    from .clips import ClipRule
     from .objective import Objective
     from .rules import Rules
 
@@ -57,6 +58,18 @@ class Family(ABC):
         from .objective import Objective
 
         return Objective(cfg)
+
+    def clips(self, cfg: "Config") -> "ClipRule":
+        """Which frames of a video make a training sample; by DATA.SAMPLER_MODE where a family has no other rule. It
+        draws DATA.TEMPLATE.NUMBER templates and DATA.SEARCH.NUMBER search frames.
+
+        Raises:
+            UserError: the rule cannot draw what the configuration asks for.
+        """
+        from .clips import ModeClips
+
+        data = cfg.DATA
+        return ModeClips(data.SAMPLER_MODE, data.MAX_SAMPLE_INTERVAL, data.TEMPLATE.NUMBER, data.SEARCH.NUMBER)
 
     def rule_values(self, cfg: "Config") -> dict[str, Any]:
         """What `rules` takes, as plain values (an export keeps them in its manifest)."""

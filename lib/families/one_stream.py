@@ -28,7 +28,10 @@ class OneStreamFamily(Family):
     """A family whose models are `OneStreamTracker`s. Its keys hold `ELIMINATION_KEYS`."""
 
     def check(self, cfg: "Config") -> Iterator[str]:
-        """Where candidates are eliminated."""
+        """The one template, and where candidates are eliminated."""
+        templates = cfg.DATA.TEMPLATE.NUMBER
+        if templates != 1:
+            yield f"DATA.TEMPLATE.NUMBER is {templates}; expected 1: a model of family {self.name} takes one template"
         backbone, depth = cfg.MODEL.BACKBONE, cfg.shape.depth
         where = backbone.CE_LOC
         if len(where) != len(backbone.CE_KEEP_RATIO):

@@ -14,6 +14,7 @@ import torch
 
 from ..config import Config
 from ..families.build import build_for_train, find_pretrained
+from ..families.objective import search_frames
 from ..models.checkpoint import read_checkpoint, run_folder, save_slim, slim_name
 from ..models.safe_load import write_tensors
 from ..utils.errors import UserError
@@ -422,10 +423,10 @@ class _Run:
         return content["score"] if content.get("measure") == self._measure else -math.inf
 
     def _draw(self, batch: dict, epoch: int) -> np.ndarray:
-        """A picture of the first pairs of a batch with what the model says about them."""
+        """A picture of the first pairs of a batch, of their last search frames, with what the model says about them."""
         number, data = self._cfg.TRAIN.PICTURES, self._cfg.DATA
-        boxes = self._actor.predict(batch, epoch).boxes
-        return prediction_picture(batch["search"][:number], batch["search_box"][:number], boxes[:number], data.MEAN,
+        frame, boxes = search_frames(batch)[-1], self._actor.predict(batch, epoch).boxes
+        return prediction_picture(frame["search"][:number], frame["search_box"][:number], boxes[:number], data.MEAN,
                                   data.STD)
 
     def _interrupted(self, position: Position) -> TrainingInterrupted:

@@ -266,11 +266,12 @@ class Normaliser:
         """Crops as the network takes them.
 
         Args:
-            crops: (B, 3, S, S) uint8 of any memory order.
-            gains: (B,) float32 by which the levels 0..255 are multiplied (and then cut to 0..1); None divides by 255.
+            crops: (B, 3, S, S) or (B, N, 3, S, S) uint8 of any memory order.
+            gains: (B,) or (B, N) float32 by which the levels 0..255 are multiplied (and then cut to 0..1); None divides
+                by 255.
 
         Returns:
-            (B, 3, S, S) float32 on the same device.
+            float32 of the same shape, on the same device.
         """
         if self._constants.device != crops.device:  # once, since it waits for the device
             self._constants = self._constants.to(crops.device)
@@ -279,7 +280,7 @@ class Normaliser:
         if gains is None:
             values.div_(255)
         else:
-            values.mul_(gains.view(-1, 1, 1, 1)).clamp_(0, 1)
+            values.mul_(gains[..., None, None, None]).clamp_(0, 1)
         return values.sub_(mean).div_(std)
 
 

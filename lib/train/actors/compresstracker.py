@@ -43,10 +43,10 @@ class CompressActor(Actor):
 
     def _targets(self, batch: dict, epoch: int) -> Iterator[Targets]:
         """The teacher's own pass of each search frame, with what its frame before hands on."""
-        train, further = self.cfg.TRAIN, self.objective.further(batch, epoch)
-        for frame in search_frames(batch):
-            targets = self.module.targets(frame["template"], frame["search"], further, guide=train.SUP_LOGIT,
-                                          mimic=train.SUP_FEAT)
+        train, further, frames = self.cfg.TRAIN, self.objective.further(batch, epoch), search_frames(batch)
+        for frame in frames:
+            targets = self.module.targets(frame["template"], frame["search"], further, mimic=train.SUP_FEAT,
+                                          guide=train.SUP_LOGIT or len(frames) > 1)
             yield targets
             if targets.prediction is not None:
                 further = {**further, **self.objective.carried(targets.prediction)}

@@ -31,7 +31,7 @@ from ...utils.crop import sample_square
 from ...utils.errors import UserError
 from ..dataset import Annotation
 from .decode import Picture, open_picture
-from .pixels import VIEWS, CropPixels, cut, moved, turned, unreadable
+from .pixels import VIEWS, CropPixels, cut, moved, turned, unreadable, views_of
 from .processing import CropParams, View
 
 FORMAT = 1
@@ -151,13 +151,13 @@ class PackedPixels(CropPixels):
 
     def open(self, dataset: PackedDataset, sequence: int, frames: Sequence[int]) -> list[PackedFrame]:
         packed_frames = []
-        for view, frame in zip(VIEWS, frames, strict=True):
+        for view, frame in zip(views_of(self.numbers), frames, strict=True):
             record = dataset.record(sequence, frame)
             packed_frames.append(PackedFrame(int(record["width"]), int(record["height"]), record[view],
                                              dataset.encoded(record, view), dataset.describe(record)))
         return packed_frames
 
-    def make(self, frames: Sequence[PackedFrame], params: Sequence[CropParams]) -> tuple[np.ndarray, np.ndarray] | None:
+    def make(self, frames: Sequence[PackedFrame], params: Sequence[CropParams]) -> list[np.ndarray] | None:
         """The crops; None where a square reaches beyond what is stored of its frame."""
         for frame, crop in zip(frames, params, strict=True):
             left, top, right, bottom = crop.square.inside
@@ -165,9 +165,7 @@ class PackedPixels(CropPixels):
             if (left < place["left"] or top < place["top"] or right > place["left"] + place["width"]
                     or bottom > place["top"] + place["height"]):
                 return None
-        template, search = (turned(self._cut(frame, crop), crop.flip)
-                            for frame, crop in zip(frames, params, strict=True))
-        return template, search
+        return [turned(self._cut(frame, crop), crop.flip) for frame, crop in zip(frames, params, strict=True)]
 
     def _cut(self, frame: PackedFrame, crop: CropParams) -> np.ndarray:
         left, top, width, height = (int(frame.place[name]) for name in ("left", "top", "width", "height"))

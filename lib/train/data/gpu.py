@@ -24,8 +24,8 @@ from ...utils.device_crop import Axis, axes_of, interpolation_weights, resize
 from ...utils.errors import UserError
 from .decode import JpegPicture, Picture
 from .device import to_device
-from .pixels import VIEWS, FramePixels, Sample, inside_of, moved, unreadable
-from .processing import CropParams
+from .pixels import VIEWS, FramePixels, Sample, by_frame, channels_first, inside_of, moved, unreadable, views_of
+from .processing import CropParams, Numbers
 
 _JPEG, _RAW = 0, 1
 _NO_MEMORY = re.compile("out of memory|: 5$")
@@ -49,9 +49,10 @@ class _Frame(NamedTuple):
 
 
 class DevicePixels(FramePixels):
-    """The payload is the sample's frames, one or two, its params in them, and which crop is of which frame.
+    """The payload is the sample's frames, each once, its params in them, and which crop is of which frame.
 
     Args:
+        template_size, search_size, numbers: see :class:`FramePixels`.
         device: where the frames are to be decoded, which is tried now; None tries nothing.
 
     Raises:
@@ -60,25 +61,29 @@ class DevicePixels(FramePixels):
 
     uploads = False
 
-    def __init__(self, template_size: int, search_size: int, device: torch.device | None = None):
-        super().__init__(template_size, search_size)
+    def __init__(self, template_size: int, search_size: int, device: torch.device | None = None,
+                 numbers: Numbers = (1, 1)):
+        super().__init__(template_size, search_size, numbers)
         if device is not None:
             _check_decoding(device)
 
     def make(self, frames: Sequence[Picture], params: Sequence[CropParams]
              ) -> tuple[list[_Frame], list[CropParams], list[int]]:
-        if frames[0] is frames[1]:
-            frame, placed = _pack(frames[0], params)
-            return [frame], placed, [0, 0]
-        packed = [_pack(frame, [crop]) for frame, crop in zip(frames, params, strict=True)]
-        return [frame for frame, _ in packed], [placed[0] for _, placed in packed], [0, 1]
+        packed, placed, of_frame = [], list(params), [0] * len(params)
+        for number, rows in enumerate(by_frame(frames)):
+            frame, moved_params = _pack(frames[rows[0]], [params[row] for row in rows])
+            packed.append(frame)
+            for row, crop in zip(rows, moved_params, strict=True):
+                placed[row], of_frame[row] = crop, number
+        return packed, placed, of_frame
 
     def collate(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """`data`: all frames one behind the other, uint8; `frames` (F, 4) int64: kind, width, height, bytes; `keys`.
-        Of both views: `<view>_places` and `<view>_weights`, see `InterpolationWeights`, and `<view>_gray`, the rows of
-        grey crops."""
+        Of both views, whose crops stand one behind the other, sample by sample: `<view>_places` and `<view>_weights`,
+        see `interpolation_weights`, and `<view>_gray`, the rows of grey crops."""
         frames: list[_Frame] = []
         crops: dict[str, list[tuple[CropParams, tuple[Axis, Axis]]]] = {view: [] for view in VIEWS}
+        views = views_of(self.numbers)
         pixels = 0
         for sample in samples:
             new, params, of_frame = sample.payload
@@ -86,7 +91,7 @@ class DevicePixels(FramePixels):
             for frame in new:
                 begins.append(pixels)
                 pixels += frame.width * frame.height
-            for view, crop, number in zip(VIEWS, params, of_frame, strict=True):
+            for view, crop, number in zip(views, params, of_frame, strict=True):
                 axes = axes_of(crop.square, new[number].width, begins[number], mirror=crop.mirror)
                 crops[view].append((crop, axes))
             frames += new
@@ -108,8 +113,10 @@ class DevicePixels(FramePixels):
             torch.OutOfMemoryError: the device's memory is too small for the batch.
         """
         pixels = _decode(batch["data"], batch["frames"], device)
-        template, search = (resize(pixels, *to_device([batch[f"{view}_places"], batch[f"{view}_weights"]], device),
-                                   batch[f"{view}_gray"]).permute(0, 3, 1, 2) for view in VIEWS)
+        made = (resize(pixels, *to_device([batch[f"{view}_places"], batch[f"{view}_weights"]], device),
+                       batch[f"{view}_gray"]) for view in VIEWS)
+        template, search = (channels_first(crops.unflatten(0, (-1, number)))
+                            for crops, number in zip(made, self.numbers, strict=True))
         return template, search
 
 

@@ -25,8 +25,8 @@ from ..dataset import build_dataset
 from .crops import PackedPixels, open_packed
 from .device import Upload, to_device
 from .gpu import DevicePixels, Undecodable
-from .pixels import VIEWS, FramePixels, Key, Pixels, Sample, Unreadable, too_many
-from .processing import PairProcessing
+from .pixels import VIEWS, FramePixels, Key, Pixels, Sample, Unreadable, by_view, too_many
+from .processing import PairProcessing, numbers_of
 from .sampler import PairSampler
 from .workers import batches
 
@@ -40,7 +40,7 @@ _ONE_DRAWS = threading.Lock()  # the data sets keep what they read last; reading
 
 
 class Pairs:
-    """Samples by (epoch, index).
+    """Samples by (epoch, index): a template and a search region, or as many of each as the configuration asks for.
 
     Args:
         sampler: draws frames.
@@ -73,7 +73,7 @@ class Pairs:
             try:
                 pictures = self.pixels.open(dataset, sequence, frames)
                 sizes = [(frame.width, frame.height) for frame in pictures]
-                params = self.processing(sizes[0], boxes[0], sizes[1], boxes[1], rng)
+                params = self.processing(sizes, boxes, rng)
                 payload = None if params is None else self.pixels.make(pictures, params)
             except Unreadable as error:
                 rng.bit_generator.state = state  # the next draw is the same wherever the damage is noticed
@@ -90,13 +90,13 @@ class Pairs:
 
     def exact(self) -> "Pairs":
         """The same samples with crops that are made of whole frames in this process."""
-        pixels = FramePixels(self.processing.template.size, self.processing.search.size)
+        pixels = FramePixels(self.processing.template.size, self.processing.search.size, self.pixels.numbers)
         return Pairs(self.sampler, self.processing, pixels, seed=self.seed, split=self.split)
 
     def batch(self, keys: Sequence[Key]) -> dict[str, Any]:
-        """The samples of `keys` as a worker delivers them: what `pixels` collates; of both `VIEWS` the boxes (B, 2, 4)
-        float32, xywh divided by the crop's side, and, in training, the gains (B, 2) float32 of the brightness; dataset
-        and failures, lists."""
+        """The samples of `keys` as a worker delivers them: what `pixels` collates; of all crops the boxes
+        (B, T + S, 4) float32, xywh divided by the crop's side, and, in training, the gains (B, T + S) float32 of the
+        brightness; dataset and failures, lists."""
         samples = [self[key] for key in keys]
         batch = {**self.pixels.collate(samples), "dataset": [sample.dataset for sample in samples],
                  "boxes": torch.from_numpy(np.array([[crop.box_xywh for crop in sample.params] for sample in samples])),
@@ -172,8 +172,9 @@ class Loader:
         this process, where the sample is replaced as every loader replaces it; so is the content of `batch`.
 
         Returns:
-            template (B, 3, h, w), search (B, 3, H, W) normalised float32; template_box, search_box (B, 4) float32
-            xywh divided by the crop's side, all on `device`; dataset, a list of B names.
+            template (B, T, 3, h, w), search (B, S, 3, H, W) normalised float32; template_box (B, T, 4), search_box
+            (B, S, 4) float32 xywh divided by the crop's side, all on `device`, without the second dimension where T or
+            S is 1; dataset, a list of B names.
         """
         self._device = device
         upload = batch.get("upload")
@@ -190,8 +191,9 @@ class Loader:
             batch.clear()
             batch.update(again, exact=True)
             crops = pairs.pixels.crops(batch, device)
-        boxes = to_device(batch["boxes"], device).unbind(1)
-        gains = to_device(batch["gains"], device).unbind(1) if "gains" in batch else (None, None)
+        numbers = pairs.pixels.numbers
+        boxes = by_view(to_device(batch["boxes"], device), numbers)
+        gains = by_view(to_device(batch["gains"], device), numbers) if "gains" in batch else (None, None)
         ready: dict[str, Any] = {"dataset": batch["dataset"]}
         for view, crop, box, gain in zip(VIEWS, crops, boxes, gains, strict=True):
             ready[view] = crop if pairs.pixels.normalised else self._normaliser(crop, gain)
@@ -267,14 +269,10 @@ def build_loader(cfg: Any, split: str, *, seed: int, rank: int = 0, world_size: 
 
     Raises:
         UserError: a data set (or, with DATA.LOADER crops, its packed crops) is not there or cannot be used, an epoch
-            has less than one batch, the configuration asks for several templates or search frames, or the device
-            cannot do what DATA.LOADER asks it for.
+            has less than one batch, or the device cannot do what DATA.LOADER asks it for.
     """
     data = cfg.DATA
     part = data.TRAIN if split == "train" else data.VAL
-    for key in ("TEMPLATE", "SEARCH"):
-        if getattr(data, key).NUMBER != 1:
-            raise UserError(f"DATA.{key}.NUMBER is {getattr(data, key).NUMBER}, but the tracker takes one")
     if split == "train" and part.SAMPLE_PER_EPOCH < batch_size * world_size:
         raise UserError(f"DATA.TRAIN.SAMPLE_PER_EPOCH ({part.SAMPLE_PER_EPOCH}) is less than one batch of "
                         f"{batch_size} on {world_size} process(es); raise it or lower TRAIN.BATCH_SIZE")
@@ -285,7 +283,7 @@ def build_loader(cfg: Any, split: str, *, seed: int, rank: int = 0, world_size: 
         datasets = [open_packed(name, env.crops_dir, views) for name in part.DATASETS_NAME]
     else:
         datasets = [build_dataset(name, env, data.STORAGE) for name in part.DATASETS_NAME]
-    sampler = PairSampler(datasets, part.DATASETS_RATIO, data.SAMPLER_MODE, data.MAX_SAMPLE_INTERVAL)
+    sampler = PairSampler(datasets, part.DATASETS_RATIO, cfg.family.clips(cfg))
     pairs = Pairs(sampler, processing, pixels or build_pixels(cfg, device), seed=seed, split=split)
     if rank == 0:
         logger.info("%s data: %s", split, ", ".join(f"{d.name} ({len(d)})" for d in datasets))
@@ -299,12 +297,12 @@ def build_loader(cfg: Any, split: str, *, seed: int, rank: int = 0, world_size: 
 def build_pixels(cfg: Any, device: torch.device | None = None) -> Pixels:
     """How the crops are made, by DATA.LOADER, on the way to `device`."""
     data = cfg.DATA
-    sizes = (data.TEMPLATE.SIZE, data.SEARCH.SIZE)
+    sizes, numbers = (data.TEMPLATE.SIZE, data.SEARCH.SIZE), numbers_of(cfg)
     if data.LOADER == "crops":
-        return PackedPixels(*sizes)
+        return PackedPixels(*sizes, numbers)
     if data.LOADER == "gpu":
-        return DevicePixels(*sizes, device)
-    return FramePixels(*sizes, decoder=data.DECODER, scaled=data.SCALED_DECODE)
+        return DevicePixels(*sizes, device, numbers)
+    return FramePixels(*sizes, numbers, decoder=data.DECODER, scaled=data.SCALED_DECODE)
 
 
 def _examples(files: Iterable[str]) -> str:

@@ -21,7 +21,7 @@ from ...utils.errors import UserError
 from ..dataset import TrackingDataset
 from .decode import SHRINKS, DecodedPicture, Picture, open_picture
 from .device import to_device
-from .processing import CropParams
+from .processing import CropParams, Numbers
 
 VIEWS = ("template", "search")
 Key = tuple[int, int]
@@ -61,25 +61,48 @@ class Sample(NamedTuple):
 
     key: Key
     dataset: str
-    params: tuple[CropParams, CropParams]
-    """Of template and search region."""
+    params: tuple[CropParams, ...]
+    """Of the templates, then of the search regions."""
     payload: Any
     """Their pixels, as the loader's :class:`Pixels` makes them."""
     failures: tuple[Unreadable, ...]
     """Images that could not be read before these could."""
 
 
+def views_of(numbers: Numbers) -> list[str]:
+    """Which of `VIEWS` each crop of a sample is."""
+    return [view for view, number in zip(VIEWS, numbers, strict=True) for _ in range(number)]
+
+
+def by_view(values: Tensor, numbers: Numbers) -> Sequence[Tensor]:
+    """(B, T + S, ...) values of the templates and of the search regions as (B, T, ...) and (B, S, ...), without the
+    second dimension where there is but one."""
+    return [part.squeeze(1) for part in values.split(numbers, dim=1)]
+
+
+def channels_first(pixels: Tensor) -> Tensor:
+    """Pixels (B, N, h, w, 3) as crops (B, N, 3, h, w) of the same memory, or (B, 3, h, w) of one."""
+    return pixels.squeeze(1).movedim(-1, -3)
+
+
 class Pixels(ABC):
-    """Makes the pixels of samples: `open`, `make` and `collate` in a worker, `crops` in the main process."""
+    """Makes the pixels of samples: `open`, `make` and `collate` in a worker, `crops` in the main process.
+
+    Args:
+        numbers: of the templates and search regions of a sample.
+    """
 
     uploads = True
     """Whether the tensors of a batch are wanted on the device as they are."""
     normalised = False
     """Whether `crops` gives what the network takes: float32, with brightness and normalisation."""
 
+    def __init__(self, numbers: Numbers = (1, 1)):
+        self.numbers = numbers
+
     @abstractmethod
     def open(self, dataset: TrackingDataset, sequence: int, frames: Sequence[int]) -> Sequence[Any]:
-        """The template's and the search region's frame, with `width` and `height` of the whole frame in pixels.
+        """The templates' and the search regions' frames, with `width` and `height` of the whole frame in pixels.
 
         Raises:
             Unreadable: an image is missing, or damaged as far as can be seen without decoding it.
@@ -99,47 +122,61 @@ class Pixels(ABC):
 
     @abstractmethod
     def crops(self, batch: dict[str, Any], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Template (B, 3, h, w) and search (B, 3, H, W) crops on `device` of a batch; uint8, or `normalised`."""
+        """Template (B, T, 3, h, w) and search (B, S, 3, H, W) crops on `device` of a batch, without the second
+        dimension where there is but one; uint8, or `normalised`."""
 
 
 class CropPixels(Pixels):
-    """Pixels whose crops are made in the worker: the payload is two crops, (h, w, 3) and (H, W, 3) uint8."""
+    """Pixels whose crops are made in the worker: the payload is crops, (h, w, 3) and (H, W, 3) uint8.
 
-    def __init__(self, template_size: int, search_size: int):
+    Args:
+        template_size, search_size: sides of the crops in pixels.
+        numbers: see :class:`Pixels`.
+    """
+
+    def __init__(self, template_size: int, search_size: int, numbers: Numbers = (1, 1)):
+        super().__init__(numbers)
         self.sizes = (template_size, search_size)
 
     def collate(self, samples: Sequence[Sample]) -> dict[str, Any]:
-        lengths = [3 * size * size for size in self.sizes]
-        pixels = np.empty((len(samples), sum(lengths)), np.uint8)
+        pixels = np.empty((len(samples), sum(self._lengths)), np.uint8)
         for row, sample in zip(pixels, samples, strict=True):
-            row[: lengths[0]], row[lengths[0] :] = (crop.reshape(-1) for crop in sample.payload)
+            start = 0
+            for crop in sample.payload:
+                row[start : start + crop.size] = crop.reshape(-1)
+                start += crop.size
         return {"pixels": torch.from_numpy(pixels)}
 
     def crops(self, batch: dict[str, Any], device: torch.device) -> tuple[Tensor, Tensor]:
-        pixels = to_device(batch["pixels"], device)
-        parts = pixels.split([3 * size * size for size in self.sizes], dim=1)
-        template, search = (part.unflatten(1, (size, size, 3)).permute(0, 3, 1, 2)
+        parts = to_device(batch["pixels"], device).split(self._lengths, dim=1)
+        template, search = (channels_first(part.unflatten(1, (-1, size, size, 3)))
                             for part, size in zip(parts, self.sizes, strict=True))
         return template, search
+
+    @property
+    def _lengths(self) -> list[int]:
+        """Bytes of a sample's templates and of its search regions."""
+        return [number * 3 * size * size for number, size in zip(self.numbers, self.sizes, strict=True)]
 
 
 class FramePixels(CropPixels):
     """Crops of whole frames.
 
     Args:
-        template_size, search_size: sides of the crops in pixels.
+        template_size, search_size, numbers: see :class:`CropPixels`.
         decoder: see :func:`lib.train.data.decode.open_picture`.
         scaled: decode JPEG files at 1/2, 1/4 or 1/8 where the square has at least 2, 4 or 8 times the crop's side;
             the pixels differ then.
     """
 
-    def __init__(self, template_size: int, search_size: int, decoder: str = "auto", scaled: bool = False):
-        super().__init__(template_size, search_size)
+    def __init__(self, template_size: int, search_size: int, numbers: Numbers = (1, 1), decoder: str = "auto",
+                 scaled: bool = False):
+        super().__init__(template_size, search_size, numbers)
         self.decoder = decoder
         self.scaled = scaled
 
     def open(self, dataset: TrackingDataset, sequence: int, frames: Sequence[int]) -> list[Picture]:
-        """The frames as pictures; the same object twice where both are the same frame."""
+        """The frames as pictures; the same object where several are the same frame."""
         pictures: dict[int, Picture] = {}
         for frame in sorted(set(frames)):
             name = dataset.frame_path(sequence, frame)
@@ -154,12 +191,12 @@ class FramePixels(CropPixels):
         with _ONE_READS_VIDEO:
             return DecodedPicture(dataset.frame(sequence, frame), name)
 
-    def make(self, frames: Sequence[Picture], params: Sequence[CropParams]) -> tuple[np.ndarray, np.ndarray]:
-        if frames[0] is frames[1] and not self.scaled:
-            frames, params = _decoded_once(frames[0], params)
-        template, search = (turned(self._cut(picture, crop), crop.flip)
-                            for picture, crop in zip(frames, params, strict=True))
-        return template, search
+    def make(self, frames: Sequence[Picture], params: Sequence[CropParams]) -> list[np.ndarray]:
+        if not self.scaled:
+            for rows in by_frame(frames):
+                if len(rows) > 1:
+                    frames, params = _decoded_once(frames, params, rows)
+        return [turned(self._cut(picture, crop), crop.flip) for picture, crop in zip(frames, params, strict=True)]
 
     def _cut(self, picture: Picture, crop: CropParams) -> np.ndarray:
         for factor in SHRINKS if self.scaled else ():
@@ -182,6 +219,14 @@ def turned(crop: np.ndarray, flip: bool) -> np.ndarray:
     return cv2.flip(crop, 1) if flip else crop
 
 
+def by_frame(frames: Sequence[Picture]) -> list[list[int]]:
+    """Which of a sample's crops are of the same frame, in the order of the first of each."""
+    rows: dict[int, list[int]] = {}
+    for row, frame in enumerate(frames):
+        rows.setdefault(id(frame), []).append(row)
+    return list(rows.values())
+
+
 def inside_of(params: Sequence[CropParams]) -> tuple[int, int, int, int]:
     """The smallest part of a frame (left, top, right, bottom) that holds what all `params` need of it."""
     left, top, right, bottom = zip(*(crop.square.inside for crop in params), strict=True)
@@ -194,12 +239,16 @@ def moved(crop: CropParams, left: int, top: int) -> CropParams:
     return crop._replace(square=square._replace(left=square.left - left, top=square.top - top))
 
 
-def _decoded_once(picture: Picture, params: Sequence[CropParams]) -> tuple[list[Picture], list[CropParams]]:
-    """The part of a frame that two params need, and the params in it."""
-    left, top, right, bottom = inside_of(params)
+def _decoded_once(frames: Sequence[Picture], params: Sequence[CropParams], rows: Sequence[int]
+                  ) -> tuple[list[Picture], list[CropParams]]:
+    """The same with the part of the frame of all `rows` that these need, decoded, in its place."""
+    frames, params, picture = list(frames), list(params), frames[rows[0]]
+    left, top, right, bottom = inside_of([params[row] for row in rows])
     with unreadable(picture.name):
         part = DecodedPicture(picture.region(left, top, right, bottom), picture.name)
-    return [part] * len(params), [moved(crop, left, top) for crop in params]
+    for row in rows:
+        frames[row], params[row] = part, moved(params[row], left, top)
+    return frames, params
 
 
 def _cut_shrunk(small: Picture, factor: int, crop: CropParams) -> np.ndarray:

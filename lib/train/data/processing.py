@@ -1,15 +1,17 @@
-"""Which squares of two frames make a training pair, and how each is changed: jitter and augmentation as OSTrack
-trains with. Geometry only: the pixels are made by :mod:`lib.train.data.pixels` and its siblings.
+"""Which squares of frames make a training pair, and how each is changed: jitter and augmentation as OSTrack trains
+with. Geometry only: the pixels are made by :mod:`lib.train.data.pixels` and its siblings.
 
 The order and the numbers are those of its repository (lib/train/data/processing.py, lib/train/base_functions.py):
 
-1. for both images together: grey with probability 0.05, mirrored with probability 0.5;
-2. for each image: size and centre of the box jittered, the square around it cropped and resized, brightness times a
-   factor from 0.8 to 1.2 (training only), mirrored once more with probability 0.5 (training only), normalised.
+1. for all images together: grey with probability 0.05, mirrored with probability 0.5;
+2. for each image, templates before search regions: size and centre of the box jittered, the square around it cropped
+   and resized, brightness times a factor from 0.8 to 1.2 (training only), mirrored once more with probability 0.5
+   (training only), normalised.
 
 Mirroring and grey are applied to the square instead of the frame; the pixels are the same.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,10 +20,17 @@ from ...utils.crop import Square, box_to_crop, crop_side, has_content, square_ar
 
 Size = tuple[int, int]
 """Width and height in pixels."""
+Numbers = tuple[int, int]
+"""How many templates and search regions a pair has."""
+
+
+def numbers_of(cfg: Any) -> Numbers:
+    """From a configuration."""
+    return cfg.DATA.TEMPLATE.NUMBER, cfg.DATA.SEARCH.NUMBER
 
 
 class View(NamedTuple):
-    """How one of the two images of a pair is cropped."""
+    """How one of the two kinds of images of a pair is cropped."""
 
     size: int
     """Side of the crop in pixels."""
@@ -58,20 +67,22 @@ class CropParams(NamedTuple):
 
 
 class PairProcessing:
-    """Draws how a training sample is made of two frames.
+    """Draws how a training sample is made of frames.
 
     Args:
         template, search: how to crop.
+        numbers: of templates and search regions.
         stride: pixels per feature cell; a crop whose cells all lie in padding is no sample.
         gray_prob, flip_prob: probabilities of the joint changes; `flip_prob` also of the second mirroring.
         brightness: largest relative change of brightness.
         augment: False leaves out brightness and the second mirroring (validation).
     """
 
-    def __init__(self, template: View, search: View, *, stride: int = 16, gray_prob: float = 0.05,
-                 flip_prob: float = 0.5, brightness: float = 0.2, augment: bool = True):
+    def __init__(self, template: View, search: View, *, numbers: Numbers = (1, 1), stride: int = 16,
+                 gray_prob: float = 0.05, flip_prob: float = 0.5, brightness: float = 0.2, augment: bool = True):
         self.template = template
         self.search = search
+        self.views = (template,) * numbers[0] + (search,) * numbers[1]
         self.stride = stride
         self.gray_prob = gray_prob
         self.flip_prob = flip_prob
@@ -82,28 +93,28 @@ class PairProcessing:
     def of(cls, cfg: Any, augment: bool) -> "PairProcessing":
         """From a configuration."""
         data = cfg.DATA
-        return cls(View.of(data.TEMPLATE), View.of(data.SEARCH), stride=cfg.MODEL.BACKBONE.STRIDE,
-                   gray_prob=data.GRAYSCALE_PROB, flip_prob=data.FLIP_PROB, brightness=data.BRIGHTNESS_JITTER,
-                   augment=augment)
+        return cls(View.of(data.TEMPLATE), View.of(data.SEARCH), numbers=numbers_of(cfg),
+                   stride=cfg.MODEL.BACKBONE.STRIDE, gray_prob=data.GRAYSCALE_PROB, flip_prob=data.FLIP_PROB,
+                   brightness=data.BRIGHTNESS_JITTER, augment=augment)
 
-    def __call__(
-        self, template_frame: Size, template_box: np.ndarray, search_frame: Size, search_box: np.ndarray,
-        rng: np.random.Generator,
-    ) -> tuple[CropParams, CropParams] | None:
-        """Template and search crop, or None when a jittered box is too small or a crop holds nothing but padding.
+    def __call__(self, frames: Sequence[Size], boxes: Sequence[np.ndarray], rng: np.random.Generator
+                 ) -> tuple[CropParams, ...] | None:
+        """The crops, or None when a jittered box is too small or a crop holds nothing but padding.
 
         Args:
-            template_frame, search_frame: their sizes.
-            template_box, search_box: (4,) xywh in pixels.
+            frames: their sizes, of the templates, then of the search regions.
+            boxes: (4,) xywh in pixels of each.
             rng: the only source of randomness.
         """
         gray = rng.random() < self.gray_prob
         mirror = rng.random() < self.flip_prob
-        template = self._draw(template_frame, template_box, self.template, mirror, gray, rng)
-        if template is None:
-            return None
-        search = self._draw(search_frame, search_box, self.search, mirror, gray, rng)
-        return None if search is None else (template, search)
+        crops = []
+        for frame, box, view in zip(frames, boxes, self.views, strict=True):
+            crop = self._draw(frame, box, view, mirror, gray, rng)
+            if crop is None:
+                return None
+            crops.append(crop)
+        return tuple(crops)
 
     def _draw(self, frame: Size, box: np.ndarray, view: View, mirror: bool, gray: bool, rng: np.random.Generator
               ) -> CropParams | None:

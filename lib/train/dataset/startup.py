@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from ...families.clips import ModeClips
 from ...utils.errors import UserError
 from ...utils.files import ROOT
 from ..data.sampler import PairSampler
@@ -66,7 +67,7 @@ def start_and_draw(folder: str, draws: int) -> dict[str, float]:
     env = SimpleNamespace(trackingnet_dir=f"{folder}/data", index_dir=f"{folder}/index")
     begin = time.perf_counter()
     dataset = build_dataset("TRACKINGNET", env)
-    sampler = PairSampler([dataset], [1], "causal", 200)
+    sampler = PairSampler([dataset], [1], ModeClips("causal", 200))
     rng = np.random.default_rng(0)
     sampler.draw(rng)
     started = time.perf_counter()

@@ -39,10 +39,10 @@ def step_work(cfg: Config) -> StepWork:
     cfg = cfg.with_overrides({"COMPRESS.TEACHER_DTYPE": "same"})  # the number format changes no count
     net = (build_compressor(cfg, load=False) if compress else build_tracker(cfg)).to("meta").train()
     actor = build_actor(cfg, net)
-    boxes = torch.empty(1, 4, device="meta")
-    batch = {"template": torch.empty(1, 3, *2 * [cfg.DATA.TEMPLATE.SIZE], device="meta"),
-             "search": torch.empty(1, 3, *2 * [cfg.DATA.SEARCH.SIZE], device="meta"),
-             "template_box": boxes, "search_box": boxes}
+    batch = {}
+    for name, view in (("template", cfg.DATA.TEMPLATE), ("search", cfg.DATA.SEARCH)):
+        batch[name] = torch.empty(1, view.NUMBER, 3, view.SIZE, view.SIZE, device="meta").squeeze(1)
+        batch[f"{name}_box"] = torch.empty(1, view.NUMBER, 4, device="meta").squeeze(1)
     if not compress:
         operations = _operations(lambda: actor(batch, 1, torch.Generator())[0])
         return StepWork(operations, operations)

@@ -31,8 +31,8 @@ from ..data.device import to_device
 from ..data.gpu import DevicePixels
 from ..data.loader import Loader, Pairs
 from ..data.packing import Packing, Recipe
-from ..data.pixels import VIEWS, FramePixels, Key, Pixels, Sample
-from ..data.processing import CropParams, PairProcessing
+from ..data.pixels import VIEWS, FramePixels, Key, Pixels, Sample, by_view, views_of
+from ..data.processing import CropParams, Numbers, PairProcessing, numbers_of
 from ..data.sampler import PairSampler
 from ..dataset import TrackingDataset, build_dataset
 from .frames import render_frames
@@ -52,7 +52,8 @@ class PlainPixels(Pixels):
 
     normalised = True
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float], watch: PartTimes):
+    def __init__(self, mean: Sequence[float], std: Sequence[float], watch: PartTimes, numbers: Numbers = (1, 1)):
+        super().__init__(numbers)
         self._mean, self._std = (torch.tensor(v, dtype=torch.float32).view(3, 1, 1) for v in (mean, std))
         self._watch = watch
 
@@ -92,8 +93,10 @@ class PlainPixels(Pixels):
         return values.sub(self._mean).div(self._std)
 
     def collate(self, samples: Sequence[Sample]) -> dict[str, Any]:
-        return {view: torch.stack([sample.payload[number] for sample in samples])
-                for number, view in enumerate(VIEWS)}
+        views = views_of(self.numbers)
+        crops = {view: torch.stack([crop for sample in samples for kind, crop in zip(views, sample.payload, strict=True)
+                                    if kind == view]) for view in VIEWS}
+        return {view: stacked.unflatten(0, (len(samples), -1)).squeeze(1) for view, stacked in crops.items()}
 
     def crops(self, batch: dict[str, Any], device: torch.device) -> tuple[Tensor, Tensor]:
         """Normalised already, float32."""
@@ -179,7 +182,7 @@ class LoaderVariant:
         return {part: 1000 * seconds / (pairs * len(self.rates)) for part, seconds in parts.items()}
 
     def crops(self, keys: Sequence[Key]) -> tuple[list[Tensor], Tensor]:
-        """Template and search crops as the network takes them, and the boxes (B, 2, 4)."""
+        """Template and search crops as the network takes them, and the boxes (B, T + S, 4)."""
         batch = self._pairs.batch(keys)
         return self._finish(batch, torch.device("cpu")), batch["boxes"]
 
@@ -212,7 +215,7 @@ class LoaderVariant:
         crops = self._pairs.pixels.crops(batch, device)
         if self._pairs.pixels.normalised:
             return list(crops)
-        gains = to_device(batch["gains"], device).unbind(1)
+        gains = by_view(to_device(batch["gains"], device), self._pairs.pixels.numbers)
         return [self._normaliser(crop, gain) for crop, gain in zip(crops, gains, strict=True)]
 
 
@@ -293,24 +296,25 @@ def _measure(cfg: Config, name: str, work: Path, pairs: int, rounds: int, device
 
 def _variants(cfg: Config, dataset: TrackingDataset, packed: Any, processing: PairProcessing, device: torch.device
               ) -> dict[str, LoaderVariant]:
-    sizes = (processing.template.size, processing.search.size)
-    data = cfg.DATA
+    sizes, numbers = (processing.template.size, processing.search.size), numbers_of(cfg)
+    data, rule = cfg.DATA, cfg.family.clips(cfg)
 
     def variant(source: Any, make_pixels: Any) -> LoaderVariant:
         watch = PartTimes()
-        sampler = PairSampler([_TimedDataset(source, watch)], None, data.SAMPLER_MODE, data.MAX_SAMPLE_INTERVAL)
+        sampler = PairSampler([_TimedDataset(source, watch)], None, rule)
         return LoaderVariant(Pairs(sampler, processing, make_pixels(watch), seed=0, split="train"), cfg, watch)
 
     variants = {
-        PLAIN: variant(dataset, lambda watch: PlainPixels(data.MEAN, data.STD, watch)),
-        "frames": variant(dataset, lambda watch: _timed(FramePixels, watch)(*sizes)),
-        "frames, whole decode": variant(dataset,
-                                        lambda watch: _timed(FramePixels, watch)(*sizes, decoder="simplejpeg")),
-        "frames, scaled decode": variant(dataset, lambda watch: _timed(FramePixels, watch)(*sizes, scaled=True)),
-        "crops": variant(packed, lambda watch: _timed(PackedPixels, watch)(*sizes)),
+        PLAIN: variant(dataset, lambda watch: PlainPixels(data.MEAN, data.STD, watch, numbers)),
+        "frames": variant(dataset, lambda watch: _timed(FramePixels, watch)(*sizes, numbers)),
+        "frames, whole decode": variant(dataset, lambda watch: _timed(FramePixels, watch)(*sizes, numbers,
+                                                                                          decoder="simplejpeg")),
+        "frames, scaled decode": variant(dataset, lambda watch: _timed(FramePixels, watch)(*sizes, numbers,
+                                                                                           scaled=True)),
+        "crops": variant(packed, lambda watch: _timed(PackedPixels, watch)(*sizes, numbers)),
     }
     try:
-        variants["gpu (the CPU's part)"] = variant(dataset, lambda watch: DevicePixels(*sizes, device))
+        variants["gpu (the CPU's part)"] = variant(dataset, lambda watch: DevicePixels(*sizes, device, numbers))
     except UserError as error:
         logger.warning("left out: %s", error)
     return variants

@@ -39,7 +39,7 @@ from ..admin.stats import StatSums
 from ..batch import plan_batch
 from ..data import build_loader
 from ..data.packing import Packing, Recipe
-from ..data.processing import PairProcessing
+from ..data.processing import PairProcessing, numbers_of
 from ..dataset import build_dataset
 from ..distributed import World
 from ..learner import build_learner
@@ -70,11 +70,12 @@ class FixedBatch:
 
     def __init__(self, cfg: Config, pairs: int, steps: int, device: torch.device):
         generator = torch.Generator().manual_seed(0)
-        sizes = {"template": cfg.DATA.TEMPLATE.SIZE, "search": cfg.DATA.SEARCH.SIZE}
+        views = {"template": cfg.DATA.TEMPLATE, "search": cfg.DATA.SEARCH}
         self._batch: dict[str, Any] = {"dataset": [RANDOM] * pairs}
-        for view, size in sizes.items():
-            self._batch[view] = torch.randn(pairs, 3, size, size, generator=generator).to(device)
-            self._batch[f"{view}_box"] = torch.tensor([[0.4, 0.4, 0.2, 0.2]]).repeat(pairs, 1).to(device)
+        for name, view in views.items():
+            crops = torch.randn(pairs, view.NUMBER, 3, view.SIZE, view.SIZE, generator=generator).squeeze(1)
+            boxes = torch.tensor([0.4, 0.4, 0.2, 0.2]).repeat(pairs, view.NUMBER, 1).squeeze(1)
+            self._batch |= {name: crops.to(device), f"{name}_box": boxes.to(device)}
         self._steps = steps
 
     def __len__(self) -> int:
@@ -176,7 +177,7 @@ def _loader(cfg: Config, data: str, pairs: int, device: torch.device, plain: boo
         return FixedBatch(cfg, pairs, cfg.DATA.TRAIN.SAMPLE_PER_EPOCH // pairs, device)
     workers = cfg.TRAIN.NUM_WORKER
     if plain:
-        pixels = PlainPixels(cfg.DATA.MEAN, cfg.DATA.STD, PartTimes())
+        pixels = PlainPixels(cfg.DATA.MEAN, cfg.DATA.STD, PartTimes(), numbers_of(cfg))
         return build_loader(cfg, "train", seed=cfg.TRAIN.SEED, batch_size=pairs, num_workers=workers, pixels=pixels,
                             device=device)
     return build_loader(cfg, "train", seed=cfg.TRAIN.SEED, batch_size=pairs, num_workers=workers, device=device)
