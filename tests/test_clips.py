@@ -180,7 +180,7 @@ def test_crops_are_those_of_the_frames_in_the_order_of_the_familys_rule(tmp_path
     (root / "png.txt").write_text("first\n")
     cfg = several(f"{root}@png.txt", 2, 3, LOADER=loader, GRAYSCALE_PROB=0, FLIP_PROB=0)
     cfg.DATA.SEARCH.CENTER_JITTER = cfg.DATA.SEARCH.SCALE_JITTER = 0
-    cfg.family = SimpleNamespace(clips=lambda cfg: Fixed())
+    cfg.family = SimpleNamespace(clips=lambda cfg: Fixed(), last_pixel=False)
     batch = batches(cfg, "val", batch_size=4)[0]
     normalise = Normaliser(cfg.DATA.MEAN, cfg.DATA.STD)
     for view, section, frames in (("template", cfg.DATA.TEMPLATE, Fixed.templates_of),

@@ -16,7 +16,7 @@ ADAMW_ONLY = "other optimisers are not built"
 NOT_BUILT = "the official code's other values are not built here"
 
 DATASETS = ("LASOT", "GOT10K_vottrain", "GOT10K_votval", "GOT10K_train_full", "GOT10K_official_val", "COCO17",
-            "TRACKINGNET", "VID", "VASTTRACK", "TNL2K", "LASOT_EXT")
+            "TRACKINGNET", "VID", "VASTTRACK", "TNL2K", "TNL2K_train", "LASOT_EXT")
 FOLDER_PREFIX = "FOLDER:"
 COCO_PREFIX = "COCO:"
 DATA_PREFIXES = {FOLDER_PREFIX: "<path>[@<list file>]", COCO_PREFIX: "<annotation json>[@<image folder>]"}
@@ -282,16 +282,20 @@ class Schema(dict[str, Key]):
     """The keys of one family by dotted name: those of all families, and its own.
 
     Attributes:
+        aliases: other names of keys (`Family.aliases`).
         sections: the dotted names of all sections.
     """
 
-    def __init__(self, keys: Mapping[str, Key]):
+    def __init__(self, keys: Mapping[str, Key], aliases: Mapping[str, str]):
         super().__init__(keys)
-        self.sections = frozenset(name[:dot] for name in keys for dot, letter in enumerate(name) if letter == ".")
+        self.aliases = aliases
+        self.sections = frozenset(name[:dot] for name in (*keys, *aliases) for dot, letter in enumerate(name)
+                                  if letter == ".")
 
 
 @cache
 def schema_of(family: str) -> Schema:
     """The schema of a family's configurations."""
     name = "MODEL.FAMILY"
-    return Schema({**KEYS, **get_family(family).keys, name: replace(KEYS[name], default=family)})
+    own = get_family(family)
+    return Schema({**KEYS, **own.keys, name: replace(KEYS[name], default=family)}, own.aliases)

@@ -9,6 +9,7 @@ from .keys import ALIASES, KEYS, SIZES
 
 if TYPE_CHECKING:
     from ...config import Config
+    from ..clips import ClipRule
     from ..objective import Objective
     from ..rules import Rules
     from .model import SUTrackModel
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 class SUTrack(Family):
     """The family of chenxin-dlut/SUTrack."""
 
-    name, title, keys, aliases = "sutrack", "SUTrack", KEYS, ALIASES
+    name, title, keys, aliases, last_pixel = "sutrack", "SUTrack", KEYS, ALIASES, True
 
     def shape(self, cfg: "Config") -> Shape:
         """Of the main blocks: from MODEL.BACKBONE.TYPE, where EMBED_DIM, DEPTH, NUM_HEADS or MLP_RATIO do not set
@@ -61,6 +62,14 @@ class SUTrack(Family):
         from .objective import SUTrackObjective
 
         return SUTrackObjective(cfg)
+
+    def clips(self, cfg: "Config") -> "ClipRule":
+        from ..clips import OrderClips
+
+        data = cfg.DATA
+        if data.SAMPLER_MODE != "order":
+            return super().clips(cfg)
+        return OrderClips(data.MAX_SAMPLE_INTERVAL, data.TEMPLATE.NUMBER, data.SEARCH.NUMBER)
 
     def rule_values(self, cfg: "Config") -> dict[str, Any]:
         test = cfg.TEST

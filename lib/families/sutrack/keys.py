@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from ...config.schema import DATA_PREFIXES, DATASETS, NOT_BUILT, Key
+from ...config.schema import DATA_PREFIXES, DATASETS, NOT_BUILT, SAMPLER_MODES, Key
 
 WITHOUT_WORDS = "Official key without effect: the constant text token stands for the words of every data set."
 
@@ -82,6 +82,8 @@ KEYS = {
     "DATA.VAL.DATASETS_NAME": Key((), "strs", "Validation data sets; [], with a ratio of [], trains without "
                                   "validation.", choices=DATASETS, prefixes=DATA_PREFIXES),
     "DATA.VAL.DATASETS_RATIO": Key((), "floats", "Their shares of the samples.", low=0),
+    "DATA.SAMPLER_MODE": Key("order", "str", "How the frames of a sample are drawn (lib/families/clips.py).",
+                             choices=("order", *SAMPLER_MODES)),
     "DATA.TEMPLATE.NUMBER": Key(1, "int", "Template frames per sample.", low=1, high=2),
     "TEST.NUM_TEMPLATES": Key(1, "int", "Templates that are held, as DATA.TEMPLATE.NUMBER: with two, the second is the "
                               "latest that was cut at a sure box.", low=1, high=2),

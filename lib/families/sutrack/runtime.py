@@ -17,7 +17,6 @@ class TypedTemplates(LatestTemplate):
     """
 
     number: int = 2
-    last_pixel = True
 
     def further(self, templates: Tensor, boxes_xywh: Tensor) -> dict[str, Tensor]:
         return {"template_boxes": boxes_xywh}

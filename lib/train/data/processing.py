@@ -76,10 +76,12 @@ class PairProcessing:
         gray_prob, flip_prob: probabilities of the joint changes; `flip_prob` also of the second mirroring.
         brightness: largest relative change of brightness.
         augment: False leaves out brightness and the second mirroring (validation).
+        last_pixel: what boxes are divided by, see `Family`.
     """
 
     def __init__(self, template: View, search: View, *, numbers: Numbers = (1, 1), stride: int = 16,
-                 gray_prob: float = 0.05, flip_prob: float = 0.5, brightness: float = 0.2, augment: bool = True):
+                 gray_prob: float = 0.05, flip_prob: float = 0.5, brightness: float = 0.2, augment: bool = True,
+                 last_pixel: bool = False):
         self.template = template
         self.search = search
         self.views = (template,) * numbers[0] + (search,) * numbers[1]
@@ -88,6 +90,7 @@ class PairProcessing:
         self.flip_prob = flip_prob
         self.brightness = brightness
         self.augment = augment
+        self.last_pixel = last_pixel
 
     @classmethod
     def of(cls, cfg: Any, augment: bool) -> "PairProcessing":
@@ -95,7 +98,7 @@ class PairProcessing:
         data = cfg.DATA
         return cls(View.of(data.TEMPLATE), View.of(data.SEARCH), numbers=numbers_of(cfg),
                    stride=cfg.MODEL.BACKBONE.STRIDE, gray_prob=data.GRAYSCALE_PROB, flip_prob=data.FLIP_PROB,
-                   brightness=data.BRIGHTNESS_JITTER, augment=augment)
+                   brightness=data.BRIGHTNESS_JITTER, augment=augment, last_pixel=cfg.family.last_pixel)
 
     def __call__(self, frames: Sequence[Size], boxes: Sequence[np.ndarray], rng: np.random.Generator
                  ) -> tuple[CropParams, ...] | None:
@@ -128,7 +131,7 @@ class PairProcessing:
         square = square_around(anchor, view.factor, width, height)
         if not has_content(square, view.size, self.stride):
             return None
-        position = box_to_crop(box, anchor, view.size / square.side, view.size)
+        position = box_to_crop(box, anchor, view.size / square.side, view.size, self.last_pixel)
         light, flip = None, False
         if self.augment:
             light = rng.uniform(max(0.0, 1.0 - self.brightness), 1.0 + self.brightness)
