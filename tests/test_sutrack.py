@@ -15,6 +15,7 @@ from lib.families.rules import Found
 from lib.families.sutrack.model import foreground_share
 from lib.losses.heatmap import gaussian_heatmap
 from lib.models.base import Inputs
+from lib.models.checkpoint import load_weights
 from lib.test.tracker import Tracker
 from lib.train.actors import build_actor
 
@@ -47,7 +48,7 @@ class Case:
         self.fill()
 
     def parameter(self, name, shape):
-        value = torch.from_numpy(self.formula.parameter(name, tuple(shape)))
+        value = torch.from_numpy(np.asarray(self.formula.parameter(name, tuple(shape))))
         leaf = name.rpartition(".")[2]
         if leaf in ("gamma_1", "gamma_2"):
             return 0.3 + 5 * value
@@ -167,8 +168,29 @@ def test_text_token(case):
     np.testing.assert_allclose(projected, case.expected["text_token_proj"], rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind, mode, names", [("train", True, "train_dataset"), ("evalbn", False, "train_dataset"),
-                                               ("mixed", True, "mixed_dataset")])
+@pytest.mark.slow
+@torch.no_grad()
+def test_an_official_file(case, tmp_path):
+    """With CLIP, of which the text feature is made (and a part of its visual tower, which nothing reads)."""
+    if case.size != "t224":
+        pytest.skip("the tower is the same for all sizes")
+    expected = case.expected
+    shapes = {str(name): literal_eval(str(shape)) for name, shape in zip(
+        expected["state_dict_keys"], expected["state_dict_shapes"], strict=True)}
+    state = {name: case.parameter(name, shape) for name, shape in shapes.items()
+             if ".clip.visual.transformer." not in name}
+    torch.save({"net": state, "epoch": 180}, tmp_path / "SUTRACK_ep0180.pth.tar")
+    del state
+    model = build_tracker(case.cfg).eval()
+    assert load_weights(model, tmp_path / "SUTRACK_ep0180.pth.tar")["epoch"] == 180
+    np.testing.assert_allclose(model.text_encoder.feature, expected["clip_feature_zeros"], rtol=0, atol=1e-4)
+    templates, search, further = case.inputs()
+    case.check(model(templates, search, further), "zeros")
+
+
+@pytest.mark.parametrize("kind, mode, names", [
+    pytest.param("train", True, "train_dataset", marks=pytest.mark.slow),
+    pytest.param("evalbn", False, "train_dataset", marks=pytest.mark.slow), ("mixed", True, "mixed_dataset")])
 def test_training_step(case, kind, mode, names):
     expected = {name.removeprefix(f"{kind}_"): value for name, value in case.expected.items()
                 if name.startswith(f"{kind}_")}
@@ -212,7 +234,8 @@ def test_heat_map_and_optimiser(case):
     np.testing.assert_allclose([group["lr"] for group in groups], case.expected["optimizer_group_lr"])
 
 
-@pytest.mark.parametrize("run", ["track", "track_notext", "track_update", "track_gate"])
+@pytest.mark.parametrize("run", ["track_gate", *(pytest.param(run, marks=pytest.mark.slow)
+                                                 for run in ("track", "track_notext", "track_update"))])
 def test_run(case, run):
     expected = {name.removeprefix(f"{run}_"): value for name, value in case.expected.items()
                 if name.startswith(f"{run}_")}
