@@ -268,6 +268,11 @@ KEYS: dict[str, Key] = {
     "DATA.TEMPLATE.CENTER_JITTER": _jitter(0.0, "Range of the template crop's random shift (full width), in box "
                                            "sides."),
     "DATA.TEMPLATE.SCALE_JITTER": _jitter(0.0, "Spread (log-normal) of the template crop's scale."),
+    "DATA.TEMPLATE.LATER_CENTER_JITTER": _jitter(0.0, "As CENTER_JITTER, of the templates after the first, which a "
+                                                 "tracker cuts around boxes of its own; where this or the next is not "
+                                                 "0, the box it is cut around is what the model is told of such a "
+                                                 "template. With 0 and 0 they are as the first."),
+    "DATA.TEMPLATE.LATER_SCALE_JITTER": _jitter(0.0, "As SCALE_JITTER, of the templates after the first."),
     "DATA.TEMPLATE.NUMBER": Key(1, "int", "Template frames of a pair.", low=1),
     # ---- test
     "TEST.TEMPLATE_FACTOR": Key(2.0, "float", "As DATA.TEMPLATE.FACTOR, when tracking.", above=0),

@@ -59,6 +59,10 @@ class PatchEmbed(nn.Module):
 class FastITPN(nn.Module):
     """The backbone.
 
+    Attributes:
+        first: index among `blocks` of the first main block.
+        main: the main blocks, which stand behind the early ones in `blocks`.
+
     Args:
         shape: of the main blocks; their number is that of `drop_rates`.
         early: number of blocks of the two early stages.
@@ -79,8 +83,9 @@ class FastITPN(nn.Module):
         self.patch_embed = PatchEmbed(dim // 4)
         stages = early_stages(dim, early, shape.mlp_ratio, early_rates)
         self.first = len(stages)
-        self.blocks = nn.ModuleList(stages)
-        self.blocks.extend(MainLayer(dim, shape.num_heads, shape.mlp_ratio, rate) for rate in drop_rates)
+        main = nn.ModuleList(MainLayer(dim, shape.num_heads, shape.mlp_ratio, rate) for rate in drop_rates)
+        self.blocks = nn.ModuleList([*stages, *main])
+        vars(self)["main"] = main       # the same modules once more, without names of their own
         self.fc_norm = nn.LayerNorm(dim, eps=EPS)
         for parameter in (self.cls_token, self.pos_embed):
             trunc_normal_(parameter, std=0.02)
@@ -93,8 +98,8 @@ class FastITPN(nn.Module):
     def patches(self, crops: Tensor) -> Tensor:
         """(B, 3 or 6, H, W) -> (B, H / 16 * W / 16, C)."""
         x = self.patch_embed(crops)
-        for block in self.blocks[:self.first]:
-            x = block(x)
+        for index in range(self.first):
+            x = self.blocks[index](x)
         return x.flatten(2).transpose(1, 2)
 
     def search_tokens(self, crops: Tensor) -> Tensor:
@@ -179,7 +184,7 @@ class SUTrackModel(StagedTracker):
 
     @property
     def layers(self) -> nn.ModuleList:
-        return self.body.blocks[self.body.first:]
+        return self.body.main
 
     @property
     def embed_dim(self) -> int:
