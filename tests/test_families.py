@@ -9,7 +9,7 @@ import torch
 from tiny_models import copies, require_packages, same, scramble, steady_tracker, tiny_batch
 
 from lib.config import SCRIPTS, load_config, schema_of
-from lib.deploy.crops import first_inputs
+from lib.deploy.crops import crop_pairs, model_inputs
 from lib.deploy.export import ExportOptions, export_model
 from lib.deploy.fast import FastOptions, build_fast
 from lib.deploy.profile import profile_config
@@ -24,7 +24,8 @@ SMALL = {"ostrack": ("vitb_256_mae_32x4_ep300", ["MODEL.BACKBONE.EMBED_DIM=32", 
                                                  "MODEL.BACKBONE.DEPTH=4", "MODEL.BACKBONE.IMG_SIZE=64"]),
          "vittrack": ("vittrack", []),
          "sutrack": ("sutrack_b224", ["MODEL.BACKBONE.TYPE=fastitpnt", "MODEL.BACKBONE.EMBED_DIM=32",
-                                      "MODEL.BACKBONE.NUM_HEADS=2", "MODEL.BACKBONE.DEPTH=4"])}
+                                      "MODEL.BACKBONE.NUM_HEADS=2", "MODEL.BACKBONE.DEPTH=4",
+                                      "MODEL.BACKBONE.DISTILL_LAYER=2"])}
 STUDENTS = {"ostrack": "compresstracker_vitb_256_2", "vittrack": "compresstracker_vittrack_2",
             "sutrack": "compresstracker_sutrack_b224_8"}
 CROPS = ["DATA.TEMPLATE.SIZE=32", "DATA.SEARCH.SIZE=64", "TEST.TEMPLATE_SIZE=32", "TEST.SEARCH_SIZE=64",
@@ -39,8 +40,7 @@ def small(family: str, *more: str):
 
 
 def small_student(family: str):
-    return load_config("compresstracker", STUDENTS[family],
-                       [*SMALL[family][1], *CROPS, "MODEL.BACKBONE.DISTILL_LAYER=2"])
+    return load_config("compresstracker", STUDENTS[family], [*SMALL[family][1], *CROPS])
 
 
 @pytest.fixture(params=FAMILIES)
@@ -48,10 +48,9 @@ def family(request) -> str:
     return request.param
 
 
-def crops(cfg, batch: int = 2):
-    generator = torch.Generator().manual_seed(1)
-    return (torch.randn(batch, 3, cfg.DATA.TEMPLATE.SIZE, cfg.DATA.TEMPLATE.SIZE, generator=generator),
-            torch.randn(batch, 3, cfg.DATA.SEARCH.SIZE, cfg.DATA.SEARCH.SIZE, generator=generator))
+def batch_of(cfg) -> dict:
+    """A training batch, with the names of its data sets."""
+    return {**tiny_batch(cfg), "dataset": ["lasot", "coco"]}
 
 
 def test_weights_are_saved_and_loaded(family, tmp_path):
@@ -69,7 +68,7 @@ def test_a_training_step(family):
     groups = actor.parameter_groups()
     learning = {id(p) for p in actor.module.parameters() if p.requires_grad}
     assert sorted(learning) == sorted(id(p) for group in groups for p in group["params"])
-    loss, _ = actor(tiny_batch(cfg), 1, torch.Generator().manual_seed(0))
+    loss, _ = actor(batch_of(cfg), 1, torch.Generator().manual_seed(0))
     loss.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for group in groups for p in group["params"])
 
@@ -79,7 +78,7 @@ def test_a_compression_step(family):
     net = build_compressor(cfg, load=False)
     assert net.student.depth == 2 and net.teacher.depth == get_family(family).shape(cfg).depth
     net.eval()      # drop path may leave a layer out of a whole batch
-    loss, terms = build_actor(cfg, net).loss_of(tiny_batch(cfg), [True, True], 1.0)
+    loss, terms = build_actor(cfg, net).loss_of(batch_of(cfg), [True, True], 1.0)
     loss.backward()
     assert {"Loss/dst_logit", "Loss/dst_feat_all"} <= terms.keys()
     assert all(p.grad.abs().sum() > 0 for layer in net.student.layers for p in layer.parameters())
@@ -91,16 +90,14 @@ def test_the_fast_module_is_the_model(family, take_pixels):
     model = scramble(build_for_test(cfg)).eval()
     fast = build_fast(model, FastOptions(peak_only=False, take_pixels=take_pixels), mean=cfg.DATA.MEAN,
                       std=cfg.DATA.STD)
-    pixels = [torch.randint(0, 256, (2, size, size, 3), dtype=torch.uint8) for size in (32, 64)]
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (cfg.DATA.MEAN, cfg.DATA.STD))
-    normal = [(image.permute(0, 3, 1, 2) / 255 - mean) / std for image in pixels]
-    box = torch.tensor([[0.25, 0.3, 0.5, 0.4]]).expand(2, -1)
-    template, search, further = first_inputs(cfg, *(pixels if take_pixels else normal), box)
+    pair, = crop_pairs(None, 1, cfg)
     with torch.inference_mode():
-        expected = model(*first_inputs(cfg, *normal, box)).tensors()
-        found = fast(fast.prepare(template) if hasattr(fast, "prepare") else template, search, further).tensors()
-    for name, value in expected.items():
-        torch.testing.assert_close(value, found[name], atol=1e-4, rtol=0)
+        expected = model(*model_inputs(pair, cfg, False))
+        templates, *others = model_inputs(pair, cfg, take_pixels)
+        found = fast(fast.prepare(templates) if hasattr(fast, "prepare") else templates, *others)
+    assert found.tensors().keys() == expected.tensors().keys()
+    for name, values in found.tensors().items():
+        torch.testing.assert_close(values, expected.tensors()[name], atol=1e-4, rtol=0)
 
 
 def test_it_tracks_and_is_profiled(family):

@@ -546,6 +546,7 @@ def test_it_trains_compresses_resumes_and_tracks(tmp_path, square_data, train_sc
     for file in (whole / "CompressTracker_ep0002.pth.tar", whole / "state_ep0002.pth"):
         file.unlink()
     train("compresstracker", student, "out", f"MODEL.PRETRAIN_FILE={teacher}")
+    assert any("state_ep0001.pth" in file.read_text() for file in (tmp_path / "out").rglob("*.log"))
     again = torch.load(whole / "CompressTracker_ep0002.pth.tar", weights_only=True)["net"]
     assert all(torch.equal(value, again[name]) for name, value in weights.items())
     tracker = Tracker.from_config("compresstracker", student, save_dir=tmp_path / "out", device="cpu",

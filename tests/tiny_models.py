@@ -33,7 +33,7 @@ def tiny_batch(cfg, size: int = 2, seed: int = 0) -> dict[str, torch.Tensor]:
              for part, view in views.items()}
     boxes = {f"{part}_box": (torch.rand(size, view.NUMBER, 4, generator=generator) * 0.4 + 0.1).squeeze(1)
              for part, view in views.items()}
-    return crops | boxes | {"dataset": ["lasot"] * size}
+    return crops | boxes
 
 
 @torch.no_grad()
