@@ -445,6 +445,13 @@ def test_a_file_without_clip_says_what_is_missing(tmp_path):
         load_weights(model, tmp_path / "stripped.pth.tar")
 
 
+def test_a_file_of_another_size(tmp_path):
+    cfg = small("MODEL.BACKBONE.TYPE=fastitpnb")
+    save_slim(tmp_path / "b.pth.tar", build_tracker(cfg), cfg)
+    with pytest.raises(UserError, match=r"its main blocks begin with number 8, those of the configured model with 4"):
+        load_weights(build_tracker(small()), tmp_path / "b.pth.tar")
+
+
 def fast_itpn(model, side=14):
     """A file of Fast-iTPN's kind for a model, with three channels and positions of a square grid."""
     body = scramble(model.body, 3)
@@ -530,7 +537,8 @@ def test_it_trains_compresses_resumes_and_tracks(tmp_path, square_data, train_sc
     """By the scripts' own functions, on two templates; a training that is taken up again ends as one in a row."""
     common = ["TRAIN.EPOCH=2", "TRAIN.TOTAL_BATCH=4", "TRAIN.NUM_WORKER=0", "TRAIN.DEVICE=cpu", "TRAIN.THREADS=1",
               f"DATA.TRAIN.DATASETS_NAME=['FOLDER:{square_data}']", "DATA.TRAIN.DATASETS_RATIO=[1]", "TEST.EPOCH=2",
-              "DATA.TRAIN.SAMPLE_PER_EPOCH=8", "DATA.TEMPLATE.LATER_CENTER_JITTER=0.2", "TRAIN.SAVE_EPOCH_INTERVAL=1"]
+              "DATA.TRAIN.SAMPLE_PER_EPOCH=8", "DATA.TEMPLATE.LATER_CENTER_JITTER=0.2", "TRAIN.SAVE_EPOCH_INTERVAL=1",
+              "DATA.VAL.DATASETS_NAME=[]", "DATA.VAL.DATASETS_RATIO=[]"]
 
     def train(script, config, folder, *more):
         line = ["--script", script, "--config", config, "--save_dir", str(tmp_path / folder)]

@@ -2,6 +2,7 @@
 search, templates and a text token, a CENTER head, and a head that tells the task apart. Names are those of its
 checkpoints."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 PATCH = 16
 """Side of a token in pixels: a 4x4 convolution and two halvings."""
+MERGE = re.compile(r"encoder\.body\.blocks\.(\d+)\.reduction\.weight")
+"""Names of what ends an early stage."""
 CHANNELS = 6
 """Of a crop: the picture, and depth, heat or events as a picture; the picture again where there is no other."""
 
@@ -216,6 +219,11 @@ class SUTrackModel(StagedTracker):
 
     def adapt(self, state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
         """Without CLIP, whose answer is kept instead, and the norms that the official code never calls."""
+        merges = [int(found[1]) for found in map(MERGE.fullmatch, state) if found]
+        if merges and max(merges) + 1 != self.body.first:
+            raise UserError(f"{path} holds a Fast-iTPN of another size: its main blocks begin with number "
+                            f"{max(merges) + 1}, those of the configured model with {self.body.first}; use the "
+                            "configuration that belongs to the file (MODEL.BACKBONE.TYPE)")
         clip, feature, projection = "text_encoder.clip.", "text_encoder.feature", "text_encoder.text_proj.weight"
         own = {name: value for name, value in state.items()
                if not name.startswith((clip, "text_encoder.norm1.", "text_encoder.norm2."))}

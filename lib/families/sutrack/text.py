@@ -5,7 +5,6 @@ at the largest id, that is at the first position, and no position sees a later o
 an official checkpoint holds as the weights of the tower and which is kept here as a number for each channel.
 """
 
-import itertools
 from collections.abc import Mapping
 
 import torch
@@ -13,8 +12,8 @@ import torch.nn.functional as F
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
-TEXT_WIDTH = 768
-"""Width of CLIP's ViT-L/14 text tower and of its answer."""
+TEXT_WIDTH, TEXT_BLOCKS = 768, 12
+"""Of CLIP's ViT-L/14 text tower; its answer has the same width."""
 
 
 class TextEncoder(nn.Module):
@@ -49,23 +48,19 @@ def feature_without_words(tower: Mapping[str, Tensor]) -> Tensor:
     Raises:
         KeyError: an entry is missing.
     """
-    tower = {name: value.float() for name, value in tower.items() if not name.startswith("visual.")}
-
     def norm(name: str, x: Tensor) -> Tensor:
-        return F.layer_norm(x, x.shape[-1:], tower[f"{name}.weight"], tower[f"{name}.bias"])
+        return F.layer_norm(x, x.shape[-1:], tower[f"{name}.weight"].float(), tower[f"{name}.bias"].float())
 
     def linear(name: str, x: Tensor) -> Tensor:
-        return F.linear(x, tower[f"{name}.weight"], tower[f"{name}.bias"])
+        return F.linear(x, tower[f"{name}.weight"].float(), tower[f"{name}.bias"].float())
 
-    x = tower["token_embedding.weight"][:1] + tower["positional_embedding"][:1]                         # (1, 768)
-    width = x.shape[1]
-    for number in itertools.count():
+    x = tower["token_embedding.weight"][:1].float() + tower["positional_embedding"][:1].float()         # (1, 768)
+    for number in range(TEXT_BLOCKS):
         block = f"transformer.resblocks.{number}"
-        if f"{block}.ln_1.weight" not in tower:
-            break
-        weight, bias = tower[f"{block}.attn.in_proj_weight"], tower[f"{block}.attn.in_proj_bias"]
-        value = F.linear(norm(f"{block}.ln_1", x), weight[2 * width:], bias[2 * width:])    # queries, keys, values
+        *_, weight = tower[f"{block}.attn.in_proj_weight"].float().chunk(3)     # of queries, keys and values
+        *_, bias = tower[f"{block}.attn.in_proj_bias"].float().chunk(3)
+        value = F.linear(norm(f"{block}.ln_1", x), weight, bias)
         x = x + linear(f"{block}.attn.out_proj", value)
         hidden = linear(f"{block}.mlp.c_fc", norm(f"{block}.ln_2", x))
         x = x + linear(f"{block}.mlp.c_proj", hidden * (1.702 * hidden).sigmoid())
-    return norm("ln_final", x) @ tower["text_projection"]
+    return norm("ln_final", x) @ tower["text_projection"].float()
