@@ -368,6 +368,7 @@ def test_the_official_file_is_the_recipe(tmp_path):
 
 def test_another_name_of_a_key_is_the_key(tmp_path):
     assert small("TRAIN.ENCODER_MULTIPLIER=0.5").TRAIN.BACKBONE_MULTIPLIER == 0.5
+    assert small().with_overrides({"MODEL.ENCODER.TYPE": "fastitpns"}).MODEL.BACKBONE.TYPE == "fastitpns"
     path = tmp_path / "twice.yaml"
     path.write_text("MODEL: {ENCODER: {STRIDE: 16}, BACKBONE: {STRIDE: 16}}\n")
     with pytest.raises(UserError, match=r"MODEL.ENCODER.STRIDE and MODEL.BACKBONE.STRIDE are the same key"):

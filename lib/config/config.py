@@ -155,6 +155,7 @@ class Config(Section):
             UserError: an unknown key, a wrong value or an impossible combination.
         """
         schema, values = schema_of(self.MODEL.FAMILY), dict(self._values)
+        overrides = {schema.aliases.get(name, name): value for name, value in overrides.items()}
         for name, value in overrides.items():
             values[name] = _override(schema, name, value)
         return Config(self.script, self.name, self.source, values, [*dict.fromkeys([*self.overrides, *overrides])])

@@ -117,10 +117,9 @@ class ModeClips(ClipRule):
 
 
 class OrderClips(ClipRule):
-    """The rule `order` of the trackers of VideoX and its successors (SeqTrack, SUTrack, ODTrack): frames are drawn with
-    replacement among the visible ones less than `max_gap` frames before or after a visible one (or that many before),
-    then all brought into the order of time, or as often backwards: the first are the templates, the last the search
-    frames.
+    """The rule `order` of SeqTrack and SUTrack (lib/train/data/sampler.py of their repositories): frames are drawn with
+    replacement among the visible ones from `max_gap` frames before to `max_gap` - 1 after a visible one, then all are
+    brought into the order of time, or as often backwards: the first are the templates, the others the search frames.
 
     Args:
         max_gap: frames, at least 1.
