@@ -38,9 +38,9 @@ def build(cfg: "Config", shape: Shape, drop_rates: Sequence[float]) -> "SUTrackM
     """
     model, data = cfg.MODEL, cfg.DATA
     blocks = SIZES[model.BACKBONE.TYPE].early
-    early, all_but_one = sum(blocks), sum(blocks) + max(shape.depth - 1, 0)
-    step = cfg.TRAIN.DROP_PATH_RATE / max(all_but_one, 1)
-    share = (shape.depth - 1) / all_but_one
+    early = sum(blocks)
+    steps = early + shape.depth - 1     # from the first to the last of all
+    step, share = cfg.TRAIN.DROP_PATH_RATE / steps, (shape.depth - 1) / steps
     body = FastITPN(shape, blocks, [early * step + share * rate for rate in drop_rates],
                     [number * step for number in range(early)], data.TEMPLATE.SIZE // PATCH, data.SEARCH.SIZE // PATCH)
     dim, channels = shape.embed_dim, model.HEAD.NUM_CHANNELS
