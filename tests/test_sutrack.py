@@ -11,7 +11,7 @@ import torch
 from tiny_models import scramble, tiny_batch
 
 from lib.config import load_config
-from lib.families.build import build_student, build_tracker
+from lib.families.build import build_compressor, build_student, build_tracker
 from lib.families.rules import Found
 from lib.families.sutrack.model import foreground_share
 from lib.losses.heatmap import gaussian_heatmap
@@ -518,11 +518,30 @@ def test_the_templates_of_a_target():
 
 
 def test_drop_path_rates_rise_over_all_blocks():
-    cfg = small("TRAIN.DROP_PATH_RATE=0.5", "MODEL.BACKBONE.DEPTH=4")
-    model = build_tracker(cfg)
-    rates = [getattr(module.drop_path, "drop_prob", 0) for module in model.body.blocks if hasattr(module, "drop_path")]
-    rates += [layer.drop_path1.drop_prob for layer in model.layers]
-    np.testing.assert_allclose(rates, torch.linspace(0, 0.5, 6), atol=1e-6)
+    """A student's layer has that of the first teacher layer of its stage."""
+    def rates(model):
+        early = [getattr(module.drop_path, "drop_prob", 0) for module in model.body.blocks
+                 if hasattr(module, "drop_path")]
+        return early, [layer.drop_path1.drop_prob for layer in model.layers]
+
+    early, main = rates(build_tracker(small("TRAIN.DROP_PATH_RATE=0.5", "MODEL.BACKBONE.DEPTH=12")))
+    np.testing.assert_allclose([*early, *main], torch.linspace(0, 0.5, 14), atol=1e-6)
+    student = build_student(small("TRAIN.DROP_PATH_RATE=0.5", "MODEL.BACKBONE.DEPTH=12", script="compresstracker",
+                                  config="compresstracker_sutrack_b224_8"))
+    assert rates(student) == (early, [main[0], main[6]])
+
+
+def test_a_student_of_another_resolution_starts_from_resampled_positions():
+    cfg = small("STUDENT.DATA.SEARCH.SIZE=96", script="compresstracker", config="compresstracker_sutrack_b224_8")
+    net = build_compressor(cfg, load=False)
+    teacher, student = net.teacher.body.pos_embed, net.student.body.pos_embed           # 16 + 4 and 36 + 4 positions
+    with torch.no_grad():
+        teacher.copy_(torch.randn(teacher.shape))
+    net.student.load_part("embed", net.teacher.state_dict(), net.teacher.token_grids)
+    grid = teacher[:, :16].transpose(1, 2).unflatten(2, (4, 4))
+    wanted = torch.nn.functional.interpolate(grid, size=(6, 6), mode="bicubic", align_corners=False)
+    torch.testing.assert_close(student[:, :36], wanted.flatten(2).transpose(1, 2))
+    assert torch.equal(student[:, 36:], teacher[:, 16:])
 
 
 def test_paths_are_dropped_for_all_crops_of_a_sample():

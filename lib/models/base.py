@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from .layers.resampling import resample
+
 
 class Inputs(NamedTuple):
     """What a tracker sees of one batch.
@@ -135,6 +137,10 @@ class StagedTracker(nn.Module, ABC):
     unused: ClassVar[tuple[str, ...]] = ()
     """Entries that files hold and the tracker never reads: they may be missing or of another shape."""
 
+    position_names: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Names of learned positions in the embedding -> the segments whose `token_grids` they are of, one behind the
+    other: (..., side * side of each, C). Those of another grid are resampled."""
+
     all_tokens: ClassVar[Mapping[str, Any]] = {}
     """Further inputs with which no layer drops tokens."""
 
@@ -151,6 +157,11 @@ class StagedTracker(nn.Module, ABC):
     def embed_dim(self) -> int:
         """Width C of the tokens."""
 
+    @property
+    def token_grids(self) -> dict[str, int]:
+        """Segment -> side of its grid, of those that another resolution of the crops changes."""
+        return {}
+
     @abstractmethod
     def embed(self, inputs: Inputs) -> Tokens:
         """Crops to tokens with positions."""
@@ -158,6 +169,11 @@ class StagedTracker(nn.Module, ABC):
     @abstractmethod
     def predict(self, tokens: Tokens) -> Prediction:
         """Final norm and head."""
+
+    def token_places(self, tokens: Tokens) -> Tensor | None:
+        """(B, L) the place of each token in the sequence before any layer dropped some; None where all are there, in
+        order."""
+        return None
 
     def run_layer(self, index: int, tokens: Tokens) -> Tokens:
         """One layer, in the way that `checkpoint_layers` says."""
@@ -186,9 +202,22 @@ class StagedTracker(nn.Module, ABC):
         tensors = itertools.chain(self.named_parameters(), self.named_buffers())
         return {name: tensor for name, tensor in tensors if self.part_of(name) == part}
 
-    def load_part(self, part: str, state: Mapping[str, Tensor]) -> None:
-        """Copy one part's entries from the state dict of a tracker of the same family and width."""
+    def load_part(self, part: str, state: Mapping[str, Tensor], grids: Mapping[str, int] | None = None) -> None:
+        """Copy one part's entries from the state dict of a tracker of the same family and width.
+
+        Positions of another grid are resampled bicubically, as OSTrack resamples those of its ViT.
+
+        Args:
+            grids: `token_grids` of that tracker; None where they are this one's.
+        """
         chosen = {name: value for name, value in state.items() if self.part_of(name) == part}
+        own, grids = self.token_grids, self.token_grids if grids is None else grids
+        for name in chosen.keys() & self.position_names.keys() if grids != own else ():
+            kinds = self.position_names[name]
+            pieces = chosen[name].flatten(0, -3).split([grids[kind] ** 2 for kind in kinds], dim=1)
+            pieces = [resample(piece, grids[kind], own[kind], mode="bicubic")
+                      for kind, piece in zip(kinds, pieces, strict=True)]
+            chosen[name] = torch.cat(pieces, dim=1).unflatten(0, chosen[name].shape[:-2])
         unknown = self.load_state_dict(chosen, strict=False).unexpected_keys
         if unknown:
             raise ValueError(f"{type(self).__name__} has no {unknown[0]}")

@@ -46,12 +46,12 @@ class SUTrack(Family):
         if beyond:
             yield (f"MODEL.TASK_INDEX has {', '.join(beyond)}; expected numbers below MODEL.TASK_NUM "
                    f"({cfg.MODEL.TASK_NUM})")
-        student = cfg.student if cfg.compresses else cfg
-        other = SIZES[student.MODEL.BACKBONE.TYPE].early != SIZES[backbone.TYPE].early
-        if other and student.shape.embed_dim == width:
-            yield (f"STUDENT.MODEL.BACKBONE.TYPE {student.MODEL.BACKBONE.TYPE} has the width of the teacher's "
-                   f"{backbone.TYPE}, but other early stages, so that it cannot start from it; leave it empty, or take "
-                   "a TYPE of another width")
+        kind = cfg.STUDENT.MODEL.BACKBONE.TYPE
+        if cfg.compresses and kind in SIZES and SIZES[kind].early != SIZES[backbone.TYPE].early:
+            same_width = (cfg.STUDENT.MODEL.BACKBONE.EMBED_DIM or SIZES[kind].embed_dim) == width
+            if same_width:
+                yield (f"STUDENT.MODEL.BACKBONE.TYPE {kind} has the width of the teacher's {backbone.TYPE}, but other "
+                       "early stages, so that it cannot start from it; leave it empty, or take a TYPE of another width")
 
     def build(self, cfg: "Config", drop_rates: Sequence[float]) -> "SUTrackModel":
         from .model import build

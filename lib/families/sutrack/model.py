@@ -34,14 +34,14 @@ def build(cfg: "Config", shape: Shape, drop_rates: Sequence[float]) -> "SUTrackM
     """See `lib.families.Family.build`.
 
     The official drop-path rates rise over the early blocks and the main ones together, so the ones given, which rise
-    over the main ones, are moved up.
+    over the main ones, are moved up, a student's with its teacher's.
     """
     model, data = cfg.MODEL, cfg.DATA
-    blocks = SIZES[model.BACKBONE.TYPE].early
-    early = sum(blocks)
-    steps = early + shape.depth - 1     # from the first to the last of all
-    step, share = cfg.TRAIN.DROP_PATH_RATE / steps, (shape.depth - 1) / steps
-    body = FastITPN(shape, blocks, [early * step + share * rate for rate in drop_rates],
+    size = SIZES[model.BACKBONE.TYPE]
+    early = sum(size.early)
+    steps = early + size.depth - 1      # from the first to the last of all
+    step, share = cfg.TRAIN.DROP_PATH_RATE / steps, (size.depth - 1) / steps
+    body = FastITPN(shape, size.early, [early * step + share * rate for rate in drop_rates],
                     [number * step for number in range(early)], data.TEMPLATE.SIZE // PATCH, data.SEARCH.SIZE // PATCH)
     dim, channels = shape.embed_dim, model.HEAD.NUM_CHANNELS
     text = TextEncoder(dim) if data.MULTI_MODAL_LANGUAGE else None
@@ -169,6 +169,8 @@ class SUTrackModel(StagedTracker):
     `task_logits` (B, tasks) float32 and `task` besides.
     """
 
+    position_names = {"encoder.body.pos_embed": ("search", "template")}
+
     def __init__(self, body: FastITPN, text: TextEncoder | None, task_head: TaskHead, head: nn.Module):
         super().__init__()
         self.encoder = nn.ModuleDict({"body": body})
@@ -192,6 +194,10 @@ class SUTrackModel(StagedTracker):
     @property
     def embed_dim(self) -> int:
         return self.body.cls_token.shape[-1]
+
+    @property
+    def token_grids(self) -> dict[str, int]:
+        return {"search": self.body.search_grid, "template": self.body.template_grid}
 
     def embed(self, inputs: Inputs) -> Tokens:
         """Class token, search tokens, those of the templates one behind the other, and the text token."""
