@@ -52,9 +52,10 @@ def steady_tracker(cfg) -> torch.nn.Module:
     torch.manual_seed(0)
     model = scramble(build_for_test(cfg)).eval()
     share = 1 / cfg.TEST.SEARCH_FACTOR
+    head, = (module for module in model.modules() if hasattr(module, "conv5_size"))
     with torch.no_grad():
-        model.box_head.conv5_size.weight.mul_(0.1)
-        model.box_head.conv5_size.bias.fill_(math.log(share / (1 - share)))
+        head.conv5_size.weight.mul_(0.1)
+        head.conv5_size.bias.fill_(math.log(share / (1 - share)))
     return model
 
 
