@@ -11,7 +11,6 @@ import torch
 
 from lib.config import load_config
 from lib.families.build import build_tracker
-from lib.families.rules import Found
 from lib.families.sutrack.model import foreground_share
 from lib.losses.heatmap import gaussian_heatmap
 from lib.models.base import Inputs
