@@ -13,7 +13,7 @@ from lib.deploy.crops import crop_pairs, model_inputs
 from lib.deploy.export import ExportOptions, export_model
 from lib.deploy.fast import FastOptions, build_fast
 from lib.deploy.profile import profile_config
-from lib.families import FAMILIES, get_family
+from lib.families import FAMILIES
 from lib.families.build import build_compressor, build_for_test, build_tracker
 from lib.models.checkpoint import load_weights, save_slim
 from lib.models.compress.initialise import initialise_student
@@ -26,9 +26,13 @@ SMALL = {"ostrack": ("vitb_256_mae_32x4_ep300", ["MODEL.BACKBONE.EMBED_DIM=32", 
          "vittrack": ("vittrack", []),
          "sutrack": ("sutrack_b224", ["MODEL.BACKBONE.TYPE=fastitpnt", "MODEL.BACKBONE.EMBED_DIM=32",
                                       "MODEL.BACKBONE.NUM_HEADS=2", "MODEL.BACKBONE.DEPTH=4",
-                                      "MODEL.BACKBONE.DISTILL_LAYER=2"])}
+                                      "MODEL.BACKBONE.DISTILL_LAYER=2"]),
+         "seqtrack": ("seqtrack_b256", ["MODEL.BACKBONE.EMBED_DIM=32", "MODEL.BACKBONE.NUM_HEADS=2",
+                                        "MODEL.BACKBONE.DEPTH=4", "MODEL.BACKBONE.DISTILL_LAYER=2",
+                                        "MODEL.HIDDEN_DIM=16", "MODEL.DECODER.NHEADS=2",
+                                        "MODEL.DECODER.DIM_FEEDFORWARD=24", "MODEL.BINS=50"])}
 STUDENTS = {"ostrack": "compresstracker_vitb_256_2", "vittrack": "compresstracker_vittrack_2",
-            "sutrack": "compresstracker_sutrack_b224_8"}
+            "sutrack": "compresstracker_sutrack_b224_8", "seqtrack": "compresstracker_seqtrack_b256_4"}
 CROPS = ["DATA.TEMPLATE.SIZE=32", "DATA.SEARCH.SIZE=64", "TEST.TEMPLATE_SIZE=32", "TEST.SEARCH_SIZE=64",
          "MODEL.HEAD.NUM_CHANNELS=16", "MODEL.PRETRAIN_FILE=''"]
 EXEMPT = ("lib/quickstart/run.py", "lib/test/analysis/conventions.py", "lib/test/analysis/metrics.py")
@@ -77,9 +81,9 @@ def test_a_training_step(family):
 def test_a_compression_step(family):
     cfg = small_student(family)
     net = build_compressor(cfg, load=False)
-    assert net.student.depth == 2 and net.teacher.depth == get_family(family).shape(cfg).depth
+    assert (net.student.depth, net.teacher.depth) == (cfg.MODEL.BACKBONE.DISTILL_LAYER, cfg.shape.depth)
     net.eval()      # drop path may leave a layer out of a whole batch
-    loss, terms = build_actor(cfg, net).loss_of(batch_of(cfg), [True, True], 1.0)
+    loss, terms = build_actor(cfg, net).loss_of(batch_of(cfg), [True] * net.student.depth, 1.0)
     loss.backward()
     assert {"Loss/dst_logit", "Loss/dst_feat_all"} <= terms.keys()
     assert all(p.grad.abs().sum() > 0 for layer in net.student.layers for p in layer.parameters())
@@ -125,8 +129,10 @@ def test_it_tracks_and_is_profiled(family):
     for box in alone:
         for result in tracker.step([image, image], targets):
             np.testing.assert_allclose(result.box_xywh, box, atol=1e-3)
-    report = profile_config(small_student(family), device="cpu", threads=1, iterations=1, warmup=0)
-    assert [model["layers"] for model in report["models"]] == [2, get_family(family).shape(small_student(family)).depth]
+    student = small_student(family)
+    report = profile_config(student, device="cpu", threads=1, iterations=1, warmup=0)
+    depths = [student.MODEL.BACKBONE.DISTILL_LAYER, student.shape.depth]
+    assert [model["layers"] for model in report["models"]] == depths
 
 
 @pytest.mark.parametrize("form", ["onnx", "torchscript"])
@@ -136,7 +142,7 @@ def test_its_export_is_the_model(family, form, tmp_path):
     model, checkpoint = steady_tracker(cfg), tmp_path / "tracker.pth.tar"
     save_slim(checkpoint, model, cfg)
     manifest = export_model(model, cfg, checkpoint, tmp_path / form, ExportOptions(format=form))
-    assert manifest.largest_difference["boxes"] < 1e-4 and manifest.largest_difference["score_map"] < 1e-4
+    assert "boxes" in manifest.largest_difference and max(manifest.largest_difference.values()) < 1e-4
     assert Tracker.from_export(tmp_path / form).search_size == 64
 
 

@@ -46,14 +46,14 @@ def scramble(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     return module
 
 
+@torch.no_grad()
 def steady_tracker(cfg) -> torch.nn.Module:
-    """The configuration's model with fixed random weights and boxes of about the target's size, so that its tracks
-    wander without shrinking to nothing."""
+    """The configuration's model with fixed random weights and, from a CENTER head, boxes of about the target's size, so
+    that its tracks wander without shrinking to nothing."""
     torch.manual_seed(0)
     model = scramble(build_for_test(cfg)).eval()
     share = 1 / cfg.TEST.SEARCH_FACTOR
-    head, = (module for module in model.modules() if hasattr(module, "conv5_size"))
-    with torch.no_grad():
+    for head in (module for module in model.modules() if hasattr(module, "conv5_size")):
         head.conv5_size.weight.mul_(0.1)
         head.conv5_size.bias.fill_(math.log(share / (1 - share)))
     return model

@@ -176,6 +176,7 @@ class SeqTrackModel(StagedTracker):
         window: weigh the places of the centre with a Hann window when generating.
     """
 
+    position_names = {"encoder.body.pos_embed": ("search", "template"), "pos_embed": ("search",)}
     part_prefixes = {"embed": ("encoder.body.patch_embed.", "encoder.body.pos_embed"),
                      "layers": ("encoder.body.blocks.",), "norm": ("encoder.body.norm.",),
                      "head": ("bottleneck.", "pos_embed", "decoder.", "vocab_embed.")}
@@ -199,6 +200,10 @@ class SeqTrackModel(StagedTracker):
     @property
     def embed_dim(self) -> int:
         return self.encoder.body.norm.normalized_shape[0]
+
+    @property
+    def token_grids(self) -> dict[str, int]:
+        return dict(zip(("search", "template"), self.encoder.grids, strict=True))
 
     def embed(self, inputs: Inputs) -> Tokens:
         """[search | first template | second template]; templates share their positions."""
