@@ -87,6 +87,9 @@ def _compression(cfg):
         yield (f"COMPRESS.STAGES is {show(compress.STAGES)} ({len(compress.STAGES)} stages, {sum(compress.STAGES)} "
                f"layers); expected MODEL.BACKBONE.DISTILL_LAYER ({student}) stages with the teacher's {depth} layers "
                "in all, or [] for an even division")
+    if len(set(compress.FEAT_STAGES)) < len(compress.FEAT_STAGES) or any(i >= student for i in compress.FEAT_STAGES):
+        yield (f"COMPRESS.FEAT_STAGES is {show(compress.FEAT_STAGES)}; expected numbers from 0 to {student - 1}, each "
+               "once, or [] for all stages")
     if compress.ALPHA1 + compress.ALPHA2 > 1:
         yield (f"COMPRESS.ALPHA1 {compress.ALPHA1:g} and COMPRESS.ALPHA2 {compress.ALPHA2:g} make more than the whole "
                "training; expected a sum of at most 1")
