@@ -16,12 +16,19 @@ from torch import nn
 
 from lib.config import load_config
 from lib.deploy import energy, profile
-from lib.deploy.counting import count, exact_macs, thop_counts
+from lib.deploy.counting import Counts, count, exact_macs, thop_counts
 from lib.deploy.export import export_model
 from lib.deploy.fast import HEAD_SWITCHES, FastOptions, can_pack
 from lib.deploy.formats import ExportOptions
 from lib.deploy.paths import Subject, switch_paths
-from lib.deploy.profile import PUBLISHED, EndToEnd, ProfileOptions, compare_with_paper, profile_config
+from lib.deploy.profile import (
+    PUBLISHED,
+    EndToEnd,
+    ProfileOptions,
+    _size,
+    compare_with_paper,
+    profile_config,
+)
 from lib.deploy.rates import matrix_rate, memory_rate
 from lib.deploy.report import COLUMNS, report_markdown, report_text
 from lib.deploy.timing import Timings, time_alternately
@@ -439,3 +446,16 @@ def test_script_times_whole_frames_of_its_own_and_of_a_folder(script, tmp_path, 
 def test_script_refuses_a_half_name(script):
     with pytest.raises(UserError, match="SCRIPT/CONFIG"):
         script("--against", "nothing")
+
+
+@pytest.mark.parametrize(("config", "overrides"), [
+    ("compresstracker_smat_256_4", []), ("compresstracker_vits_256_4", []),
+    ("compresstracker_vitb_256_4", ["STUDENT.MODEL.BACKBONE.MLP_RATIO=2"])])
+def test_a_student_of_another_kind_is_not_the_papers(config, overrides):
+    """The paper's table has students of the teacher's own layers."""
+    cfg = load_config("compresstracker", config, overrides)
+    with torch.device("meta"):
+        student, teacher = build_student(cfg), build_teacher(cfg)
+    sizes = {name: _size(Subject(name, model, cfg, Counts(1, 1, 1, 1)), PAPER)
+             for name, model in (("student", student), ("teacher", teacher))}
+    assert sizes["student"]["published"] is None and sizes["teacher"]["published"]["name"] == "OSTrack-256"

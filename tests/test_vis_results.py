@@ -185,7 +185,7 @@ def test_attention_after_elimination():
 def test_attention_of_what_has_none(model):
     with pytest.raises(UserError, match="there is no layer 12: the model has 12 layers, 0 to 11"):
         AttentionProbe(model, 12)
-    with pytest.raises(UserError, match="need a one-stream tracker, not function"):
+    with pytest.raises(UserError, match="need a one-stream tracker with attention layers, not function"):
         AttentionProbe(lambda template, search: None, 0)
 
 

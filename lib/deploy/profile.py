@@ -245,8 +245,11 @@ def _outline(name: str, build: Callable[[Config], StagedTracker], cfg: Config) -
 def _size(outline: Subject, published: dict[str, Any]) -> dict[str, Any]:
     """What is known of a model before it runs."""
     name, model, cfg, counts = outline
+    shape = (cfg.student if name == "student" else cfg).shape
     architecture = {
-        "embed_dim": model.embed_dim, "patch_size": cfg.MODEL.BACKBONE.STRIDE, "head": cfg.MODEL.HEAD.TYPE,
+        "family": cfg.family.name, "layer": type(model.layers[0]).__name__, "embed_dim": model.embed_dim,
+        "num_heads": shape.num_heads, "mlp_ratio": shape.mlp_ratio,
+        "patch_size": cfg.MODEL.BACKBONE.STRIDE, "head": cfg.MODEL.HEAD.TYPE,
         "template_size": cfg.TEST.TEMPLATE_SIZE, "search_size": cfg.TEST.SEARCH_SIZE,
     }
     return {

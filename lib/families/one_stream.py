@@ -1,18 +1,29 @@
-"""What the families of one-stream trackers share (`lib.models.one_stream`): candidate elimination, with its keys, its
-checks, the mask that steers it and its schedule in training."""
+"""What the families of one-stream trackers share (`lib.models.one_stream`): the kinds of layers, and candidate
+elimination with its keys, its checks, the mask that steers it and its schedule in training."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..config.schema import Key, show
-from .base import Family
+from .base import Family, Shape
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from ..config import Config
     from .objective import Objective
     from .rules import Rules
 
-ELIMINATION_KEYS = {
+LAYERS = ("attention", "separable", "separable_block")
+
+KEYS = {
+    "MODEL.BACKBONE.LAYER": Key("attention", "str", "Kind of the layers; the separable ones are SMAT's.",
+                                choices=LAYERS),
+    "MODEL.BACKBONE.LAYER_PATCH": Key(1, "int", "Side of a separable layer's patches in tokens.", low=1),
+    "STUDENT.MODEL.BACKBONE.LAYER": Key("", "str", "Kind of the student's layers; '' is the teacher's.",
+                                        choices=("", *LAYERS)),
+    "STUDENT.MODEL.BACKBONE.LAYER_PATCH": Key(0, "int", "LAYER_PATCH of the student's layers; 0 is the teacher's.",
+                                              low=0),
     "MODEL.BACKBONE.CE_LOC": Key((), "ints", "Layers (counted from 0) in which candidates are eliminated.", low=0),
     "MODEL.BACKBONE.CE_KEEP_RATIO": Key((), "floats", "Share of the search tokens kept at each of CE_LOC.", above=0,
                                         high=1),
@@ -25,10 +36,10 @@ ELIMINATION_KEYS = {
 
 
 class OneStreamFamily(Family):
-    """A family whose models are `OneStreamTracker`s. Its keys hold `ELIMINATION_KEYS`."""
+    """A family whose models are `OneStreamTracker`s. Its keys hold `KEYS`."""
 
     def check(self, cfg: "Config") -> Iterator[str]:
-        """The one template, and where candidates are eliminated."""
+        """The one template, the kind of the layers, and where candidates are eliminated."""
         templates = cfg.DATA.TEMPLATE.NUMBER
         if templates != 1:
             yield f"DATA.TEMPLATE.NUMBER is {templates}; expected 1: a model of family {self.name} takes one template"
@@ -39,6 +50,18 @@ class OneStreamFamily(Family):
                    f"{len(backbone.CE_KEEP_RATIO)}; expected one ratio for each layer")
         if list(where) != sorted(set(where)) or any(layer >= depth for layer in where):
             yield f"MODEL.BACKBONE.CE_LOC is {show(where)}; expected rising numbers of layers from 0 to {depth - 1}"
+        if where and backbone.LAYER != "attention":
+            yield (f"MODEL.BACKBONE.LAYER is {backbone.LAYER}, whose layers eliminate no candidates; set CE_LOC and "
+                   "CE_KEEP_RATIO to []")
+        for view in ("TEMPLATE", "SEARCH"):
+            side = getattr(cfg.DATA, view).SIZE // backbone.STRIDE
+            if backbone.LAYER != "attention" and side % backbone.LAYER_PATCH:
+                yield (f"MODEL.BACKBONE.LAYER_PATCH is {backbone.LAYER_PATCH}; expected a divisor of the {side} tokens "
+                       f"in a row of the {view.lower()} crop")
+        student = cfg.student.MODEL.BACKBONE.LAYER if cfg.compresses else backbone.LAYER
+        if student != backbone.LAYER and cfg.COMPRESS.INIT not in ("none", "mae"):
+            yield (f"COMPRESS.INIT is {cfg.COMPRESS.INIT}, but {student} layers cannot copy {backbone.LAYER} layers; "
+                   "expected none")
         if where and cfg.compresses:
             yield ("MODEL.BACKBONE.CE_LOC is set; replacement training needs the same tokens in every layer, so set "
                    "CE_LOC and CE_KEEP_RATIO to [] (weights of a teacher with elimination can be used without it)")
@@ -56,3 +79,14 @@ class OneStreamFamily(Family):
         from .elimination import EliminationRules
 
         return EliminationRules(**values)
+
+
+def one_stream_layers(cfg: "Config", shape: Shape, drop_rates: Sequence[float], eps: float = 1e-6
+                      ) -> list["nn.Module"]:
+    """The layers that a configuration asks for (see `lib.models.one_stream.build_layers`)."""
+    from ..models.one_stream import build_layers
+
+    backbone = cfg.MODEL.BACKBONE
+    return build_layers(backbone.LAYER, drop_rates, embed_dim=shape.embed_dim, num_heads=shape.num_heads,
+                        mlp_ratio=shape.mlp_ratio, patch=backbone.LAYER_PATCH, eps=eps,
+                        keep_rates=dict(zip(backbone.CE_LOC, backbone.CE_KEEP_RATIO, strict=True)))

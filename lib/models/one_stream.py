@@ -4,7 +4,7 @@ What OSTrack has in common with the trackers of its shape. A family builds it wi
 fast inference, export and profiling know this class, not the families.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -13,6 +13,26 @@ from torch import Tensor, nn
 from .base import Inputs, Prediction, Segment, StagedTracker, Tokens
 from .layers.elimination import Candidates, restore
 from .layers.encoder import EncoderLayer
+from .layers.separable import SeparableTokenBlock, SeparableTokenLayer
+
+
+def build_layers(kind: str, drop_rates: Sequence[float], *, embed_dim: int, num_heads: int, mlp_ratio: float,
+                 patch: int = 1, keep_rates: Mapping[int, float] | None = None, eps: float = 1e-6) -> list[nn.Module]:
+    """The layers of a backbone, one for each drop-path rate.
+
+    Args:
+        kind: MODEL.BACKBONE.LAYER: attention; separable; separable_block, of half the width inside (as in SMAT).
+        patch: MODEL.BACKBONE.LAYER_PATCH.
+        num_heads, mlp_ratio, keep_rates, eps: of attention layers; keep_rates: index of the layer -> share of the
+            search tokens that candidate elimination keeps there.
+    """
+    if kind == "separable":
+        return [SeparableTokenLayer(embed_dim, rate, patch) for rate in drop_rates]
+    if kind == "separable_block":
+        return [SeparableTokenBlock(embed_dim, embed_dim // 2, patch=patch) for _ in drop_rates]
+    keep = keep_rates or {}
+    return [EncoderLayer(embed_dim, num_heads, mlp_ratio, rate, keep.get(index, 1.0), eps)
+            for index, rate in enumerate(drop_rates)]
 
 
 class OneStreamBackbone(nn.Module):
@@ -27,7 +47,7 @@ class OneStreamBackbone(nn.Module):
         eps: of the final LayerNorm.
     """
 
-    def __init__(self, patch_embed: nn.Module, layers: Sequence[EncoderLayer], *, stride: int, template_size: int,
+    def __init__(self, patch_embed: nn.Module, layers: Sequence[nn.Module], *, stride: int, template_size: int,
                  search_size: int, embed_dim: int, eps: float):
         super().__init__()
         self.stride = stride
@@ -101,7 +121,7 @@ class OneStreamTracker(StagedTracker):
     def compile_layers(self) -> None:
         """As `StagedTracker.compile_layers`; layers that eliminate candidates are left out: their shapes change."""
         for layer in self.layers:
-            if layer.keep_rate == 1:
+            if getattr(layer, "keep_rate", 1) == 1:
                 layer.compile()
 
     def predict(self, tokens: Tokens) -> Prediction:

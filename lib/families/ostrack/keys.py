@@ -1,7 +1,7 @@
 """OSTrack's configuration keys, with the names and defaults of its repository."""
 
 from ...config.schema import NOT_BUILT, Key
-from ..one_stream import ELIMINATION_KEYS
+from .. import one_stream
 
 SIZES = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)}
 """ViT size -> (embedding width, layers, attention heads), as in timm."""
@@ -9,7 +9,7 @@ SIZES = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12), "la
 TYPES = tuple(f"vit_{size}_patch16_224{suffix}" for size in SIZES for suffix in ("", "_ce", "_compress"))
 
 KEYS = {
-    **ELIMINATION_KEYS,
+    **one_stream.KEYS,
     "MODEL.NUM_CHANNELS": Key(256, "int", "Width of the CORNER head (the official code reads it here).", low=8),
     "MODEL.EXTRA_MERGER": Key(False, "bool", "Official key without effect.", fixed=NOT_BUILT),
     "MODEL.RETURN_INTER": Key(False, "bool", "Official key: output of inner layers.", fixed=NOT_BUILT),

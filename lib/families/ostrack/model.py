@@ -1,6 +1,6 @@
 """OSTrack's model (Ye et al., ECCV 2022): a ViT that template and search tokens pass together, and a box head."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -9,9 +9,9 @@ from timm.layers import PatchEmbed, build_sincos2d_pos_embed, trunc_normal_
 from torch import nn
 
 from ...models.heads import build_head
-from ...models.layers.encoder import EncoderLayer
 from ...models.one_stream import OneStreamBackbone, OneStreamTracker
 from ..base import Shape
+from ..one_stream import one_stream_layers
 
 if TYPE_CHECKING:
     from ...config import Config
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 def build(cfg: "Config", shape: Shape, drop_rates: Sequence[float]) -> OneStreamTracker:
     """See `lib.families.Family.build`."""
     backbone, data, head = cfg.MODEL.BACKBONE, cfg.DATA, cfg.MODEL.HEAD
-    keep = dict(zip(backbone.CE_LOC, backbone.CE_KEEP_RATIO, strict=True))
-    vit = ViTBackbone(shape, drop_rates, patch_size=backbone.STRIDE, image_size=backbone.IMG_SIZE,
-                      template_size=data.TEMPLATE.SIZE, search_size=data.SEARCH.SIZE, keep_rates=keep)
+    layers = one_stream_layers(cfg, shape, drop_rates)
+    vit = ViTBackbone(layers, shape.embed_dim, patch_size=backbone.STRIDE, image_size=backbone.IMG_SIZE,
+                      template_size=data.TEMPLATE.SIZE, search_size=data.SEARCH.SIZE)
     channels = cfg.MODEL.NUM_CHANNELS if head.TYPE == "CORNER" else head.NUM_CHANNELS
     return OneStreamTracker(vit, build_head(head.TYPE, shape.embed_dim, channels))
 
@@ -31,20 +31,16 @@ class ViTBackbone(OneStreamBackbone):
     """A ViT whose keys are those of the official checkpoints.
 
     Args:
-        shape: of the ViT; the depth is the number of `drop_rates`.
-        drop_rates: drop-path rate of each layer.
+        layers: in order.
+        dim: width of the tokens.
         patch_size: side of a patch in pixels, also the stride.
         image_size: side of the image that the raw `pos_embed` (and an ImageNet or MAE checkpoint) belongs to.
         template_size, search_size: sides of the crops in pixels.
-        keep_rates: layer index -> share of search tokens that candidate elimination keeps there.
     """
 
-    def __init__(self, shape: Shape, drop_rates: Sequence[float], *, patch_size: int, image_size: int,
-                 template_size: int, search_size: int, keep_rates: Mapping[int, float]):
-        dim = shape.embed_dim
+    def __init__(self, layers: Sequence[nn.Module], dim: int, *, patch_size: int, image_size: int, template_size: int,
+                 search_size: int):
         patch_embed = PatchEmbed(img_size=None, patch_size=patch_size, embed_dim=dim)
-        layers = [EncoderLayer(dim, shape.num_heads, shape.mlp_ratio, rate, keep_rates.get(index, 1.0))
-                  for index, rate in enumerate(drop_rates)]
         super().__init__(patch_embed, layers, stride=patch_size, template_size=template_size, search_size=search_size,
                          embed_dim=dim, eps=1e-6)
         self.raw_grid = image_size // patch_size

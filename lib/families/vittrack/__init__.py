@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from ...config.schema import Key
 from ..base import Shape
-from ..one_stream import ELIMINATION_KEYS, OneStreamFamily
+from ..one_stream import KEYS, OneStreamFamily
 
 if TYPE_CHECKING:
     from ...config import Config
@@ -17,7 +17,7 @@ class VitTrack(OneStreamFamily):
 
     name, title = "vittrack", "VitTrack"
     keys = {
-        **ELIMINATION_KEYS,
+        **KEYS,
         "MODEL.PRETRAIN_FILE": Key("", "str", "Weights to start from, '' for a random start; script compresstracker: "
                                    "the teacher's. A checkpoint, or the zoo's ONNX file. Tried from the repository "
                                    "root, then in pretrained_models/."),

@@ -9,9 +9,9 @@ from timm.layers import build_sincos2d_pos_embed, trunc_normal_
 from torch import Tensor, nn
 
 from ...models.heads import build_head
-from ...models.layers.encoder import EncoderLayer
 from ...models.one_stream import OneStreamBackbone, OneStreamTracker
 from ..base import Shape
+from ..one_stream import one_stream_layers
 
 if TYPE_CHECKING:
     from ...config import Config
@@ -23,10 +23,8 @@ EPS = 1e-5
 def build(cfg: "Config", shape: Shape, drop_rates: Sequence[float]) -> "VitTrackModel":
     """See `lib.families.Family.build`."""
     backbone, data, head = cfg.MODEL.BACKBONE, cfg.DATA, cfg.MODEL.HEAD
-    keep = dict(zip(backbone.CE_LOC, backbone.CE_KEEP_RATIO, strict=True))
     stem = ConvStem(shape.embed_dim)
-    layers = [EncoderLayer(shape.embed_dim, shape.num_heads, shape.mlp_ratio, rate, keep.get(index, 1.0), EPS)
-              for index, rate in enumerate(drop_rates)]
+    layers = one_stream_layers(cfg, shape, drop_rates, EPS)
     vit = OneStreamBackbone(stem, layers, stride=backbone.STRIDE, template_size=data.TEMPLATE.SIZE,
                             search_size=data.SEARCH.SIZE, embed_dim=shape.embed_dim, eps=EPS)
     _initialise(vit)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from ...models.layers.elimination import template_attention
+from ...models.layers.encoder import EncoderLayer
 from ...models.one_stream import OneStreamTracker
 from ...utils.errors import UserError
 
@@ -31,8 +32,9 @@ class AttentionProbe:
     """
 
     def __init__(self, model: Any, layer: int):
-        if not isinstance(model, OneStreamTracker):
-            raise UserError(f"attention maps need a one-stream tracker, not {type(model).__name__}")
+        if not isinstance(model, OneStreamTracker) or not isinstance(model.layers[0], EncoderLayer):
+            raise UserError("attention maps need a one-stream tracker with attention layers, not "
+                            f"{type(model).__name__}")
         if not -model.depth <= layer < model.depth:
             raise UserError(f"there is no layer {layer}: the model has {model.depth} layers, 0 to {model.depth - 1}")
         self.layer = layer % model.depth
