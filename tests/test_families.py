@@ -88,7 +88,7 @@ def test_the_fast_module_is_the_model(family, take_pixels):
     with torch.inference_mode():
         expected = model(*model_inputs(pair, cfg, False))
         templates, *others = model_inputs(pair, cfg, take_pixels)
-        found = fast(fast.prepare(templates) if hasattr(fast, "prepare") else templates, *others)
+        found = fast(fast.prepare(templates), *others)
     assert found.tensors().keys() == expected.tensors().keys()
     for name, values in found.tensors().items():
         torch.testing.assert_close(values, expected.tensors()[name], atol=1e-4, rtol=0)

@@ -27,7 +27,13 @@ class ClipRule(ABC):
 
     Args:
         templates, search: how many frames of each kind; at least 1.
+
+    Attributes:
+        strange: share of the samples whose search frames come from a clip of another video, and so do not show the
+            target: their boxes have no area.
     """
+
+    strange: float = 0.0
 
     def __init__(self, templates: int = 1, search: int = 1):
         self.templates, self.search = templates, search

@@ -202,3 +202,16 @@ class StagedTracker(nn.Module, ABC):
         for index in range(self.depth):
             tokens = self.run_layer(index, tokens)
         return self.predict(tokens)
+
+
+class SplitTracker(StagedTracker):
+    """A tracker whose templates pass the layers without a look at the search region, so that what search regions read of
+    them can be made once per target. Its fast module, exports and profiles do so."""
+
+    @abstractmethod
+    def read_templates(self, templates: Tensor) -> Tensor:
+        """What search regions need of templates (B, T, 3, h, w), in one tensor (B, ...)."""
+
+    @abstractmethod
+    def read_search(self, read: Tensor, search: Tensor) -> Prediction:
+        """As `forward`, with what `read_templates` gave; further inputs there are none."""

@@ -10,6 +10,7 @@ from .keys import INTERVALS, KEYS, MOVED
 
 if TYPE_CHECKING:
     from ...config import Config
+    from ..clips import ClipRule
     from .model import MixFormerV2Model
     from .objective import EdgeObjective
     from .runtime import BestOfInterval
@@ -54,6 +55,12 @@ class MixFormerV2(Family):
         from .objective import EdgeObjective
 
         return EdgeObjective(cfg)
+
+    def clips(self, cfg: "Config") -> "ClipRule":
+        """By DATA.SAMPLER_MODE; where the score head learns, half of the samples do not show the target."""
+        rule = super().clips(cfg)
+        rule.strange = 0.5 if cfg.TRAIN.TRAIN_SCORE else 0.0
+        return rule
 
     def rule_values(self, cfg: "Config") -> dict[str, Any]:
         return {"intervals": {name: getattr(cfg.TEST.UPDATE_INTERVALS, name) for name in INTERVALS}}

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from timm.layers import PatchEmbed, trunc_normal_
 from torch import Tensor, nn
 
-from ...models.base import Inputs, Prediction, Segment, StagedTracker, Tokens
+from ...models.base import Inputs, Prediction, Segment, SplitTracker, Tokens
 from ...models.layers.encoder import EncoderLayer
 from ...utils.boxes import xyxy_to_cxcywh
 from ..base import Shape
@@ -67,7 +67,7 @@ class MixLayer(EncoderLayer):
         seen = tokens.place("template")
         mixed = torch.cat([self.attend(q[:, :, seen], k[:, :, seen], v[:, :, seen]),
                            self.attend(q[:, :, seen.stop:], k, v)], dim=1)
-        return replace(tokens, x=self.finish(tokens.x, mixed, tokens.extra.rate if self.faded else 1.0))
+        return replace(tokens, x=self.finish(tokens.x, mixed, tokens.extra))
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, L, C) tokens -> their queries, keys and values, (B, heads, L, C / heads) each."""
@@ -82,8 +82,9 @@ class MixLayer(EncoderLayer):
             read = (q * self.attn.scale @ k.transpose(-2, -1)).softmax(dim=-1) @ v
         return read.transpose(1, 2).flatten(2)
 
-    def finish(self, x: Tensor, mixed: Tensor, rate: float = 1.0) -> Tensor:
-        """The tokens (B, L, C) after the layer, from what their queries read (B, L, C); `rate` see `Fading`."""
+    def finish(self, x: Tensor, mixed: Tensor, fading: Fading) -> Tensor:
+        """The tokens (B, L, C) after the layer, from what their queries read (B, L, C)."""
+        rate = fading.rate if self.faded else 1.0
         x = x + rate * self.drop_path1(self.attn.proj(mixed))
         return x + rate * self.drop_path2(self.mlp(self.norm2(x)))
 
@@ -119,14 +120,21 @@ class MixBackbone(nn.Module):
 
     def embed(self, inputs: Inputs) -> Tokens:
         """Crops -> tokens (B, T * Lz + Lx + 4, C): the templates in their order, search, prediction."""
-        crops = inputs.templates                                                    # (B, T, 3, h, w)
+        z, rest = self.embed_templates(inputs.templates), self.embed_search(inputs.search)
+        segments = (Segment("template", z.shape[1], self.template_grid), *rest.segments)
+        return Tokens(torch.cat([z, rest.x], dim=1), segments, Fading(inputs.further.get("remove_rate", 0.0)))
+
+    def embed_templates(self, crops: Tensor) -> Tensor:
+        """(B, T, 3, h, w) -> (B, T * Lz, C)."""
         z = self.patch_embed(crops.flatten(0, 1)) + self.pos_embed_t                # (B * T, Lz, C)
-        z = z.unflatten(0, crops.shape[:2]).flatten(1, 2)
-        x = self.patch_embed(inputs.search) + self.pos_embed_s
+        return z.unflatten(0, crops.shape[:2]).flatten(1, 2)
+
+    def embed_search(self, crops: Tensor) -> Tokens:
+        """(B, 3, H, W) -> search and prediction tokens (B, Lx + 4, C)."""
+        x = self.patch_embed(crops) + self.pos_embed_s
         edges = (self.reg_tokens + self.pos_embed_reg).expand(len(x), -1, -1)
-        segments = (Segment("template", z.shape[1], self.template_grid), Segment("search", x.shape[1], self.search_grid),
-                    Segment("prediction", EDGES))
-        return Tokens(torch.cat([z, x, edges], dim=1), segments, Fading(inputs.further.get("remove_rate", 0.0)))
+        return Tokens(torch.cat([x, edges], dim=1),
+                      (Segment("search", x.shape[1], self.search_grid), Segment("prediction", EDGES)))
 
 
 def _positions(side: int, dim: int) -> Tensor:
@@ -175,7 +183,7 @@ class ScoreHead(nn.Module):
         return self.layers(tokens).float().mean(dim=(1, 2))
 
 
-class MixFormerV2Model(StagedTracker):
+class MixFormerV2Model(SplitTracker):
     """MixFormerV2; the names in the state dict are those of the official checkpoints.
 
     `Prediction.further` holds `edges` (B, 4, bins), the logits of left, right, top and bottom, and, with a score head,
@@ -213,3 +221,24 @@ class MixFormerV2Model(StagedTracker):
             further["score_logit"] = self.score_head(prediction)
             further["score"] = further["score_logit"].sigmoid()
         return Prediction(self.box_head.boxes(logits), further=further)
+
+    def read_templates(self, templates: Tensor) -> Tensor:
+        """Keys and values of the template tokens in each layer: (B, 2 * layers, heads, T * Lz, C / heads)."""
+        x, read = self.backbone.embed_templates(Inputs.of(templates, templates).templates), []
+        for layer in self.layers:
+            q, k, v = layer.project(x)
+            read += [k, v]
+            if layer is not self.layers[-1]:
+                x = layer.finish(x, layer.attend(q, k, v), Fading())
+        return torch.stack(read, dim=1)
+
+    def read_search(self, read: Tensor, search: Tensor) -> Prediction:
+        """See `SplitTracker`. Behind the last layer only the prediction tokens are read, so it gives no others."""
+        tokens = self.backbone.embed_search(search)
+        x = tokens.x
+        for layer, keys, values in zip(self.layers, read[:, ::2].unbind(1), read[:, 1::2].unbind(1), strict=True):
+            q, k, v = layer.project(x)
+            if layer is self.layers[-1]:
+                q, x = q[:, :, -EDGES:], x[:, -EDGES:]
+            x = layer.finish(x, layer.attend(q, torch.cat([keys, k], dim=2), torch.cat([values, v], dim=2)), Fading())
+        return self.predict(replace(tokens, x=x, segments=tokens.segments[1:]))

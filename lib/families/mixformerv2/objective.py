@@ -51,14 +51,13 @@ class EdgeObjective(Objective):
              ) -> tuple[Tensor, dict[str, Tensor]]:
         """See `Objective.loss`; nothing is divided by `counts`."""
         train = self.cfg.TRAIN
-        box, terms = self._box_loss(prediction.boxes, xywh_to_xyxy(target_xywh).clamp(0, 1))
         if train.TRAIN_SCORE:
-            shown = (target_xywh[:, 2:] > 0).all(dim=1).float()                 # (B,)
-            score = F.binary_cross_entropy_with_logits(prediction.further["score_logit"], shown)
+            logit, shown = prediction.further["score_logit"], (target_xywh[:, 2:] > 0).all(dim=1)       # (B,)
+            score = F.binary_cross_entropy_with_logits(logit, shown.float())
             loss = train.SCORE_WEIGHT * score
-            terms = {"Loss/score": score, "IoU": terms["IoU"]}
+            terms = {"Loss/score": score, "accuracy": ((logit > 0) == shown).float().mean()}
         else:
-            loss = box
+            loss, terms = self._box_loss(prediction.boxes, xywh_to_xyxy(target_xywh).clamp(0, 1))
         return loss, {name: value.detach() for name, value in {"Loss/total": loss, **terms}.items()}
 
     def _box_loss(self, boxes: Tensor, target_xyxy: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

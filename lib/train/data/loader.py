@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 SPLITS = ("train", "val")
 MAX_TRIES = 50
 """Draws for one sample before giving up."""
+NOWHERE = np.zeros(4, np.float32)
+"""The box of a target that a crop does not show."""
 
 _ONE_DRAWS = threading.Lock()  # the data sets keep what they read last; reading and decoding happen outside
 
@@ -67,14 +69,23 @@ class Pairs:
         failures: list[Unreadable] = []
         for _ in range(MAX_TRIES):
             with _ONE_DRAWS:
-                dataset, sequence, *frames = self.sampler.draw(rng)
-                boxes = dataset.annotation(sequence).boxes[frames]
+                dataset, sequence, frames, boxes = clip = self._clip(rng)
+                strange = self.sampler.rule.strange and rng.random() < self.sampler.rule.strange
+                other = self._clip(rng) if strange else clip
+            if strange and other[:2] == clip[:2]:
+                continue
             state = rng.bit_generator.state
             try:
                 pictures = self.pixels.open(dataset, sequence, frames)
+                if strange:
+                    first = self.pixels.numbers[0]
+                    pictures = [*pictures[:first], *self.pixels.open(*other[:3])[first:]]
+                    boxes = np.concatenate([boxes[:first], other[3][first:]])
                 sizes = [(frame.width, frame.height) for frame in pictures]
                 params = self.processing(sizes, boxes, rng)
                 payload = None if params is None else self.pixels.make(pictures, params)
+                if strange and params is not None:
+                    params = (*params[:first], *(crop._replace(box_xywh=NOWHERE) for crop in params[first:]))
             except Unreadable as error:
                 rng.bit_generator.state = state  # the next draw is the same wherever the damage is noticed
                 failures.append(error)
@@ -87,6 +98,11 @@ class Pairs:
             + (f"Unreadable for instance: {_examples(error.file for error in failures)}" if failures else
                f"Last: sequence {sequence} of {dataset.name}, boxes {boxes.tolist()}")
         )
+
+    def _clip(self, rng: np.random.Generator) -> tuple[Any, int, list[int], np.ndarray]:
+        """A data set, the number of a sequence, numbers of frames and their boxes (T + S, 4)."""
+        dataset, sequence, *frames = self.sampler.draw(rng)
+        return dataset, sequence, frames, dataset.annotation(sequence).boxes[frames]
 
     def exact(self) -> "Pairs":
         """The same samples with crops that are made of whole frames in this process."""
