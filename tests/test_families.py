@@ -13,7 +13,7 @@ from lib.deploy.crops import crop_pairs, model_inputs
 from lib.deploy.export import ExportOptions, export_model
 from lib.deploy.fast import FastOptions, build_fast
 from lib.deploy.profile import profile_config
-from lib.families import FAMILIES, get_family
+from lib.families import FAMILIES
 from lib.families.build import build_compressor, build_for_test, build_tracker
 from lib.models.checkpoint import load_weights, save_slim
 from lib.test.tracker import Tracker
@@ -70,7 +70,7 @@ def test_a_training_step(family):
 def test_a_compression_step(family):
     cfg = small_student(family)
     net = build_compressor(cfg, load=False)
-    assert net.student.depth == cfg.MODEL.BACKBONE.DISTILL_LAYER and net.teacher.depth == get_family(family).shape(cfg).depth
+    assert (net.student.depth, net.teacher.depth) == (cfg.MODEL.BACKBONE.DISTILL_LAYER, cfg.shape.depth)
     net.eval()      # drop path may leave a layer out of a whole batch
     loss, terms = build_actor(cfg, net).loss_of(tiny_batch(cfg), [True] * net.student.depth, 1.0)
     loss.backward()
@@ -104,9 +104,10 @@ def test_it_tracks_and_is_profiled(family):
     for box in alone:
         for result in tracker.step([image, image], targets):
             np.testing.assert_allclose(result.box_xywh, box, atol=1e-3)
-    report = profile_config(small_student(family), device="cpu", threads=1, iterations=1, warmup=0)
     student = small_student(family)
-    assert [model["layers"] for model in report["models"]] == [student.MODEL.BACKBONE.DISTILL_LAYER, student.shape.depth]
+    report = profile_config(student, device="cpu", threads=1, iterations=1, warmup=0)
+    depths = [student.MODEL.BACKBONE.DISTILL_LAYER, student.shape.depth]
+    assert [model["layers"] for model in report["models"]] == depths
 
 
 @pytest.mark.parametrize("form", ["onnx", "torchscript"])

@@ -210,8 +210,8 @@ class PlainTracker(nn.Module):
         return self.model.read_templates(self._crops(templates))
 
     def forward(self, templates: Tensor, search: Tensor, further: Mapping[str, Tensor] | None = None) -> Prediction:
-        """One batch, with what `prepare` gave; the prediction is float32. See `StagedTracker.forward` and `takes_pixels`.
-        """
+        """One batch, with what `prepare` gave; the prediction is float32. See `StagedTracker.forward` and
+        `takes_pixels`."""
         further = further or {}
         self._names = tuple(further)
         return self.run(templates, search, *further.values())

@@ -185,7 +185,8 @@ def _fast_macs(subject: Subject, options: FastOptions) -> int:
     fast = build_fast(subject.model, visible)
     templates, search, further = example_inputs(subject.cfg, 1, torch.device("cpu"), takes_pixels=False)
     fast, templates, search = (part.to("meta") for part in (fast, templates, search))
-    return exact_macs(fast, fast.prepare(templates), search, {name: tensor.to("meta") for name, tensor in further.items()})
+    further = {name: tensor.to("meta") for name, tensor in further.items()}
+    return exact_macs(fast, fast.prepare(templates), search, further)
 
 
 def example_inputs(cfg: Config, batch: int, device: torch.device, takes_pixels: bool

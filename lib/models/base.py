@@ -205,8 +205,8 @@ class StagedTracker(nn.Module, ABC):
 
 
 class SplitTracker(StagedTracker):
-    """A tracker whose templates pass the layers without a look at the search region, so that what search regions read of
-    them can be made once per target. Its fast module, exports and profiles do so."""
+    """A tracker whose templates pass the layers without a look at the search region, so that what search regions read
+    of them can be made once per target. Its fast module, exports and profiles do so."""
 
     @abstractmethod
     def read_templates(self, templates: Tensor) -> Tensor:

@@ -30,15 +30,16 @@ class MixFormerV2(Family):
     def check(self, cfg: "Config") -> Iterator[str]:
         width, depth, train = self.shape(cfg).embed_dim, self.shape(cfg).depth, cfg.TRAIN
         if width % 4:
-            yield (f"MODEL.BACKBONE.EMBED_DIM is {width}; expected a multiple of 4: the positions are sines and cosines "
-                   "of columns and rows")
+            yield (f"MODEL.BACKBONE.EMBED_DIM is {width}; expected a multiple of 4: the positions are sines and "
+                   "cosines of columns and rows")
         if train.TRAIN_SCORE and not cfg.MODEL.SCORE_HEAD:
             yield "TRAIN.TRAIN_SCORE is true, but MODEL.SCORE_HEAD is false: there is no score head to train"
         if train.TRAIN_SCORE and cfg.compresses:
-            yield ("TRAIN.TRAIN_SCORE is true, but a compression trains everything else; train the student's score head "
-                   f"afterwards, with script {self.name}")
+            yield ("TRAIN.TRAIN_SCORE is true, but a compression trains everything else; train the student's score "
+                   f"head afterwards, with script {self.name}")
         if any(layer >= depth for layer in train.REMOVE_LAYERS):
-            yield f"TRAIN.REMOVE_LAYERS is {show(train.REMOVE_LAYERS)}; expected numbers of layers from 0 to {depth - 1}"
+            yield (f"TRAIN.REMOVE_LAYERS is {show(train.REMOVE_LAYERS)}; expected numbers of layers from 0 to "
+                   f"{depth - 1}")
         if cfg.compresses:
             for name, own in MOVED.items():
                 section, _, leaf = name.rpartition(".")

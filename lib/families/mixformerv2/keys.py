@@ -22,9 +22,9 @@ def _moved(default, kind: str, doc: str, name: str) -> Key:
 
 KEYS = {
     # ---- the model
-    "MODEL.PRETRAIN_FILE": Key("", "str", "Weights to start from, '' for a random start: a MixFormerV2, with or without "
-                               "score head, or MAE's; script compresstracker: the teacher's. Tried from the repository "
-                               "root, then in pretrained_models/."),
+    "MODEL.PRETRAIN_FILE": Key("", "str", "Weights to start from, '' for a random start: a MixFormerV2, with or "
+                               "without score head, or MAE's; script compresstracker: the teacher's. Tried from the "
+                               "repository root, then in pretrained_models/."),
     "MODEL.VIT_TYPE": Key("base_patch16", "str", "Official key: size of the ViT.", fixed=NOT_BUILT),
     "MODEL.HEAD_TYPE": Key("MLP", "str", "Official key: prediction head.", fixed=NOT_BUILT),
     "MODEL.HEAD.TYPE": Key("MLP", "str", "Prediction head: distributions of the box's edges.",
@@ -58,8 +58,9 @@ KEYS = {
                                            "TRAIN.DISTILL_LAYERS_STUDENT"),
     "TRAIN.DISTILL_LAYERS_TEACHER": _moved((2, 5, 8, 11), "ints", "the teacher's layers that they are compared with",
                                            "TRAIN.DISTILL_LAYERS_TEACHER"),
-    "TRAIN.SCHEDULER.DECAY_RATE": Key(0.1, "float", "Factor of each drop of step. The 400 of some official files, which "
-                                      "their code does not read, means 0.1.", above=0, high=1, stands_for={400.0: 0.1}),
+    "TRAIN.SCHEDULER.DECAY_RATE": Key(0.1, "float", "Factor of each drop of step. The 400 of some official files, "
+                                      "which their code does not read, means 0.1.", above=0, high=1,
+                                      stands_for={400.0: 0.1}),
     "TRAIN.ATTN_WEIGHT": Key(1.0, "float", "Official key: weight of a loss.", fixed=NOT_BUILT),
     "TRAIN.DEEP_SUPERVISION": Key(False, "bool", "Official key: losses of inner layers.", fixed=NOT_BUILT),
     "TRAIN.FREEZE_STAGE0": Key(False, "bool", "Official key of MixFormer's CvT.", fixed=NOT_BUILT),

@@ -53,7 +53,7 @@ class MixLayer(EncoderLayer):
     everything. So what the templates are in a layer depends on no search region.
 
     Args:
-        faded: both residual branches are scaled by `Fading.rate`, and the parameters do not learn (section 3.2.2).
+        faded: both residual branches are scaled by `Fading.rate`, and the parameters do not learn (section 3.2).
     """
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float, drop_path: float, faded: bool = False):
@@ -138,8 +138,8 @@ class MixBackbone(nn.Module):
 
 
 def _positions(side: int, dim: int) -> Tensor:
-    """(1, side * side, C) sine-cosine positions as MAE has them: the first half of the channels for the column, the second
-    for the row, in each the sines before the cosines."""
+    """(1, side * side, C) sine-cosine positions as MAE has them: the first half of the channels for the column, the
+    second for the row, in each the sines before the cosines."""
     bands = 10000.0 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
     angles = torch.arange(side).unsqueeze(1) * bands                                # (side, C / 4)
     line = torch.cat([angles.sin(), angles.cos()], dim=1).float()                   # (side, C / 2)

@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -18,13 +17,13 @@ FADING_EPOCHS = 40
 
 
 def remove_rate(epoch: int) -> float:
-    """What is left of a layer that fades out in `epoch`, from 1: half a cosine, (section 3.2.2; the official code is one
-    step ahead)."""
+    """What is left in `epoch`, counted from 1, of a layer that fades out: half a cosine (section 3.2, progressive depth
+    pruning; one step ahead, as in the official code)."""
     return (1 + math.cos(math.pi * min(epoch + 1, FADING_EPOCHS) / FADING_EPOCHS)) / 2
 
 
 def edge_kl(logits: Tensor, teacher: Tensor) -> Tensor:
-    """KL divergence from the teacher's edges to the student's, mean over batch and edges (section 3.2.1).
+    """KL divergence from the teacher's edges to the student's, mean over batch and edges (section 3.2).
 
     Args:
         logits: (B, 4, bins) the student's.

@@ -6,7 +6,6 @@ from pathlib import Path
 from torch import Tensor
 
 from ...models.checkpoint import candidates_in, choose, read_checkpoint, some, wrong_tensor
-from ...utils.errors import UserError
 from .model import MixFormerV2Model
 
 HEADS = ("box_head.", "score_head.")
@@ -15,9 +14,9 @@ HEADS = ("box_head.", "score_head.")
 def load_start(model: MixFormerV2Model, path: Path) -> None:
     """Start from a MixFormerV2 or from MAE's or timm's ViT weights, in place.
 
-    A MixFormerV2 may lack the score head, which then stays random, as the prediction tokens and heads do with a ViT. The
-    fixed positions are not read, so the crops may have another size. Of the file's layers those of `model.left_out` are
-    skipped, and the first of the others are used where the model is shallower.
+    A MixFormerV2 may lack the score head, which then stays random, as the prediction tokens and heads do with a ViT.
+    The fixed positions are not read, so the crops may have another size. Of the file's layers those of `model.left_out`
+    are skipped, and the first of the others are used where the model is shallower.
 
     Raises:
         UserError: the file cannot be read or does not fit.
@@ -38,8 +37,8 @@ def load_start(model: MixFormerV2Model, path: Path) -> None:
                   and (tracker or name.startswith(("backbone.blocks.", "backbone.patch_embed.")))]
         lacks = [name for name in needed if name not in used]
         if lacks:
-            return (f"lacks {some(lacks)}, and has {some(state)}; expected a MixFormerV2, or MAE or timm ViT weights, of "
-                    f"at least {model.depth} layers" + f" besides {sorted(left_out)}" * bool(left_out))
+            return (f"lacks {some(lacks)}, and has {some(state)}; expected a MixFormerV2, or MAE or timm ViT weights, "
+                    f"of at least {model.depth} layers" + f" besides {sorted(left_out)}" * bool(left_out))
         return wrong_tensor(used, own)
 
     parts = [name for name, _ in model.named_children()]
