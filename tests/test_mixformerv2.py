@@ -19,7 +19,7 @@ from lib.families.mixformerv2.runtime import BestOfInterval
 from lib.families.rules import Found
 from lib.models.base import Inputs
 from lib.models.checkpoint import load_weights, read_checkpoint
-from lib.models.compress.initialise import initialise_student
+from lib.models.compress.initialise import initialise_student, source_layers
 from lib.models.layers.plain_attention import write_out_attention
 from lib.test.tracker import Tracker
 from lib.train.actors import build_actor
@@ -444,7 +444,7 @@ def test_the_student_copies_what_fits(caplog):
     net = build_compressor(cfg, load=False)
     scramble(net.teacher)
     with caplog.at_level("INFO"):
-        initialise_student(net.student, net.teacher, net.stages)
+        initialise_student(net.student, net.teacher, sources=source_layers("skip", net.stages))
     assert [stage[-1] for stage in net.stages] == [1, 3, 5, 7] and net.bridges is None
     for own, source in zip(net.student.layers, (1, 3, 5, 7), strict=True):
         assert torch.equal(own.attn.qkv.weight, net.teacher.layers[source].attn.qkv.weight)

@@ -90,6 +90,12 @@ def _compression(cfg):
     if len(set(compress.FEAT_STAGES)) < len(compress.FEAT_STAGES) or any(i >= student for i in compress.FEAT_STAGES):
         yield (f"COMPRESS.FEAT_STAGES is {show(compress.FEAT_STAGES)}; expected numbers from 0 to {student - 1}, each "
                "once, or [] for all stages")
+    if (compress.INIT == "layers") != bool(compress.INIT_LAYERS):
+        yield (f"COMPRESS.INIT is {compress.INIT} and COMPRESS.INIT_LAYERS {show(compress.INIT_LAYERS)}; expected INIT "
+               "layers with one number for each student layer, or INIT_LAYERS []")
+    elif compress.INIT_LAYERS and (len(compress.INIT_LAYERS) != student or max(compress.INIT_LAYERS) >= depth):
+        yield (f"COMPRESS.INIT_LAYERS is {show(compress.INIT_LAYERS)}; expected {student} numbers from 0 to "
+               f"{depth - 1}, one for each student layer (MODEL.BACKBONE.DISTILL_LAYER)")
     if compress.ALPHA1 + compress.ALPHA2 > 1:
         yield (f"COMPRESS.ALPHA1 {compress.ALPHA1:g} and COMPRESS.ALPHA2 {compress.ALPHA2:g} make more than the whole "
                "training; expected a sum of at most 1")
