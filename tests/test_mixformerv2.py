@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from tiny_models import mae_file, scramble
+from tiny_models import mae_file, same, scramble
 
 from lib.config import load_config
 from lib.families.build import build_compressor, build_tracker
@@ -254,7 +254,7 @@ def test_complete_iou(reference):
 SHAPE = ["MODEL.BACKBONE.EMBED_DIM=32", "MODEL.BACKBONE.NUM_HEADS=2", "MODEL.FEAT_SZ=24", "DATA.TEMPLATE.SIZE=32",
          "DATA.SEARCH.SIZE=64", "TEST.TEMPLATE_SIZE=32", "TEST.SEARCH_SIZE=64"]
 ONE_EPOCH = ["DATA.TRAIN.DATASETS_RATIO=[1]", "DATA.TRAIN.SAMPLE_PER_EPOCH=16", "DATA.VAL.SAMPLE_PER_EPOCH=4",
-             "DATA.VAL.DATASETS_RATIO=[1]", "TRAIN.TOTAL_BATCH=4", "TRAIN.NUM_WORKER=0", "TRAIN.EPOCH=1",
+             "DATA.VAL.DATASETS_RATIO=[1]", "TRAIN.TOTAL_BATCH=4", "TRAIN.NUM_WORKER=0",
              "TRAIN.DEVICE=cpu", "TRAIN.VAL_EPOCH_INTERVAL=1", "TRAIN.PICTURES=1"]
 
 
@@ -384,23 +384,59 @@ def test_half_of_the_samples_of_the_score_stage_show_another_target(tmp_path, lo
     assert 0.3 < torch.cat(strange).float().mean() < 0.6    # every 8th other video is the same one and drawn again
 
 
-def test_it_trains_compresses_and_learns_scores(square_data, tmp_path, train_script):
+@pytest.fixture
+def train(square_data, tmp_path, train_script):
+    """`train(script, config, *overrides)`: some epochs of a small model on small data; the file that it leaves."""
     data = [f"DATA.{part}.DATASETS_NAME=['FOLDER:{square_data}']" for part in ("TRAIN", "VAL")]
-    made = tmp_path / "checkpoints" / "train"
 
-    def train(script, config, *more):
-        options = [part for item in [*SHAPE, *ONE_EPOCH, *data, "DATA.SAMPLER_MODE=causal", *more] for part in
-                   ("--set", item)]
-        assert train_script(["--script", script, "--config", config, "--save_dir", str(tmp_path), *options]) == 0
+    def run(script, config, *more, epochs=1, folder="out"):
+        overrides = [*SHAPE, *ONE_EPOCH, *data, "DATA.SAMPLER_MODE=causal", f"TRAIN.EPOCH={epochs}", *more]
+        options = [part for override in overrides for part in ("--set", override)]
+        save_dir = tmp_path / folder
+        assert train_script(["--script", script, "--config", config, "--save_dir", str(save_dir), *options]) == 0
         title = "CompressTracker" if script == "compresstracker" else "MixFormerV2"
-        return made / script / config / f"{title}_ep0001.pth.tar"
+        return save_dir / "checkpoints" / "train" / script / config / f"{title}_ep{epochs:04d}.pth.tar"
+    return run
 
+
+def test_it_trains_compresses_and_learns_scores(train):
     teacher = train("mixformerv2", "mixformerv2_b", "MODEL.PRETRAIN_FILE=''", "TRAIN.TRAIN_SCORE=false")
     student = train("compresstracker", "compresstracker_mixformerv2_s_4", f"MODEL.PRETRAIN_FILE={teacher}")
     scored = train("mixformerv2", "mixformerv2_s", f"MODEL.PRETRAIN_FILE={student}")
     before, after = (read_checkpoint(path)["net"] for path in (student, scored))
     changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
     assert changed == {name for name in after if name.startswith("score_head.")}
+
+
+def test_it_goes_on_as_if_it_had_not_stopped(train):
+    teacher = train("mixformerv2", "mixformerv2_b", "MODEL.PRETRAIN_FILE=''", "TRAIN.TRAIN_SCORE=false")
+    student = ("compresstracker", "compresstracker_mixformerv2_s_4", f"MODEL.PRETRAIN_FILE={teacher}",
+               "COMPRESS.SCHEDULE=constant")
+    scores = ("mixformerv2", "mixformerv2_b", f"MODEL.PRETRAIN_FILE={teacher}")
+    for run in (student, scores):
+        folders = "stopped", "whole"
+        train(*run, folder="stopped")
+        stopped, whole = (read_checkpoint(train(*run, epochs=2, folder=folder))["net"] for folder in folders)
+        assert same(stopped, whole)
+
+
+def test_twelve_layers_become_eight(train):
+    """The stages of the paper's own distillation, each from what the one before leaves."""
+    teacher = train("mixformerv2", "mixformerv2_288_12", "MODEL.PRETRAIN_FILE=''")
+    faded = train("compresstracker", "mixformerv2_b_fade", f"MODEL.PRETRAIN_FILE={teacher}")
+    before, after = (read_checkpoint(path)["net"] for path in (teacher, faded))
+    for layer in range(12):
+        name = f"backbone.blocks.{layer}.mlp.fc1.weight"
+        assert torch.equal(before[name], after[name]) == (layer in (0, 3, 6, 9))
+    eight = train("compresstracker", "mixformerv2_b_8", f"MODEL.PRETRAIN_FILE={teacher}", "COMPRESS.INIT=mae",
+                  "COMPRESS.HEAD_INIT=random", f"MODEL.BACKBONE.PRETRAIN_FILE={faded}",
+                  "TRAIN.INVALID_LAYERS=[0,3,6,9]", "TRAIN.LR=1.0e-12", "TRAIN.WEIGHT_DECAY=0")
+    scored = train("mixformerv2", "mixformerv2_b", f"MODEL.PRETRAIN_FILE={eight}")
+    found = read_checkpoint(scored)["net"]
+    for own, theirs in enumerate((1, 2, 4, 5, 7, 8, 10, 11)):
+        torch.testing.assert_close(found[f"backbone.blocks.{own}.mlp.fc1.weight"],
+                                   after[f"backbone.blocks.{theirs}.mlp.fc1.weight"], atol=1e-6, rtol=0)
+    torch.testing.assert_close(found["box_head.layers.1.0.weight"], after["box_head.layers.1.0.weight"])
 
 
 def test_weights_to_start_from(tmp_path):
