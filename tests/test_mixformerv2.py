@@ -371,7 +371,7 @@ def test_half_of_the_samples_of_the_score_stage_show_another_target(tmp_path, lo
     cfg = small("TRAIN.TRAIN_SCORE=true", f"DATA.TRAIN.DATASETS_NAME=['FOLDER:{tmp_path}']", *ONE_EPOCH,
                 "DATA.TRAIN.SAMPLE_PER_EPOCH=120", f"DATA.LOADER={loader}", "DATA.BRIGHTNESS_JITTER=0",
                 "DATA.SEARCH.CENTER_JITTER=0", "DATA.SEARCH.FACTOR=1", "DATA.TEMPLATE.FACTOR=1")
-    strange = []
+    negative = []
     loader = build_loader(cfg, "train", seed=0, batch_size=40, num_workers=0, device=torch.device("cpu"))
     for batch in loader:
         made = loader.to_device(batch, torch.device("cpu"))
@@ -380,8 +380,8 @@ def test_half_of_the_samples_of_the_score_stage_show_another_target(tmp_path, lo
         torch.testing.assert_close(levels[:, 0], levels[:, 1])
         assert torch.equal((levels[:, 0] - levels[:, 2]).abs() > 0.1, nowhere)
         assert (made["search_box"][~nowhere, 2:] > 0).all() and (made["template_box"][..., 2:] > 0).all()
-        strange.append(nowhere)
-    assert 0.3 < torch.cat(strange).float().mean() < 0.6    # every 8th other video is the same one and drawn again
+        negative.append(nowhere)
+    assert 0.3 < torch.cat(negative).float().mean() < 0.6    # every 8th other video is the same one and drawn again
 
 
 @pytest.fixture

@@ -29,11 +29,11 @@ class ClipRule(ABC):
         templates, search: how many frames of each kind; at least 1.
 
     Attributes:
-        strange: share of the samples whose search frames come from a clip of another video, and so do not show the
-            target: their boxes have no area.
+        negatives: share of the samples that do not show the target: their search frames come from a clip of another
+            video, and their boxes are zeros.
     """
 
-    strange: float = 0.0
+    negatives: float = 0.0
 
     def __init__(self, templates: int = 1, search: int = 1):
         self.templates, self.search = templates, search

@@ -132,7 +132,8 @@ class StagedTracker(nn.Module, ABC):
     such files are known."""
 
     unused: ClassVar[tuple[str, ...]] = ()
-    """Entries that files hold and the tracker never reads: they may be missing or of another shape."""
+    """Entries that files hold and that may be missing or of another shape: the tracker never reads them, or its own
+    will do."""
 
     all_tokens: ClassVar[Mapping[str, Any]] = {}
     """Further inputs with which no layer drops tokens."""

@@ -60,7 +60,7 @@ class MixFormerV2(Family):
     def clips(self, cfg: "Config") -> "ClipRule":
         """By DATA.SAMPLER_MODE; where the score head learns, half of the samples do not show the target."""
         rule = super().clips(cfg)
-        rule.strange = 0.5 if cfg.TRAIN.TRAIN_SCORE else 0.0
+        rule.negatives = 0.5 if cfg.TRAIN.TRAIN_SCORE else 0.0
         return rule
 
     def rule_values(self, cfg: "Config") -> dict[str, Any]:

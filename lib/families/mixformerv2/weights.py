@@ -8,8 +8,6 @@ from torch import Tensor
 from ...models.checkpoint import candidates_in, choose, read_checkpoint, some, wrong_tensor
 from .model import MixFormerV2Model
 
-HEADS = ("box_head.", "score_head.")
-
 
 def load_start(model: MixFormerV2Model, path: Path) -> None:
     """Start from a MixFormerV2 or from MAE's or timm's ViT weights, in place.

@@ -70,22 +70,22 @@ class Pairs:
         for _ in range(MAX_TRIES):
             with _ONE_DRAWS:
                 dataset, sequence, frames, boxes = clip = self._clip(rng)
-                strange = self.sampler.rule.strange and rng.random() < self.sampler.rule.strange
-                other = self._clip(rng) if strange else clip
-            if strange and other[:2] == clip[:2]:
-                continue
+                negative = self.sampler.rule.negatives > 0 and rng.random() < self.sampler.rule.negatives
+                other = self._clip(rng) if negative else clip
+            if negative and other[:2] == clip[:2]:
+                continue            # the same video: it may show the target
             state = rng.bit_generator.state
             try:
                 pictures = self.pixels.open(dataset, sequence, frames)
-                if strange:
-                    first = self.pixels.numbers[0]
-                    pictures = [*pictures[:first], *self.pixels.open(*other[:3])[first:]]
-                    boxes = np.concatenate([boxes[:first], other[3][first:]])
+                if negative:
+                    templates = self.pixels.numbers[0]
+                    pictures = [*pictures[:templates], *self.pixels.open(*other[:3])[templates:]]
+                    boxes = np.concatenate([boxes[:templates], other[3][templates:]])
                 sizes = [(frame.width, frame.height) for frame in pictures]
                 params = self.processing(sizes, boxes, rng)
                 payload = None if params is None else self.pixels.make(pictures, params)
-                if strange and params is not None:
-                    params = (*params[:first], *(crop._replace(box_xywh=NOWHERE) for crop in params[first:]))
+                if negative and params is not None:
+                    params = (*params[:templates], *(crop._replace(box_xywh=NOWHERE) for crop in params[templates:]))
             except Unreadable as error:
                 rng.bit_generator.state = state  # the next draw is the same wherever the damage is noticed
                 failures.append(error)
