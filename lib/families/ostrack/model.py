@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from timm.layers import PatchEmbed, build_sincos2d_pos_embed, trunc_normal_
 from torch import nn
 
 from ...models.heads import build_head
+from ...models.layers.resampling import resample
 from ...models.one_stream import OneStreamBackbone, OneStreamTracker
 from ..base import Shape
 from ..one_stream import one_stream_layers
@@ -69,8 +69,5 @@ class ViTBackbone(OneStreamBackbone):
     @torch.no_grad()
     def reset_positions(self) -> None:
         """Make the template's and the search's positions from the raw ones, bicubically resized (as OSTrack does)."""
-        dim = self.pos_embed.shape[-1]
-        raw = self.pos_embed[:, 1:].reshape(1, self.raw_grid, self.raw_grid, dim).permute(0, 3, 1, 2)
         for target, grid in ((self.pos_embed_z, self.template_grid), (self.pos_embed_x, self.search_grid)):
-            resized = F.interpolate(raw, size=(grid, grid), mode="bicubic", align_corners=False)
-            target.copy_(resized.flatten(2).transpose(1, 2))
+            target.copy_(resample(self.pos_embed[:, 1:], self.raw_grid, grid, mode="bicubic"))
