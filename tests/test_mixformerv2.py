@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from tiny_models import mae_file, same, scramble
+from tiny_models import mae_file, same, scramble, tiny_batch
 
 from lib.config import load_config
 from lib.families.build import build_compressor, build_tracker
 from lib.families.mixformerv2.objective import edge_kl, remove_rate
 from lib.families.mixformerv2.runtime import BestOfInterval
 from lib.families.rules import Found
-from lib.models.base import Inputs
+from lib.models.base import Inputs, Prediction
 from lib.models.checkpoint import load_weights, read_checkpoint
 from lib.models.compress.initialise import initialise_student, source_layers
 from lib.models.layers.plain_attention import write_out_attention
@@ -343,7 +343,8 @@ def test_complete_iou_has_gradients_where_the_official_one_has_none(boxes):
 
 def test_a_guide_that_agrees_costs_nothing():
     cfg = small("COMPRESS.PRED_FORM=full")
-    prediction = build_tracker(cfg).eval()(frames(2), torch.randn(2, 3, 64, 64))
+    boxes = torch.tensor([[[.5, .5, .2, .3]], [[.4, .6, .1, .1]]])
+    prediction = Prediction(boxes, further={"edges": torch.randn(2, 4, 24)})
     assert cfg.family.objective(cfg).guidance(prediction, prediction).item() == pytest.approx(0, abs=1e-5)
 
 
@@ -473,6 +474,21 @@ def test_a_teacher_of_other_crops_keeps_the_students_positions(tmp_path):
     load_weights(smaller, tmp_path / "b.pth", role="teacher")
     assert torch.equal(smaller.backbone.pos_embed_s, positions)
     assert torch.equal(smaller.backbone.reg_tokens, model.backbone.reg_tokens)
+
+
+def test_the_teacher_may_keep_its_own_size():
+    cfg = small("STUDENT.DATA.TEMPLATE.SIZE=48", "STUDENT.DATA.SEARCH.SIZE=80", script="compresstracker",
+                config="compresstracker_mixformerv2_s_4")
+    net = build_compressor(cfg, load=False).eval()
+    positions = net.student.backbone.pos_embed_s.clone()
+    initialise_student(net.student, net.teacher, sources=source_layers("skip", net.stages))
+    assert torch.equal(net.student.backbone.pos_embed_s, positions)
+    out = net(frames(2), torch.randn(2, 3, 64, 64), [True, False, True, False])
+    tokens = 2 * 3**2 + 5**2 + 4
+    assert {feature.shape for feature in (*out.student_features, *out.teacher_features)} == {(2, tokens, 32)}
+    loss, _ = build_actor(cfg, net).loss_of(tiny_batch(cfg), [True, False, True, False], 0.5)
+    loss.backward()
+    assert net.student.backbone.reg_tokens.grad.abs().sum() > 0 and loss.isfinite()
 
 
 def test_the_student_copies_what_fits(caplog):

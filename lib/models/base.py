@@ -199,10 +199,12 @@ class StagedTracker(nn.Module, ABC):
     def load_part(self, part: str, state: Mapping[str, Tensor]) -> None:
         """Copy one part's entries from the state dict of a tracker of the same family and width.
 
-        Positions of another grid are resampled bicubically, as OSTrack resamples those of its ViT.
+        Positions of another grid are resampled bicubically, as OSTrack resamples those of its ViT; of `unused` entries,
+        those of another shape are left out.
         """
         prefixes, own = self.part_prefixes[part], self.state_dict()
-        chosen = {name: value for name, value in state.items() if name.startswith(prefixes)}
+        chosen = {name: value for name, value in state.items() if name.startswith(prefixes)
+                  and (name not in self.unused or value.shape == own[name].shape)}
         for name in chosen.keys() & set(self.position_names):
             given = chosen[name]
             sides = (math.isqrt(tensor.shape[-2]) for tensor in (given, own[name]))

@@ -210,6 +210,11 @@ class MixFormerV2Model(SplitTracker):
         """Width C of the tokens."""
         return self.backbone.reg_tokens.shape[-1]
 
+    @property
+    def token_grids(self) -> dict[str, int]:
+        """See `StagedTracker.token_grids`."""
+        return {"template": self.backbone.template_grid, "search": self.backbone.search_grid}
+
     def embed(self, inputs: Inputs) -> Tokens:
         return self.backbone.embed(inputs)
 

@@ -96,9 +96,9 @@ class CompressActor(Actor):
             loss, stats["Loss/dst_logit"] = loss + guidance, guidance.detach()
         if train.SUP_FEAT:
             compared = compress.FEAT_STAGES or range(len(out.student_features))
-            features = ([outputs[stage] for stage in compared]
-                        for outputs in (out.student_features, out.teacher_features))
-            mimic = compress.FEAT_WEIGHT * mimic_loss(*features, out.segments, compress.FEAT_FORM)
+            chosen = ([values[stage] for stage in compared]
+                      for values in (out.student_features, out.teacher_features, out.segments))
+            mimic = compress.FEAT_WEIGHT * mimic_loss(*chosen, compress.FEAT_FORM)
             loss, stats["Loss/dst_feat_all"] = loss + mimic, mimic.detach()
         return loss, stats
 
