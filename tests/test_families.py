@@ -24,6 +24,8 @@ from lib.utils.errors import UserError
 SMALL = {"ostrack": ("vitb_256_mae_32x4_ep300", ["MODEL.BACKBONE.EMBED_DIM=32", "MODEL.BACKBONE.NUM_HEADS=2",
                                                  "MODEL.BACKBONE.DEPTH=4", "MODEL.BACKBONE.IMG_SIZE=64"]),
          "vittrack": ("vittrack", []),
+         "mixformerv2": ("mixformerv2_s", ["MODEL.BACKBONE.EMBED_DIM=32", "MODEL.BACKBONE.NUM_HEADS=2",
+                                           "MODEL.FEAT_SZ=24", "TRAIN.TRAIN_SCORE=false"]),
          "sutrack": ("sutrack_b224", ["MODEL.BACKBONE.TYPE=fastitpnt", "MODEL.BACKBONE.EMBED_DIM=32",
                                       "MODEL.BACKBONE.NUM_HEADS=2", "MODEL.BACKBONE.DEPTH=4",
                                       "MODEL.BACKBONE.DISTILL_LAYER=2"]),
@@ -32,7 +34,8 @@ SMALL = {"ostrack": ("vitb_256_mae_32x4_ep300", ["MODEL.BACKBONE.EMBED_DIM=32", 
                                         "MODEL.HIDDEN_DIM=16", "MODEL.DECODER.NHEADS=2",
                                         "MODEL.DECODER.DIM_FEEDFORWARD=24", "MODEL.BINS=50"])}
 STUDENTS = {"ostrack": "compresstracker_vitb_256_2", "vittrack": "compresstracker_vittrack_2",
-            "sutrack": "compresstracker_sutrack_b224_8", "seqtrack": "compresstracker_seqtrack_b256_4"}
+            "mixformerv2": "compresstracker_mixformerv2_s_4", "sutrack": "compresstracker_sutrack_b224_8",
+            "seqtrack": "compresstracker_seqtrack_b256_4"}
 CROPS = ["DATA.TEMPLATE.SIZE=32", "DATA.SEARCH.SIZE=64", "TEST.TEMPLATE_SIZE=32", "TEST.SEARCH_SIZE=64",
          "MODEL.HEAD.NUM_CHANNELS=16", "MODEL.PRETRAIN_FILE=''"]
 EXEMPT = ("lib/quickstart/run.py", "lib/test/analysis/conventions.py", "lib/test/analysis/metrics.py")
@@ -95,8 +98,9 @@ def test_a_student_of_another_resolution(family, tmp_path):
             "TRAIN.CE_START_EPOCH=0"] if "STUDENT.MODEL.BACKBONE.CE_LOC" in schema_of(family) else []
     cfg = small_student(family, "STUDENT.DATA.SEARCH.SIZE=96", *more)
     net = build_compressor(cfg, load=False).eval()
-    initialise_student(net.student, net.teacher, sources=[0, 1])
-    build_actor(cfg, net).loss_of(batch_of(cfg), [True, False], 0.5)[0].backward()
+    depth = net.student.depth
+    initialise_student(net.student, net.teacher, sources=range(depth))
+    build_actor(cfg, net).loss_of(batch_of(cfg), [True, False] * (depth // 2), 0.5)[0].backward()
     for name, kinds in net.student.position_names.items():
         assert "search" not in kinds or net.student.get_parameter(name).grad.abs().sum() > 0
     save_slim(tmp_path / "student.pth.tar", net.student, cfg)
@@ -113,7 +117,7 @@ def test_the_fast_module_is_the_model(family, take_pixels):
     with torch.inference_mode():
         expected = model(*model_inputs(pair, cfg, False))
         templates, *others = model_inputs(pair, cfg, take_pixels)
-        found = fast(fast.prepare(templates) if hasattr(fast, "prepare") else templates, *others)
+        found = fast(fast.prepare(templates), *others)
     assert found.tensors().keys() == expected.tensors().keys()
     for name, values in found.tensors().items():
         torch.testing.assert_close(values, expected.tensors()[name], atol=1e-4, rtol=0)

@@ -91,6 +91,15 @@ def test_mimic_loss_by_hand():
         mimic_loss(ours, target[:1], SEGMENTS, "tokens")
 
 
+def test_stages_that_are_compared(cfg):
+    batch, terms, net = tiny_batch(cfg), {}, compress_actor(cfg).net.eval()
+    for stages in ((), (0, 2), (0,), (2,)):
+        actor = build_actor(cfg.with_overrides({"COMPRESS.FEAT_STAGES": stages}), net)
+        terms[stages] = actor.loss_of(batch, [True] * 4, 1.0)[1]["Loss/dst_feat_all"].item()
+    assert terms[0, 2] == pytest.approx((terms[0,] + terms[2,]) / 2, rel=1e-5)
+    assert len({round(value, 6) for value in terms.values()}) == 4
+
+
 # ---------------------------------------------------------------- guidance
 
 def test_guidance_full_adds_the_score_map_at_the_teachers_box(cfg):

@@ -89,6 +89,9 @@ def _compression(cfg):
         yield (f"COMPRESS.STAGES is {show(compress.STAGES)} ({len(compress.STAGES)} stages, {sum(compress.STAGES)} "
                f"layers); expected MODEL.BACKBONE.DISTILL_LAYER ({student}) stages with the teacher's {depth} layers "
                "in all, or [] for an even division")
+    if len(set(compress.FEAT_STAGES)) < len(compress.FEAT_STAGES) or any(i >= student for i in compress.FEAT_STAGES):
+        yield (f"COMPRESS.FEAT_STAGES is {show(compress.FEAT_STAGES)}; expected numbers from 0 to {student - 1}, each "
+               "once, or [] for all stages")
     if (compress.INIT == "layers") != bool(compress.INIT_LAYERS):
         yield (f"COMPRESS.INIT is {compress.INIT} and COMPRESS.INIT_LAYERS {show(compress.INIT_LAYERS)}; expected INIT "
                "layers with one number for each student layer, or INIT_LAYERS []")

@@ -46,6 +46,7 @@ class Key:
         pattern: regular expression that the whole text must match.
         length: (smallest, largest or None) number of entries of a list.
         fixed: when set, only the default is accepted; the text says why.
+        stands_for: values of official files that mean another one.
     """
 
     default: Any
@@ -59,6 +60,7 @@ class Key:
     pattern: str | None = None
     length: tuple[int, int | None] | None = None
     fixed: str | None = None
+    stands_for: Mapping[Any, Any] = field(default_factory=dict)
 
     def allowed(self) -> str:
         """What the key accepts, in words."""
@@ -166,6 +168,7 @@ KEYS: dict[str, Key] = {
     "COMPRESS.FEAT_WEIGHT": Key(0.2, "float", "Weight of the feature mimicking.", low=0),
     "COMPRESS.PRED_FORM": Key("full", "str", "Prediction guidance: focal, GIoU and L1 (paper) or the boxes' GIoU and "
                               "L1 only (released code).", choices=("full", "boxes")),
+    "COMPRESS.FEAT_STAGES": Key((), "ints", "Stages (from 0) whose features are compared; [] compares all.", low=0),
     "COMPRESS.FEAT_FORM": Key("tokens", "str", "Feature mimicking: mean over all tokens, or half the search tokens' "
                               "mean and half the template tokens' (released code).", choices=("tokens", "halves")),
     # ---- training

@@ -31,6 +31,7 @@ def checked(schema: Schema, name: str, value: Any, origin: str) -> Any:
         value = _converted(key, value)
     except ValueError:
         raise UserError(f"{origin}: {name} is {_found(value)}; expected {key.allowed()}") from None
+    value = key.stands_for.get(value, value)
     if not _in_range(key, value):
         raise UserError(f"{origin}: {name} is {_found(value)}; expected {key.allowed()}{_suggestion(key, value)}")
     return value

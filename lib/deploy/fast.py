@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models.base import Prediction, StagedTracker, Tokens
+from ..models.base import Prediction, SplitTracker, StagedTracker, Tokens
 from ..models.heads import CenterHead
 from ..models.layers.elimination import Candidates, eliminate, restore, template_votes
 from ..models.layers.encoder import EncoderLayer
@@ -36,7 +36,7 @@ class FastOptions:
 
     Attributes:
         cache_template: embed the template, and make the first layer's queries, keys and values of it, once per target
-            (`FastTracker.prepare`), not in every frame.
+            (`FastTracker.prepare`), not in every frame; of a `SplitTracker` all that it can know of its templates.
         trim_last_layer: in the last layer only the search tokens are queries and pass the MLP; nothing reads the
             template tokens after it.
         fold_batchnorm: BatchNorm becomes part of the convolution before it.
@@ -191,16 +191,27 @@ class PlainTracker(nn.Module):
     def __init__(self, model: StagedTracker, options: FastOptions, mean: Sequence[float] | None,
                  std: Sequence[float] | None):
         super().__init__()
-        self.options = replace(FastOptions.plain(), dtype=options.dtype, take_pixels=options.take_pixels,
-                               compile=options.compile, cuda_graph=options.cuda_graph)
+        cached = options.cache_template and isinstance(model, SplitTracker)
+        self.options = replace(FastOptions.plain(), cache_template=cached, dtype=options.dtype,
+                               take_pixels=options.take_pixels, compile=options.compile,
+                               cuda_graph=options.cuda_graph)
         self.takes_pixels, self.dtype = options.take_pixels, DTYPES[options.dtype]
         self.model = copy.deepcopy(model).to(self.dtype)
         self.normalise = _Normalisation(mean, std) if options.take_pixels else nn.Identity()
         self._names: tuple[str, ...] = ()
         self.requires_grad_(False).eval()
 
+    def prepare(self, templates: Tensor) -> Tensor:
+        """What every frame takes as `templates`: see `embed_template`, or the crops without cache_template."""
+        return self.embed_template(templates) if self.options.cache_template else templates
+
+    def embed_template(self, templates: Tensor) -> Tensor:
+        """Template crops -> what `SplitTracker.read_templates` makes of them."""
+        return self.model.read_templates(self._crops(templates))
+
     def forward(self, templates: Tensor, search: Tensor, further: Mapping[str, Tensor] | None = None) -> Prediction:
-        """One batch; the prediction is float32. See `StagedTracker.forward` and `takes_pixels`."""
+        """One batch, with what `prepare` gave; the prediction is float32. See `StagedTracker.forward` and
+        `takes_pixels`."""
         further = further or {}
         self._names = tuple(further)
         return self.run(templates, search, *further.values())
@@ -208,8 +219,11 @@ class PlainTracker(nn.Module):
     def run(self, templates: Tensor, search: Tensor, *further: Tensor) -> Prediction:
         """`forward`, as the one call that is compiled or recorded."""
         named = cast(dict(zip(self._names, further, strict=True)), self.dtype)
-        return self.model(self._crops(templates), self._crops(search), named).map(
-            lambda tensor: tensor.float() if tensor.is_floating_point() else tensor)
+        if self.options.cache_template:
+            prediction = self.model.read_search(templates, self._crops(search))
+        else:
+            prediction = self.model(self._crops(templates), self._crops(search), named)
+        return prediction.map(lambda tensor: tensor.float() if tensor.is_floating_point() else tensor)
 
     def _crops(self, crops: Tensor) -> Tensor:
         if self.takes_pixels:

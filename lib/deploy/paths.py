@@ -159,7 +159,7 @@ def _fast_path(subject: Subject, options: FastOptions, device: torch.device, not
     data = subject.cfg.DATA
     run = build_fast(subject.model, options, device=device, mean=data.MEAN, std=data.STD)
     return ProfiledModel(subject, "fast", options.dtype, run, _fast_macs(subject, options),
-                         options.cache_template, note)
+                         run.options.cache_template, note)
 
 
 def exported_path(subject: Subject, folder: str | Path, device: torch.device) -> ProfiledModel:
@@ -185,8 +185,8 @@ def _fast_macs(subject: Subject, options: FastOptions) -> int:
     fast = build_fast(subject.model, visible)
     templates, search, further = example_inputs(subject.cfg, 1, torch.device("cpu"), takes_pixels=False)
     fast, templates, search = (part.to("meta") for part in (fast, templates, search))
-    templates = fast.prepare(templates) if hasattr(fast, "prepare") else templates
-    return exact_macs(fast, templates, search, {name: tensor.to("meta") for name, tensor in further.items()})
+    further = {name: tensor.to("meta") for name, tensor in further.items()}
+    return exact_macs(fast, fast.prepare(templates), search, further)
 
 
 def example_inputs(cfg: Config, batch: int, device: torch.device, takes_pixels: bool

@@ -27,7 +27,13 @@ class ClipRule(ABC):
 
     Args:
         templates, search: how many frames of each kind; at least 1.
+
+    Attributes:
+        negatives: share of the samples that do not show the target: their search frames come from a clip of another
+            video, and their boxes are zeros.
     """
+
+    negatives: float = 0.0
 
     def __init__(self, templates: int = 1, search: int = 1):
         self.templates, self.search = templates, search

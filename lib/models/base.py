@@ -135,7 +135,8 @@ class StagedTracker(nn.Module, ABC):
     such files are known."""
 
     unused: ClassVar[tuple[str, ...]] = ()
-    """Entries that files hold and the tracker never reads: they may be missing or of another shape."""
+    """Entries that files hold and that may be missing or of another shape: the tracker never reads them, or its own
+    will do."""
 
     position_names: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Names of learned positions in the embedding -> the segments whose `token_grids` they are of, one behind the
@@ -205,12 +206,15 @@ class StagedTracker(nn.Module, ABC):
     def load_part(self, part: str, state: Mapping[str, Tensor], grids: Mapping[str, int] | None = None) -> None:
         """Copy one part's entries from the state dict of a tracker of the same family and width.
 
-        Positions of another grid are resampled bicubically, as OSTrack resamples those of its ViT.
+        Positions of another grid are resampled bicubically, as OSTrack resamples those of its ViT; of `unused` entries,
+        those of another shape are left out.
 
         Args:
             grids: `token_grids` of that tracker; None where they are this one's.
         """
-        chosen = {name: value for name, value in state.items() if self.part_of(name) == part}
+        shapes = {name: self.state_dict()[name].shape for name in self.unused if name in self.state_dict()}
+        chosen = {name: value for name, value in state.items()
+                  if self.part_of(name) == part and value.shape == shapes.get(name, value.shape)}
         own, grids = self.token_grids, self.token_grids if grids is None else grids
         for name in chosen.keys() & self.position_names.keys() if grids != own else ():
             kinds = self.position_names[name]
@@ -246,3 +250,16 @@ class StagedTracker(nn.Module, ABC):
         for index in range(self.depth):
             tokens = self.run_layer(index, tokens)
         return self.predict(tokens)
+
+
+class SplitTracker(StagedTracker):
+    """A tracker whose templates pass the layers without a look at the search region, so that what search regions read
+    of them can be made once per target. Its fast module, exports and profiles do so."""
+
+    @abstractmethod
+    def read_templates(self, templates: Tensor) -> Tensor:
+        """What search regions need of templates (B, T, 3, h, w), in one tensor (B, ...)."""
+
+    @abstractmethod
+    def read_search(self, read: Tensor, search: Tensor) -> Prediction:
+        """As `forward`, with what `read_templates` gave; further inputs there are none."""

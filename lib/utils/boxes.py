@@ -66,6 +66,33 @@ def generalized_box_iou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return iou - (hull - union) / hull, iou
 
 
+def complete_box_iou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Complete IoU of matching boxes (Zheng et al., AAAI 2020), at least -1. As in their later code, the term of the
+    aspect ratios counts where the boxes overlap by more than half, and its weight has no gradient.
+
+    Args:
+        a, b: (..., 4) xyxy; broadcast against each other.
+
+    Returns:
+        (...) CIoU in -1..1, and (...) IoU in 0..1.
+    """
+    iou, _ = box_iou(a, b)
+    tiny = torch.finfo(iou.dtype).tiny
+    span = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
+    between = (a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]) / 2              # of the centres
+    distance = between.square().sum(dim=-1) / span.square().sum(dim=-1).clamp(min=tiny)
+    aspect = 4 / torch.pi**2 * (_slope(b) - _slope(a)).square()
+    with torch.no_grad():
+        weight = (iou > 0.5) * aspect / (1 - iou + aspect).clamp(min=tiny)
+    return (iou - distance - weight * aspect).clamp(-1, 1), iou
+
+
+def _slope(boxes: Tensor) -> Tensor:
+    """(..., 4) xyxy -> (...) angle whose tangent is width over height."""
+    width, height = (boxes[..., 2:] - boxes[..., :2]).unbind(dim=-1)
+    return torch.atan(width / height.where(height != 0, torch.finfo(height.dtype).tiny))
+
+
 def clip_box(box_xywh, height: int, width: int, margin: float = 0.0) -> list[float]:
     """Push one box [x, y, w, h] into an image so that at least `margin` pixels of each side stay visible.
 

@@ -95,8 +95,10 @@ class CompressActor(Actor):
             guidance = compress.PRED_WEIGHT * objective.guidance(out.student, out.teacher, teachers)
             loss, stats["Loss/dst_logit"] = loss + guidance, guidance.detach()
         if train.SUP_FEAT:
-            mimic = compress.FEAT_WEIGHT * mimic_loss(out.student_features, out.teacher_features, out.segments,
-                                                      compress.FEAT_FORM)
+            compared = compress.FEAT_STAGES or range(len(out.student_features))
+            chosen = ([values[stage] for stage in compared]
+                      for values in (out.student_features, out.teacher_features, out.segments))
+            mimic = compress.FEAT_WEIGHT * mimic_loss(*chosen, compress.FEAT_FORM)
             loss, stats["Loss/dst_feat_all"] = loss + mimic, mimic.detach()
         return loss, stats
 

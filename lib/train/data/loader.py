@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 SPLITS = ("train", "val")
 MAX_TRIES = 50
 """Draws for one sample before giving up."""
+NOWHERE = np.zeros(4, np.float32)
+"""The box of a target that a crop does not show."""
 
 _ONE_DRAWS = threading.Lock()  # the data sets keep what they read last; reading and decoding happen outside
 
@@ -67,14 +69,23 @@ class Pairs:
         failures: list[Unreadable] = []
         for _ in range(MAX_TRIES):
             with _ONE_DRAWS:
-                dataset, sequence, *frames = self.sampler.draw(rng)
-                boxes = dataset.annotation(sequence).boxes[frames]
+                dataset, sequence, frames, boxes = clip = self._clip(rng)
+                negative = self.sampler.rule.negatives > 0 and rng.random() < self.sampler.rule.negatives
+                other = self._clip(rng) if negative else clip
+            if negative and other[:2] == clip[:2]:
+                continue            # the same video: it may show the target
             state = rng.bit_generator.state
             try:
                 pictures = self.pixels.open(dataset, sequence, frames)
+                if negative:
+                    templates = self.pixels.numbers[0]
+                    pictures = [*pictures[:templates], *self.pixels.open(*other[:3])[templates:]]
+                    boxes = np.concatenate([boxes[:templates], other[3][templates:]])
                 sizes = [(frame.width, frame.height) for frame in pictures]
                 params = self.processing(sizes, boxes, rng)
                 payload = None if params is None else self.pixels.make(pictures, params)
+                if negative and params is not None:
+                    params = (*params[:templates], *(crop._replace(box_xywh=NOWHERE) for crop in params[templates:]))
             except Unreadable as error:
                 rng.bit_generator.state = state  # the next draw is the same wherever the damage is noticed
                 failures.append(error)
@@ -87,6 +98,11 @@ class Pairs:
             + (f"Unreadable for instance: {_examples(error.file for error in failures)}" if failures else
                f"Last: sequence {sequence} of {dataset.name}, boxes {boxes.tolist()}")
         )
+
+    def _clip(self, rng: np.random.Generator) -> tuple[Any, int, list[int], np.ndarray]:
+        """A data set, the number of a sequence, numbers of frames and their boxes (T + S, 4)."""
+        dataset, sequence, *frames = self.sampler.draw(rng)
+        return dataset, sequence, frames, dataset.annotation(sequence).boxes[frames]
 
     def exact(self) -> "Pairs":
         """The same samples with crops that are made of whole frames in this process."""
