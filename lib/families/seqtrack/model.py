@@ -157,7 +157,8 @@ class Decoder(nn.Module):
                 ) -> tuple[Tensor, list[Memory]]:
         """Tokens (B, n) from place `first` on -> features (B, n, C), and what the next call takes as `before`."""
         x = self.dropout(self.embedding.LayerNorm(self.embedding.word_embeddings(tokens)))
-        positions = self.embedding.position_embeddings.weight[first:first + tokens.shape[1]].to(x.dtype)
+        places = torch.arange(first, first + tokens.shape[1], device=tokens.device)
+        positions = self.embedding.position_embeddings(places)
         kept = []
         for layer, features, earlier in zip(self.body.layers, memory, before, strict=True):
             x, known = layer(x, positions, features, earlier)
