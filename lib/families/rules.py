@@ -64,6 +64,11 @@ class Rules:
         """The state of a new target: its template (1, 1, 3, h, w) and the box (1, 1, 4) in 0..1 of it."""
         return State(templates, self.further(templates, boxes_xywh))
 
+    def usual(self, templates: Tensor, boxes_xywh: Tensor) -> State:
+        """A state of the sizes that most frames of a video have, for profiles and exports: that of `start`, where they
+        stay; for `start`'s arguments, with (B, ...) for (1, ...)."""
+        return self.start(templates, boxes_xywh)
+
     def update(self, state: State, found: Found) -> State:
         """The state for the next frame; the same object where nothing changes."""
         return state
