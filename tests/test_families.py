@@ -9,10 +9,11 @@ import torch
 from tiny_models import copies, require_packages, same, scramble, steady_tracker, tiny_batch
 
 from lib.config import SCRIPTS, load_config, schema_of
+from lib.deploy.crops import crop_pairs, model_inputs
 from lib.deploy.export import ExportOptions, export_model
 from lib.deploy.fast import FastOptions, build_fast
 from lib.deploy.profile import profile_config
-from lib.families import FAMILIES, get_family
+from lib.families import FAMILIES
 from lib.families.build import build_compressor, build_for_test, build_tracker
 from lib.models.checkpoint import load_weights, save_slim
 from lib.test.tracker import Tracker
@@ -21,8 +22,12 @@ from lib.utils.errors import UserError
 
 SMALL = {"ostrack": ("vitb_256_mae_32x4_ep300", ["MODEL.BACKBONE.EMBED_DIM=32", "MODEL.BACKBONE.NUM_HEADS=2",
                                                  "MODEL.BACKBONE.DEPTH=4", "MODEL.BACKBONE.IMG_SIZE=64"]),
-         "vittrack": ("vittrack", [])}
-STUDENTS = {"ostrack": "compresstracker_vitb_256_2", "vittrack": "compresstracker_vittrack_2"}
+         "vittrack": ("vittrack", []),
+         "odtrack": ("baseline", ["MODEL.BACKBONE.EMBED_DIM=32", "MODEL.BACKBONE.NUM_HEADS=2",
+                                  "MODEL.BACKBONE.DEPTH=4", "MODEL.BACKBONE.IMG_SIZE=64",
+                                  "MODEL.BACKBONE.CE_LOC=[]", "MODEL.BACKBONE.CE_KEEP_RATIO=[]"])}
+STUDENTS = {"ostrack": "compresstracker_vitb_256_2", "vittrack": "compresstracker_vittrack_2",
+            "odtrack": "compresstracker_odtrack_384_4"}
 CROPS = ["DATA.TEMPLATE.SIZE=32", "DATA.SEARCH.SIZE=64", "TEST.TEMPLATE_SIZE=32", "TEST.SEARCH_SIZE=64",
          "MODEL.HEAD.NUM_CHANNELS=16", "MODEL.PRETRAIN_FILE=''"]
 EXEMPT = ("lib/quickstart/run.py", "lib/test/analysis/conventions.py", "lib/test/analysis/metrics.py")
@@ -41,12 +46,6 @@ def small_student(family: str):
 @pytest.fixture(params=FAMILIES)
 def family(request) -> str:
     return request.param
-
-
-def crops(cfg, batch: int = 2):
-    generator = torch.Generator().manual_seed(1)
-    return (torch.randn(batch, 3, cfg.DATA.TEMPLATE.SIZE, cfg.DATA.TEMPLATE.SIZE, generator=generator),
-            torch.randn(batch, 3, cfg.DATA.SEARCH.SIZE, cfg.DATA.SEARCH.SIZE, generator=generator))
 
 
 def test_weights_are_saved_and_loaded(family, tmp_path):
@@ -72,9 +71,9 @@ def test_a_training_step(family):
 def test_a_compression_step(family):
     cfg = small_student(family)
     net = build_compressor(cfg, load=False)
-    assert net.student.depth == 2 and net.teacher.depth == get_family(family).shape(cfg).depth
+    assert (net.student.depth, net.teacher.depth) == (cfg.MODEL.BACKBONE.DISTILL_LAYER, cfg.shape.depth)
     net.eval()      # drop path may leave a layer out of a whole batch
-    loss, terms = build_actor(cfg, net).loss_of(tiny_batch(cfg), [True, True], 1.0)
+    loss, terms = build_actor(cfg, net).loss_of(tiny_batch(cfg), [True] * net.student.depth, 1.0)
     loss.backward()
     assert {"Loss/dst_logit", "Loss/dst_feat_all"} <= terms.keys()
     assert all(layer.attn.qkv.weight.grad.abs().sum() > 0 for layer in net.student.layers)
@@ -86,15 +85,14 @@ def test_the_fast_module_is_the_model(family, take_pixels):
     model = scramble(build_for_test(cfg)).eval()
     fast = build_fast(model, FastOptions(peak_only=False, take_pixels=take_pixels), mean=cfg.DATA.MEAN,
                       std=cfg.DATA.STD)
-    pixels = [torch.randint(0, 256, (2, size, size, 3), dtype=torch.uint8) for size in (32, 64)]
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (cfg.DATA.MEAN, cfg.DATA.STD))
-    normal = [(image.permute(0, 3, 1, 2) / 255 - mean) / std for image in pixels]
+    pair, = crop_pairs(None, 1, cfg)
     with torch.inference_mode():
-        expected = model(*normal)
-        template, search = pixels if take_pixels else normal
-        found = fast(fast.prepare(template), search)
-    for one, other in zip(expected, found, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
+        expected = model(*model_inputs(pair, cfg, False))
+        templates, *others = model_inputs(pair, cfg, take_pixels)
+        found = fast(fast.prepare(templates) if hasattr(fast, "prepare") else templates, *others)
+    assert found.tensors().keys() == expected.tensors().keys()
+    for name, values in found.tensors().items():
+        torch.testing.assert_close(values, expected.tensors()[name], atol=1e-4, rtol=0)
 
 
 def test_it_tracks_and_is_profiled(family):
@@ -107,8 +105,10 @@ def test_it_tracks_and_is_profiled(family):
     for box in alone:
         for result in tracker.step([image, image], targets):
             np.testing.assert_allclose(result.box_xywh, box, atol=1e-3)
-    report = profile_config(small_student(family), device="cpu", threads=1, iterations=1, warmup=0)
-    assert [model["layers"] for model in report["models"]] == [2, get_family(family).shape(small_student(family)).depth]
+    student = small_student(family)
+    report = profile_config(student, device="cpu", threads=1, iterations=1, warmup=0)
+    depths = [student.MODEL.BACKBONE.DISTILL_LAYER, student.shape.depth]
+    assert [model["layers"] for model in report["models"]] == depths
 
 
 @pytest.mark.parametrize("form", ["onnx", "torchscript"])
@@ -118,7 +118,7 @@ def test_its_export_is_the_model(family, form, tmp_path):
     model, checkpoint = steady_tracker(cfg), tmp_path / "tracker.pth.tar"
     save_slim(checkpoint, model, cfg)
     manifest = export_model(model, cfg, checkpoint, tmp_path / form, ExportOptions(format=form))
-    assert manifest.largest_difference["boxes"] < 1e-4 and manifest.largest_difference["score_map"] < 1e-4
+    assert "boxes" in manifest.largest_difference and max(manifest.largest_difference.values()) < 1e-4
     assert Tracker.from_export(tmp_path / form).search_size == 64
 
 

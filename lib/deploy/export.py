@@ -184,18 +184,20 @@ def _describe(graph: _Graph, inputs: dict[str, Tensor], name: str, options: Expo
               changing: Mapping[str, Sequence[int]]) -> Part:
     """The manifest's entry of a part; for `changing` see `changing_sizes`."""
 
-    def port(role: str, tensor: Tensor) -> Port:
+    def port(role: str, tensor: Tensor, name: str = "") -> Port:
         sizes: list[int | str] = list(tensor.shape)
         if not options.batch and role not in WITHOUT_BATCH:
             sizes[0] = "batch"
         for axis in changing.get(role, ()):
             sizes[axis] = "templates"
-        return Port(role, tuple(sizes), str(tensor.dtype).removeprefix("torch."))
+        return Port(name or role, tuple(sizes), str(tensor.dtype).removeprefix("torch."))
 
     outputs = graph(*inputs.values())
     roles = ["tokens"] if name == "template" else graph.roles
+    # what goes out and into the next call has two names in the graph
     return Part(name + ENDINGS[options.format], {role: port(role, tensor) for role, tensor in inputs.items()},
-                {role: port(role, tensor) for role, tensor in zip(roles, outputs, strict=True)})
+                {role: port(role, tensor, f"{role}_out" if role in inputs else role)
+                 for role, tensor in zip(roles, outputs, strict=True)})
 
 
 def _write_graph(graph: _Graph, part: Part, inputs: dict[str, Tensor], path: Path, options: ExportOptions,
