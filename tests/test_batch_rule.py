@@ -86,7 +86,7 @@ def train(monkeypatch, tmp_path):
             return actors[0]
 
         cfg = tiny_config(tmp_path, **({"TRAIN__EPOCH": 1} | overrides))
-        monkeypatch.setattr(run, "build_for_train", lambda cfg: TinyNet())
+        monkeypatch.setattr(run, "build_for_train", lambda cfg, frames: TinyNet())
         monkeypatch.setattr(learner, "build_actor", actor)
         monkeypatch.setattr(run, "save_slim", lambda path, model, cfg, extra: None)
         monkeypatch.setattr(run, "build_loader", lambda cfg, split, *, seed, rank, world_size, batch_size, **rest:

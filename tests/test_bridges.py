@@ -104,7 +104,7 @@ def test_another_mlp_copies_what_fits(caplog):
     net = build_compressor(cfg, load=False)
     scramble(net.teacher, 1)
     with caplog.at_level(logging.INFO):
-        initialise_student(net.student, net.teacher, net.stages)
+        initialise_student(net.student, net.teacher, sources=[1, 3])
     ours, theirs = net.student.layers[0], net.teacher.layers[1]
     assert net.bridges is None and torch.equal(ours.attn.qkv.weight, theirs.attn.qkv.weight)
     assert ours.mlp.fc1.weight.shape == (32, 32) and theirs.mlp.fc1.weight.shape == (128, 32)

@@ -40,6 +40,9 @@ def test_sources_of_the_student_layers():
     assert source_layers("skip", divide(12, 2)) == [5, 11]
     assert source_layers("skip", divide(12, 4, (2, 2, 6, 2))) == [1, 3, 9, 11]
     assert source_layers("first", divide(12, 4)) == [0, 1, 2, 3]
+    assert source_layers("none", divide(12, 4)) is None
+    influence = [0.9, 0.1, 0.2, 0.3, 0.3, 0.1, 0, 0, 0]
+    assert source_layers("influence", divide(9, 3), influence) == [0, 4, 8], "the last of equals"
 
 
 # ---------------------------------------------------------------- schedules

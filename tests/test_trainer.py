@@ -37,7 +37,7 @@ def train(monkeypatch, tmp_path):
             actors.append(TinyActor(net, on_step))
             return actors[-1]
 
-        monkeypatch.setattr(run, "build_for_train", lambda cfg: TinyNet())
+        monkeypatch.setattr(run, "build_for_train", lambda cfg, frames: TinyNet())
         monkeypatch.setattr(learner, "build_actor", actor)
         monkeypatch.setattr(run, "build_loader", lambda cfg, split, *, seed, rank, world_size, batch_size, **rest:
                             TinyLoader(seed, rank, world_size, batch_size, bad,

@@ -178,7 +178,7 @@ def noise_config(kind="compresstracker", **overrides):
                           "MODEL__BACKBONE__DISTILL_LAYER": 2, "TRAIN__DROP_PATH_RATE": 0.3} | overrides))
 
 
-def build_scrambled(cfg):
+def build_scrambled(cfg, frames=None):
     """What `cfg` trains, with weights that differ everywhere."""
     if cfg.script == "ostrack":
         return scramble(build_tracker(cfg), 2)

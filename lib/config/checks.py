@@ -87,6 +87,12 @@ def _compression(cfg):
         yield (f"COMPRESS.STAGES is {show(compress.STAGES)} ({len(compress.STAGES)} stages, {sum(compress.STAGES)} "
                f"layers); expected MODEL.BACKBONE.DISTILL_LAYER ({student}) stages with the teacher's {depth} layers "
                "in all, or [] for an even division")
+    if (compress.INIT == "layers") != bool(compress.INIT_LAYERS):
+        yield (f"COMPRESS.INIT is {compress.INIT} and COMPRESS.INIT_LAYERS {show(compress.INIT_LAYERS)}; expected INIT "
+               "layers with one number for each student layer, or INIT_LAYERS []")
+    elif compress.INIT_LAYERS and (len(compress.INIT_LAYERS) != student or max(compress.INIT_LAYERS) >= depth):
+        yield (f"COMPRESS.INIT_LAYERS is {show(compress.INIT_LAYERS)}; expected {student} numbers from 0 to "
+               f"{depth - 1}, one for each student layer (MODEL.BACKBONE.DISTILL_LAYER)")
     if compress.ALPHA1 + compress.ALPHA2 > 1:
         yield (f"COMPRESS.ALPHA1 {compress.ALPHA1:g} and COMPRESS.ALPHA2 {compress.ALPHA2:g} make more than the whole "
                "training; expected a sum of at most 1")

@@ -132,8 +132,11 @@ KEYS: dict[str, Key] = {
     "COMPRESS.STAGES": Key((), "ints", "Teacher layers that each student layer replaces, e.g. [2, 2, 6, 2]; [] divides "
                            "evenly.", low=1),
     "COMPRESS.INIT": Key("skip", "str", "Student layers start from: skip, the last teacher layer of the stage; first, "
-                         "the teacher's first layers; none, random; mae, the first layers of the MAE weights.",
-                         choices=("skip", "first", "none", "mae")),
+                         "the teacher's first layers; influence, the stage's layer that changes the tokens of "
+                         "training pairs most; layers, those of INIT_LAYERS; none, random; mae, the first layers of "
+                         "the MAE weights.", choices=("skip", "first", "influence", "layers", "none", "mae")),
+    "COMPRESS.INIT_LAYERS": Key((), "ints", "For INIT layers: which teacher layer (from 0) each student layer "
+                                "copies.", low=0),
     "COMPRESS.HEAD_INIT": Key("teacher", "str", "Student head: the teacher's, the teacher's and never trained, or "
                               "random.", choices=("teacher", "teacher_frozen", "random")),
     "COMPRESS.SCHEDULE": Key("progressive", "str", "Probability p of a student stage over the epochs: the paper's "

@@ -1,16 +1,17 @@
 """Models from a configuration, of any family."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
 
 from ..config import Config
-from ..models.base import StagedTracker
+from ..models.base import Inputs, StagedTracker
 from ..models.checkpoint import load_weights
 from ..models.compress import Compressor, divide
-from ..models.compress.initialise import initialise_student
+from ..models.compress.influence import layer_influence
+from ..models.compress.initialise import initialise_student, source_layers
 from ..utils.errors import UserError
 from ..utils.files import ROOT, resolve
 
@@ -55,14 +56,17 @@ def build_for_test(cfg: Config) -> StagedTracker:
     return build_student(cfg) if cfg.compresses else build_tracker(cfg)
 
 
-def build_for_train(cfg: Config) -> StagedTracker | Compressor:
+def build_for_train(cfg: Config, frames: Callable[[], Iterable[Inputs]] | None = None) -> StagedTracker | Compressor:
     """What the configuration trains, with its initial weights loaded.
+
+    Args:
+        frames: gives batches of the training data, all on one device, for COMPRESS.INIT influence.
 
     Raises:
         UserError: a weights file is missing or does not fit.
     """
     if cfg.compresses:
-        return build_compressor(cfg)
+        return build_compressor(cfg, frames=frames)
     model = build_tracker(cfg)
     if cfg.MODEL.PRETRAIN_FILE:
         path = find_pretrained(cfg.MODEL.PRETRAIN_FILE, "MODEL.PRETRAIN_FILE")
@@ -71,11 +75,13 @@ def build_for_train(cfg: Config) -> StagedTracker | Compressor:
     return model
 
 
-def build_compressor(cfg: Config, load: bool = True) -> Compressor:
+def build_compressor(cfg: Config, load: bool = True, frames: Callable[[], Iterable[Inputs]] | None = None
+                     ) -> Compressor:
     """Teacher and student of a compresstracker configuration.
 
     Args:
         load: read the teacher's checkpoint (and the MAE file for COMPRESS.INIT mae) and initialise the student from it.
+        frames: see `build_for_train`.
     """
     compress = cfg.COMPRESS
     trainable = [part for part in compress.TRAINABLE if part != "head" or compress.HEAD_INIT != "teacher_frozen"]
@@ -94,12 +100,27 @@ def build_compressor(cfg: Config, load: bool = True) -> Compressor:
         if compress.INIT == "mae":
             start = find_pretrained(cfg.MODEL.BACKBONE.PRETRAIN_FILE, "MODEL.BACKBONE.PRETRAIN_FILE")
             cfg.family.load_start(student, start)
-        initialise_student(student, teacher, stages, layers=compress.INIT, head=compress.HEAD_INIT)
+        sources = compress.INIT_LAYERS or source_layers(compress.INIT, stages, _influence(cfg, teacher, frames))
+        initialise_student(student, teacher, sources=sources, embed=compress.INIT != "mae", head=compress.HEAD_INIT)
     net = Compressor(teacher, student, stages, teacher_mode=compress.TEACHER_MODE, trainable=trainable,
                      teacher_dtype=_teacher_dtype(cfg))
     if compress.SHARE_PREFIX and net.share_prefix():
         logger.info("the embedding is the teacher's: what the teacher's pass and the mixed pass share is computed once")
     return net
+
+
+def _influence(cfg: Config, teacher: StagedTracker, frames: Callable[[], Iterable[Inputs]] | None) -> list[float]:
+    """Of each teacher layer, where the configuration asks for it."""
+    if cfg.COMPRESS.INIT != "influence":
+        return []
+    if frames is None:
+        raise ValueError("COMPRESS.INIT influence needs frames")
+    batches = list(frames())
+    influence = layer_influence(teacher.to(batches[0].search.device), batches)
+    teacher.cpu()
+    logger.info("influence of the teacher's layers on %d training pairs: %s", sum(len(b.search) for b in batches),
+                ", ".join(f"{index}: {value:.3f}" for index, value in enumerate(influence)))
+    return influence
 
 
 def _teacher_dtype(cfg: Config) -> torch.dtype | None:

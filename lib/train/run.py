@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..config import Config
 from ..families.build import build_for_train, find_pretrained
 from ..families.objective import search_frames
+from ..models.base import Inputs
 from ..models.checkpoint import read_checkpoint, run_folder, save_slim, slim_name
 from ..models.safe_load import write_tensors
 from ..utils.errors import UserError
@@ -199,6 +201,10 @@ def _draw_one(loader: Loader) -> None:
     loader.samples(1, [0])
 
 
+MEASURED_PAIRS = 32
+"""Training pairs on which COMPRESS.INIT influence measures the teacher's layers."""
+
+
 class _Run:
     """The parts of one run, put together."""
 
@@ -215,7 +221,7 @@ class _Run:
                            "CPUs cost memory and rarely load faster", cfg.TRAIN.NUM_WORKER, cores)
         self._train_loader = self._loader("train")
         self._val_loader = self._loader("val") if cfg.DATA.VAL.DATASETS_NAME else None
-        learner = build_learner(cfg, build_for_train(cfg), self._batch, world, device)
+        learner = build_learner(cfg, build_for_train(cfg, self._first_frames), self._batch, world, device)
         self._net, self._actor, self._optimizer, self._learning_rate, self._scaler, self._average = learner
         self._checksum = frozen_checksum(self._net)
         self._changes: list[str] = []
@@ -228,6 +234,16 @@ class _Run:
                               batch_size=self._batch.size, num_workers=cfg.TRAIN.NUM_WORKER, device=self._device)
         _draw_one(loader)
         return loader
+
+    def _first_frames(self) -> Iterator[Inputs]:
+        """The first training pairs in small batches on the device, whatever the number of processes."""
+        objective = self._cfg.family.objective(self._cfg)
+        for first in range(0, MEASURED_PAIRS, 8):
+            batch = self._train_loader.samples(1, range(first, first + 8))
+            batch = {name: value.to(self._device) if isinstance(value, Tensor) else value
+                     for name, value in batch.items()}
+            frame = search_frames(batch)[0]
+            yield Inputs.of(frame["template"], frame["search"], objective.further(batch, 1))
 
     def execute(self, resume: str | Path, log_to_console: bool, use_wandb: bool) -> None:
         """Resume, train to the end, write the final checkpoint."""
