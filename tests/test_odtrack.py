@@ -15,7 +15,7 @@ from lib.deploy.export import ExportOptions, export_model
 from lib.families.build import build_tracker
 from lib.families.odtrack.clips import OrderedClips
 from lib.families.odtrack.model import TOKEN
-from lib.families.odtrack.runtime import Memory, MemoryRules
+from lib.families.odtrack.runtime import MemoryRules
 from lib.families.rules import Found
 from lib.models.base import Inputs
 from lib.models.checkpoint import save_slim
@@ -221,7 +221,7 @@ def test_official_tracker(golden, official):
     assert target.state.templates.mean().item() == pytest.approx(float(expected["track_template0_mean"]), abs=1e-4)
     for frame in range(1, 13):
         used = expected["track_templates_used"][frame - 1]
-        assert tracker.rules.frames_of(frame, target.state.kept) == [number for number in used if number >= 0]
+        assert tracker.rules.frames_of(frame) == [number for number in used if number >= 0]
         assert target.state.templates.shape[1] == (used >= 0).sum()
         result, = tracker.step([formula.frame(frame)], [target])
         close(result.box_xywh, expected["track_boxes"][frame], atol=2e-3)
@@ -237,4 +237,204 @@ def test_official_tracker(golden, official):
 def test_official_memory_rule(golden, number):
     rules = MemoryRules(number=number)
     for frame, wanted in enumerate(golden.arrays[f"memory_rule_{number}"], 1):
-        assert rules.frames_of(frame, Memory({})) == [index for index in wanted if index >= 0]
+        assert rules.frames_of(frame) == [index for index in wanted if index >= 0]
+
+
+# ---------------------------------------------------------------- what needs no reference data
+
+OFFICIAL = """
+DATA:
+  MAX_SAMPLE_INTERVAL: 400
+  SEARCH: {CENTER_JITTER: 4.5, FACTOR: 5.0, SCALE_JITTER: 0.5, SIZE: 384, NUMBER: 2}
+  TEMPLATE: {CENTER_JITTER: 0, FACTOR: 2.0, SCALE_JITTER: 0, SIZE: 192, NUMBER: 3}
+MODEL:
+  EXTRA_MERGER: False
+  RETURN_INTER: False
+  BACKBONE:
+    TYPE: vit_large_patch16_224_ce
+    CE_LOC: [3, 6, 9]
+    CE_KEEP_RATIO: [0.7, 0.7, 0.7]
+    CE_TEMPLATE_RANGE: 'CTR_POINT'
+    ADD_CLS_TOKEN: True
+    ATTN_TYPE: separate
+TRAIN: {BBOX_TASK: True, CE_START_EPOCH: 20, CE_WARM_EPOCH: 50, BATCH_SIZE: 8}
+TEST: {SEARCH_SIZE: 384, TEMPLATE_SIZE: 192, TEMPLATE_NUMBER: 4, MEMORY_THRESHOLD: 1000}
+"""
+"""The keys of the official files that other families' do not have, with the values that differ most."""
+
+
+def test_official_files_load(tmp_path):
+    (tmp_path / "baseline_large_got.yaml").write_text(OFFICIAL)
+    cfg = load_config("odtrack", str(tmp_path / "baseline_large_got.yaml"))
+    assert cfg.shape[:3] == (1024, 24, 16) and cfg.family.rules_of(cfg).number == 4
+    for override, message in (("MODEL.BACKBONE.TYPE=vit_base_patch16_224", "ATTN_TYPE is separate"),
+                              ("MODEL.BACKBONE.ADD_CLS_TOKEN=false", "crashes without the temporal token")):
+        with pytest.raises(UserError, match=message):
+            load_config("odtrack", str(tmp_path / "baseline_large_got.yaml"), [override])
+    with pytest.raises(UserError, match="TRAIN.CARRY_TOKEN is true"):
+        load_config("compresstracker", "compresstracker_odtrack_384_4", ["TRAIN.CARRY_TOKEN=true"])
+
+
+def test_recipes():
+    for config, size in (("baseline", 384), ("baseline_256", 256)):
+        cfg, student = load_config("odtrack", config), load_config("compresstracker", f"compresstracker_odtrack_{size}_4")
+        for one in (cfg, student):
+            data = one.DATA
+            assert (data.SEARCH.SIZE, data.TEMPLATE.SIZE, data.TEMPLATE.NUMBER, data.SEARCH.NUMBER) == (size, size // 2,
+                                                                                                        3, 2)
+            assert data.MAX_SAMPLE_INTERVAL == 400 and one.TEST.TEMPLATE_NUMBER == 3 and one.shape.depth == 12
+        assert student.MODEL.BACKBONE.DISTILL_LAYER == 4 and not student.MODEL.BACKBONE.CE_LOC
+
+
+def test_a_token_of_zeros_is_none_and_templates_have_no_place():
+    model = scramble(build_tracker(small())).eval()
+    templates, search = torch.randn(2, 3, 3, 32, 32), torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        none = model(templates, search)
+        zeros = model(templates, search, {TOKEN: torch.zeros(2, 1, 32)})
+        turned = model(templates.flip(1), search)
+        other = model(templates, search, {TOKEN: torch.randn(2, 1, 32)})
+        fewer = model(templates[:, :2], search)
+    assert torch.equal(none.score_map, zeros.score_map)
+    torch.testing.assert_close(none.score_map, turned.score_map)
+    for changed in (other, fewer):
+        assert (none.score_map - changed.score_map).abs().max() > 1e-4
+    assert none.further[TOKEN].shape == (2, 1, 32) and not none.further[TOKEN].requires_grad
+
+
+def test_each_template_has_its_own_mask():
+    rules = MemoryRules("GT_BOX", width=8)
+    boxes = torch.tensor([[[0.0, 0.0, 0.5, 0.5], [0.5, 0.5, 0.5, 0.5]]])
+    mask = rules.further(torch.zeros(1, 2, 3, 32, 32), boxes)["template_mask"]
+    assert mask.tolist() == [[[True, False, False, False], [False, False, False, True]]]
+    assert MemoryRules("ALL").further(torch.zeros(1, 2, 3, 32, 32), boxes) == {}
+
+
+def test_a_sample_starts_without_a_token_unless_it_is_carried():
+    batch = tiny_batch(small())
+    for carry in (False, True):
+        cfg = small(f"TRAIN.CARRY_TOKEN={carry}")
+        torch.manual_seed(0)
+        actor = build_actor(cfg, scramble(build_tracker(cfg)))
+        actor.eval()
+        first, second = (actor.validate(batch, 1)["Loss/total"].item() for _ in range(2))
+        assert (first != second) == carry
+        smaller = {name: values[:1] for name, values in batch.items()}
+        assert TOKEN not in actor.objective.further(smaller, 1), "the tokens are of a batch of another size"
+
+
+def test_the_second_search_frame_has_the_first_ones_token():
+    cfg = small()
+    model = scramble(build_tracker(cfg)).eval()
+    actor, batch = build_actor(cfg, model), tiny_batch(cfg)
+    batch["search"] = batch["search"][:, :1].expand(-1, 2, -1, -1, -1)
+    (_, first), (_, second) = actor.run(batch, 1)
+    further = {**actor.objective.further(batch, 1), TOKEN: first.further[TOKEN]}
+    assert torch.equal(second.score_map, model(batch["template"], batch["search"][:, 0], further).score_map)
+    assert not torch.equal(second.score_map, first.score_map)
+
+
+def follow(rules: MemoryRules, frames: int):
+    """The states behind frames 1, 2, ... of a target whose crops show the number of their frame."""
+    state = rules.start(torch.zeros(1, 1, 3, 2, 2), torch.zeros(1, 1, 4))
+    for number in range(1, frames + 1):
+        def cut(box, number=number):
+            return torch.full((1, 1, 3, 2, 2), float(number)), torch.zeros(1, 1, 4)
+
+        yield number, state
+        state = rules.update(state, Found(number, [0, 0, 1, 1], 0.5, {TOKEN: torch.full((1, 1, 4), number)}, cut))
+
+
+def shown(state) -> list[int]:
+    return state.templates[0, :, 0, 0, 0].int().tolist()
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_the_memory_forgets_only_what_is_never_asked_for(number):
+    rules = MemoryRules(width=4, number=number)
+    for frame, state in follow(rules, 150):
+        part = frame // number
+        expected = {0, *(part * index + part // 2 for index in range(number))} if number > 1 else {0}
+        assert shown(state) == (list(range(frame)) if frame <= number else sorted(expected))
+        assert state.further[TOKEN].unique().tolist() == [frame - 1]
+    kept = len(state.kept.frames)
+    assert kept == 1 if number == 1 else kept <= 150 - 150 // (2 * number) + 2
+
+
+def test_the_memory_has_a_bound():
+    free, bound = MemoryRules(width=4, number=3), MemoryRules(width=4, number=3, memory=20)
+    steps = []
+    for (frame, state), (_, bounded) in zip(follow(free, 300), follow(bound, 300), strict=True):
+        step = bounded.kept.step
+        assert len(bounded.kept.frames) <= 20
+        assert all(min(abs(wanted - number) for number in shown(bounded)) < step for wanted in shown(state))
+        steps.append(step)
+    assert steps[:22] == [1] * 22 and steps == sorted(steps) and set(steps) == {1, 2, 4, 8, 16}
+
+
+def test_clips_are_in_the_order_of_time():
+    visible, rng = np.arange(300) % 7 > 0, np.random.default_rng(0)
+    rule = small().family.clips(small())
+    assert isinstance(rule, OrderedClips) and (rule.templates, rule.search, rule.max_gap) == (3, 2, 400)
+    rule = OrderedClips("causal", 40, 3, 2)
+    clips = [rule.draw(visible, visible, rng) for _ in range(200)]
+    for templates, search in clips:
+        assert list(templates) == sorted(templates) and list(search) == sorted(search)
+        assert templates[-1] < search[0] and search[-1] - templates[0] < 80 and visible[[*templates, *search]].all()
+        assert len(templates) == 3 and len(search) == 2 and templates[-2] < templates[-1]
+    assert any(templates[0] == templates[1] for templates, _ in clips), "drawn with replacement"
+
+
+@pytest.mark.parametrize("form", ["onnx", "torchscript", "torchexport"])
+def test_an_export_follows_a_target_through_every_number_of_templates(form, tmp_path):
+    if form == "onnx":
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnxscript")
+    cfg = small("TEST.TEMPLATE_NUMBER=2") if form != "torchscript" else small("TEST.TEMPLATE_NUMBER=2", *NO_ELIMINATION)
+    model, checkpoint = steady_tracker(cfg), tmp_path / "tracker.pth.tar"
+    save_slim(checkpoint, model, cfg)
+    manifest = export_model(model, cfg, checkpoint, tmp_path / form, ExportOptions(format=form, check_crops=2))
+    ports = manifest.parts["tracker"].inputs
+    assert ports["template"].shape == (1, "templates", 3, 32, 32) and ports[TOKEN].shape == (1, 1, 32)
+    image = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
+    trackers = Tracker.from_model(model, cfg), Tracker.from_export(tmp_path / form)
+    targets = [tracker.start(image, [60, 50, 20, 20]) for tracker in trackers]
+    numbers = []
+    for _ in range(6):
+        numbers.append(targets[1].state.templates.shape[1])
+        results = [tracker.step([image], [target])[0] for tracker, target in zip(trackers, targets, strict=True)]
+        np.testing.assert_allclose(results[0].box_xywh, results[1].box_xywh, atol=1e-2)
+        assert results[0].score == pytest.approx(results[1].score, abs=1e-4)
+    assert numbers == [1, 2, 2, 3, 3, 3]
+
+
+def test_it_trains_resumes_is_compressed_and_tracks(train_script, tmp_path, square_data):
+    """The same weights with and without a stop; then a student of its checkpoint."""
+    data = [f"DATA.TRAIN.DATASETS_NAME=['FOLDER:{square_data}']", "DATA.TRAIN.DATASETS_RATIO=[1]",
+            "DATA.TRAIN.SAMPLE_PER_EPOCH=4", "DATA.VAL.DATASETS_NAME=[]", "DATA.VAL.DATASETS_RATIO=[]",
+            "TRAIN.TOTAL_BATCH=2", "TRAIN.NUM_WORKER=0", "TRAIN.DEVICE=cpu", "TRAIN.SAVE_EPOCH_INTERVAL=1",
+            "TRAIN.CE_START_EPOCH=0", "TRAIN.CE_WARM_EPOCH=1"]
+
+    def train(script, config, folder, *more):
+        overrides = [*SMALL, *data, *more]
+        options = [word for override in overrides for word in ("--set", override)]
+        assert train_script(["--script", script, "--config", config, "--save_dir", str(tmp_path / folder), *options]) == 0
+        return tmp_path / folder / "checkpoints" / "train" / script / config
+
+    def weights(path):
+        return torch.load(path, weights_only=True)["net"]
+
+    whole = train("odtrack", "baseline", "whole", "TRAIN.EPOCH=2") / "ODTrack_ep0002.pth.tar"
+    train("odtrack", "baseline", "parts", "TRAIN.EPOCH=1", "TRAIN.LR_DROP_EPOCH=2")
+    parts = train("odtrack", "baseline", "parts", "TRAIN.EPOCH=2") / "ODTrack_ep0002.pth.tar"
+    assert weights(whole).keys() == weights(parts).keys()
+    assert all(torch.equal(weights(whole)[name], value) for name, value in weights(parts).items())
+
+    student = ["MODEL.BACKBONE.DISTILL_LAYER=2", *NO_ELIMINATION]
+    train("compresstracker", "compresstracker_odtrack_384_4", "student", "TRAIN.EPOCH=1", f"MODEL.PRETRAIN_FILE={whole}",
+          *student)
+    tracker = Tracker.from_config("compresstracker", "compresstracker_odtrack_384_4", epoch=1,
+                                  save_dir=tmp_path / "student", device="cpu", overrides=[*SMALL, *student])
+    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    tracker.initialize(image, [30, 20, 20, 16])
+    assert all(np.isfinite(tracker.track(image).box_xywh).all() for _ in range(8))

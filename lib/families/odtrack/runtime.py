@@ -1,5 +1,6 @@
 """What ODTrack keeps of a target: a memory of templates, cut in every frame, and the temporal token."""
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,11 +18,17 @@ class Memory(NamedTuple):
 
     Attributes:
         frames: by number, rising: the crop (1, 1, 3, h, w) and the target's box (1, 1, 4) in 0..1 of it.
-        step: every so manieth frame was kept, and frame 0.
+        step: one frame of so many was kept.
     """
 
     frames: Mapping[int, tuple[Tensor, Tensor]]
     step: int = 1
+
+    def nearest(self, number: int) -> int:
+        """Of the frames that are there the nearest, and of two the earlier."""
+        numbers = list(self.frames)
+        after = bisect_left(numbers, number)
+        return min(numbers[max(0, after - 1):after + 1], key=lambda kept: abs(kept - number))
 
 
 @dataclass(frozen=True)
@@ -29,8 +36,8 @@ class MemoryRules(EliminationRules):
     """The templates of a frame are the first one and the middle frames of equal parts of what lies behind.
 
     Every frame's crop is cut at the predicted box, however sure that is, and kept (select_memory_frames in
-    lib/test/tracker/odtrack.py of the repository). What the rule never asks for again is forgotten, and what it asks for
-    is no other frame until more than `memory` are left.
+    lib/test/tracker/odtrack.py of the repository). What the rule never asks for again is forgotten. Where more than
+    `memory` are left, every second one goes, and the nearest stands in for one that the rule asks for.
 
     Attributes:
         width: of the token.
@@ -63,38 +70,29 @@ class MemoryRules(EliminationRules):
     def update(self, state: State, found: Found) -> State:
         memory = self._remember(state.kept, found)
         device = state.templates.device
-        chosen = [memory.frames[number] for number in self.frames_of(found.number + 1, memory)]
-        templates, boxes = (torch.cat([part.to(device) for part in parts], dim=1) for parts in zip(*chosen, strict=True))
+        numbers = sorted({memory.nearest(number) for number in self.frames_of(found.number + 1)})
+        chosen = zip(*(memory.frames[number] for number in numbers), strict=True)
+        templates, boxes = (torch.cat([part.to(device) for part in parts], dim=1) for parts in chosen)
         return State(templates, {**self.further(templates, boxes), TOKEN: found.further[TOKEN]}, memory)
 
-    def frames_of(self, number: int, memory: Memory) -> list[int]:
-        """The frames whose crops are the templates of a frame: the rule's, or the ones kept before them.
-
-        Args:
-            number: of the frame, from 1.
-        """
-        wanted = range(number)
-        if number > self.number:
-            part = number // self.number
-            wanted = [0, *(index * part + part // 2 for index in range(self.number))] if self.number > 1 else [0]
-        return sorted({frame // memory.step * memory.step for frame in wanted})
+    def frames_of(self, number: int) -> list[int]:
+        """The frames whose crops are the templates of frame `number`, which is 1 or later."""
+        if number <= self.number:
+            return list(range(number))
+        if self.number == 1:
+            return [0]
+        part = number // self.number
+        return sorted({0, *(index * part + part // 2 for index in range(self.number))})
 
     def _remember(self, memory: Memory, found: Found) -> Memory:
         """The memory with a frame's crop, without those that no later frame asks for, and no larger than allowed."""
-        frames, step = dict(memory.frames), memory.step
-        if self.number == 1:
-            return memory
-        if found.number % step == 0:
+        frames, step, number = dict(memory.frames), memory.step, found.number
+        if number % step == 0:
             crop, box = found.template(found.box_xywh)
-            frames[found.number] = (crop if found.number <= self.on_device else crop.cpu(), box)
-        while True:
-            first = self._first_wanted(found.number + 1) // step * step
-            frames = {number: frame for number, frame in frames.items()
-                      if number % step == 0 and (number >= first or not number)}
-            if not self.memory or len(frames) <= self.memory:
-                return Memory(frames, step)
+            frames[number] = (crop if number <= self.on_device else crop.cpu(), box)
+        first = [*self.frames_of(number + 1), number + 1][1]     # it only grows
+        frames = {kept: frame for kept, frame in frames.items() if kept >= first or not kept}
+        while self.memory and len(frames) > self.memory:
             step *= 2
-
-    def _first_wanted(self, number: int) -> int:
-        """The first frame behind frame 0 that the rule asks for in this frame or a later one."""
-        return number // self.number // 2 if number > self.number else 0
+            frames = {kept: frame for kept, frame in frames.items() if kept % step == 0}
+        return Memory(frames, step)
