@@ -25,8 +25,8 @@ from lib.train.actors import build_actor
 from lib.utils.errors import UserError
 from lib.utils.window import hann_window
 
-SMALL = ["MODEL.BACKBONE.EMBED_DIM=32", "MODEL.BACKBONE.NUM_HEADS=2", "MODEL.BACKBONE.DEPTH=4", "MODEL.PRETRAIN_FILE=''",
-         "MODEL.BACKBONE.CE_LOC=[1]", "MODEL.BACKBONE.CE_KEEP_RATIO=[0.7]", "MODEL.BACKBONE.IMG_SIZE=64",
+SMALL = ["MODEL.BACKBONE.EMBED_DIM=32", "MODEL.BACKBONE.NUM_HEADS=2", "MODEL.BACKBONE.DEPTH=4",
+         "MODEL.PRETRAIN_FILE=''", "MODEL.BACKBONE.CE_LOC=[1]", "MODEL.BACKBONE.CE_KEEP_RATIO=[0.7]", "MODEL.BACKBONE.IMG_SIZE=64",
          "MODEL.HEAD.NUM_CHANNELS=16", "DATA.TEMPLATE.SIZE=32", "DATA.SEARCH.SIZE=64", "TEST.TEMPLATE_SIZE=32",
          "TEST.SEARCH_SIZE=64"]
 NO_ELIMINATION = ["MODEL.BACKBONE.CE_LOC=[]", "MODEL.BACKBONE.CE_KEEP_RATIO=[]"]
@@ -277,7 +277,8 @@ def test_official_files_load(tmp_path):
 
 def test_recipes():
     for config, size in (("baseline", 384), ("baseline_256", 256)):
-        cfg, student = load_config("odtrack", config), load_config("compresstracker", f"compresstracker_odtrack_{size}_4")
+        cfg = load_config("odtrack", config)
+        student = load_config("compresstracker", f"compresstracker_odtrack_{size}_4")
         for one in (cfg, student):
             data = one.DATA
             assert (data.SEARCH.SIZE, data.TEMPLATE.SIZE, data.TEMPLATE.NUMBER, data.SEARCH.NUMBER) == (size, size // 2,
@@ -364,7 +365,7 @@ def test_the_memory_forgets_only_what_is_never_asked_for(number):
 def test_the_memory_has_a_bound():
     free, bound = MemoryRules(width=4, number=3), MemoryRules(width=4, number=3, memory=20)
     steps = []
-    for (frame, state), (_, bounded) in zip(follow(free, 300), follow(bound, 300), strict=True):
+    for (_, state), (_, bounded) in zip(follow(free, 300), follow(bound, 300), strict=True):
         step = bounded.kept.step
         assert len(bounded.kept.frames) <= 20
         assert all(min(abs(wanted - number) for number in shown(bounded)) < step for wanted in shown(state))
@@ -418,7 +419,8 @@ def test_it_trains_resumes_is_compressed_and_tracks(train_script, tmp_path, squa
     def train(script, config, folder, *more):
         overrides = [*SMALL, *data, *more]
         options = [word for override in overrides for word in ("--set", override)]
-        assert train_script(["--script", script, "--config", config, "--save_dir", str(tmp_path / folder), *options]) == 0
+        command = ["--script", script, "--config", config, "--save_dir", str(tmp_path / folder), *options]
+        assert train_script(command) == 0
         return tmp_path / folder / "checkpoints" / "train" / script / config
 
     def weights(path):
@@ -431,8 +433,8 @@ def test_it_trains_resumes_is_compressed_and_tracks(train_script, tmp_path, squa
     assert all(torch.equal(weights(whole)[name], value) for name, value in weights(parts).items())
 
     student = ["MODEL.BACKBONE.DISTILL_LAYER=2", *NO_ELIMINATION]
-    train("compresstracker", "compresstracker_odtrack_384_4", "student", "TRAIN.EPOCH=1", f"MODEL.PRETRAIN_FILE={whole}",
-          *student)
+    train("compresstracker", "compresstracker_odtrack_384_4", "student", "TRAIN.EPOCH=1",
+          f"MODEL.PRETRAIN_FILE={whole}", *student)
     tracker = Tracker.from_config("compresstracker", "compresstracker_odtrack_384_4", epoch=1,
                                   save_dir=tmp_path / "student", device="cpu", overrides=[*SMALL, *student])
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)

@@ -65,8 +65,8 @@ class Rules:
         return State(templates, self.further(templates, boxes_xywh))
 
     def usual(self, templates: Tensor, boxes_xywh: Tensor) -> State:
-        """A state of the sizes that most frames of a video have, for profiles and exports: that of `start`, where they
-        stay; for `start`'s arguments, with (B, ...) for (1, ...)."""
+        """A state whose tensors have the sizes of most frames of a video, for profiles and exports: that of `start`,
+        where sizes stay. The arguments are those of `start`, but may be of several targets, (B, ...)."""
         return self.start(templates, boxes_xywh)
 
     def update(self, state: State, found: Found) -> State:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..utils.errors import UserError
 from .checkpoint import (
     candidates_in,
     choose,
@@ -18,15 +19,14 @@ from .checkpoint import (
     wrong_tensor,
 )
 from .one_stream import OneStreamTracker
-from ..utils.errors import UserError
 
 
 def load_mae(model: OneStreamTracker, path: str | Path) -> None:
     """Start a backbone from MAE or timm ViT weights, in place.
 
     The first layers are used where the model is shallower than the file; the patch embedding is resized bicubically
-    where the patch size differs; the positions are resized to the template's and the search's grids. A checkpoint of the
-    tracker itself is accepted too and gives its whole model (as official configurations do).
+    where the patch size differs; the positions are resized to the template's and the search's grids. A checkpoint of
+    the tracker itself is accepted too and gives its whole model (as official configurations do).
 
     Raises:
         UserError: the file cannot be read or is of another width.

@@ -1,4 +1,4 @@
-"""ODTrack (Zheng et al., AAAI 2024): lists of templates and search frames, and a token that goes from frame to frame."""
+"""ODTrack (Zheng et al., AAAI 2024): any number of templates, and a token that goes from frame to frame."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
