@@ -27,7 +27,7 @@ KEYS = {
                                 low=1),
     "TEST.MEMORY_THRESHOLD": Key(1000, "int", "Template crops of later frames than this one wait in the CPU's memory.",
                                  low=0),
-    "TEST.MEMORY_FRAMES": Key(5000, "int", "Most template crops kept of a target (442 KB each at 192 pixels). Where the "
-                              "rule needs more, every second one goes and the nearest stands in; 0 keeps all, as the "
-                              "official code.", low=0),
+    "TEST.MEMORY_FRAMES": Key(5000, "int", "Most template crops kept of a target (442 KB each at 192 pixels). Where "
+                              "the rule needs more, every second one goes and the nearest stands in; 0 keeps all, as "
+                              "the official code.", low=0),
 }
