@@ -1,6 +1,7 @@
 """Students of another width than their teacher: bridges in training, none at test time."""
 
 import logging
+import pickle
 
 import pytest
 import torch
@@ -38,11 +39,16 @@ def net(cfg):
 def test_the_student_section_is_laid_over_the_model(cfg):
     student = cfg.student
     assert (student.shape.embed_dim, student.shape.num_heads, cfg.shape.embed_dim) == (16, 2, 32)
-    assert student.student is student and cfg.MODEL.BACKBONE.EMBED_DIM == 32
-    assert tiny("compresstracker").student.to_dict() == tiny("compresstracker").to_dict()
+    assert student.student is student and cfg.student is student and cfg.MODEL.BACKBONE.EMBED_DIM == 32
+    assert cfg.compresses and not student.compresses and student.title == cfg.title == "CompressTracker"
+    same = tiny("compresstracker")
+    assert same.student.to_dict() == same.with_overrides({"MODEL.BACKBONE.DEPTH": 4}).to_dict()
+    assert pickle.loads(pickle.dumps(student)).of_student and student.with_overrides({"TRAIN.EPOCH": 3}).of_student
+    tracker = tiny()
+    assert tracker.student is tracker
     small = tiny("compresstracker", STUDENT__MODEL__BACKBONE__TYPE="vit_tiny_patch16_224", COMPRESS__INIT="none",
                  COMPRESS__HEAD_INIT="random").student
-    assert (small.shape.embed_dim, small.shape.num_heads, small.shape.depth) == (192, 3, 12)
+    assert (small.shape.embed_dim, small.shape.num_heads, small.shape.depth) == (192, 3, 4)
 
 
 def test_a_pass_of_the_student_alone_crosses_no_bridge(cfg, net):

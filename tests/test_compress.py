@@ -82,7 +82,7 @@ def test_a_mixed_chain_and_its_features(stages):
             target = layer(target)
         assert torch.equal(out.student_features[index], tokens.x)
         assert torch.equal(out.teacher_features[index], target.x)
-    assert len(out.student_features) == 4 and out.segments == (("template", 4, 2), ("search", 16, 4))
+    assert len(out.student_features) == 4 and out.segments == 4 * ((("template", 4, 2), ("search", 16, 4)),)
     assert not any(feature.requires_grad for feature in out.teacher_features) and not out.teacher.boxes.requires_grad
     bare = net(batch["template"], batch["search"], MIXED, guide=False, mimic=False)
     assert same_prediction(bare.student, out.student)

@@ -293,7 +293,7 @@ def test_a_wrong_override_is_an_error(load, text, words):
     ("compresstracker", STUDENT, ["COMPRESS.TRAINABLE=[head]", "COMPRESS.INIT=none"], ["stay random"]),
     ("compresstracker", STUDENT, ["COMPRESS.TRAINABLE=[head, head]"], ["once"]),
     ("compresstracker", STUDENT, ["MODEL.BACKBONE.TYPE=vit_base_patch16_224_ce", "MODEL.BACKBONE.CE_LOC=[3]",
-                                  "MODEL.BACKBONE.CE_KEEP_RATIO=[0.7]"], ["same tokens"]),
+                                  "MODEL.BACKBONE.CE_KEEP_RATIO=[0.7]"], ["keeps all tokens"]),
     ("ostrack", CE, ["MODEL.BACKBONE.CE_LOC=[3, 6]"], ["2 entries", "CE_KEEP_RATIO 3"]),
     ("ostrack", CE, ["MODEL.BACKBONE.CE_LOC=[3, 6, 12]"], ["from 0 to 11"]),
     ("ostrack", CE, ["MODEL.BACKBONE.CE_LOC=[6, 3, 9]"], ["rising"]),

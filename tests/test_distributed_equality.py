@@ -20,6 +20,11 @@ from lib.train.seeds import path_generator
 NO_NORM = {"COMPRESS__HEAD_INIT": "teacher_frozen"}
 """A head that does not learn: its BatchNorm stays in evaluation mode, so that no batch statistics are in the way."""
 
+OTHER = {"DATA__SEARCH__SIZE": 96, "STUDENT__DATA__SEARCH__SIZE": 64, "STUDENT__MODEL__BACKBONE__CE_LOC": "[0]",
+         "STUDENT__MODEL__BACKBONE__CE_KEEP_RATIO": "[0.7]", "TRAIN__CE_START_EPOCH": 0, "TRAIN__SUP_LOGIT": "true",
+         "TRAIN__SUP_FEAT": "true", "TRAIN__SUP_REPLACE": "true"}
+"""A student of another resolution that eliminates candidates."""
+
 
 @pytest.fixture
 def still_norms(monkeypatch):
@@ -58,7 +63,8 @@ def assert_same_training(cfg, alone, parts):
                                                                  "MODEL__BACKBONE__CE_KEEP_RATIO": "[0.7]",
                                                                  "TRAIN__CE_START_EPOCH": 0}),
                                         ("compresstracker", {}),
-                                        ("compresstracker", NO_NORM | {"TRAIN__ACCUMULATE": 2})])
+                                        ("compresstracker", NO_NORM | {"TRAIN__ACCUMULATE": 2}),
+                                        ("compresstracker", OTHER | {"TRAIN__ACCUMULATE": 2})])
 def test_two_processes_train_as_one(kind, more, monkeypatch, tmp_path, twice, still_norms):
     cfg = noise_config(kind, **more)
     parts = twice(lambda: fit(monkeypatch, tmp_path / "two", cfg))
@@ -136,12 +142,12 @@ def test_the_main_processs_weights_count(monkeypatch, tmp_path, twice, still_nor
     """A process that starts from other weights (another file on its machine, say) gets those of the main process."""
     def run():
         rank = int(os.environ["RANK"])
-        monkeypatch.setattr(training_fakes, "build_scrambled", lambda cfg: scramble(build(cfg), rank))
+        monkeypatch.setattr(training_fakes, "build_scrambled", lambda cfg, frames: scramble(build(cfg), rank))
         return fit(monkeypatch, tmp_path / "two", cfg)
 
     build, cfg = training_fakes.build_scrambled, noise_config("ostrack", TRAIN__EPOCH=1)
     parts = twice(run)
-    monkeypatch.setattr(training_fakes, "build_scrambled", lambda cfg: scramble(build(cfg), 0))
+    monkeypatch.setattr(training_fakes, "build_scrambled", lambda cfg, frames: scramble(build(cfg), 0))
     assert_same_training(cfg, fit(monkeypatch, tmp_path / "one", cfg), parts)
 
 

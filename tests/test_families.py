@@ -16,6 +16,7 @@ from lib.deploy.profile import profile_config
 from lib.families import FAMILIES
 from lib.families.build import build_compressor, build_for_test, build_tracker
 from lib.models.checkpoint import load_weights, save_slim
+from lib.models.compress.initialise import initialise_student
 from lib.test.tracker import Tracker
 from lib.train.actors import build_actor
 from lib.utils.errors import UserError
@@ -39,8 +40,8 @@ def small(family: str, *more: str):
     return load_config(family, config, [*overrides, *CROPS, *more])
 
 
-def small_student(family: str):
-    return load_config("compresstracker", STUDENTS[family], [*SMALL[family][1], *CROPS])
+def small_student(family: str, *more: str):
+    return load_config("compresstracker", STUDENTS[family], [*SMALL[family][1], *CROPS, *more])
 
 
 @pytest.fixture(params=FAMILIES)
@@ -77,6 +78,17 @@ def test_a_compression_step(family):
     loss.backward()
     assert {"Loss/dst_logit", "Loss/dst_feat_all"} <= terms.keys()
     assert all(layer.attn.qkv.weight.grad.abs().sum() > 0 for layer in net.student.layers)
+
+
+def test_a_student_of_another_resolution_that_eliminates_candidates(family, tmp_path):
+    cfg = small_student(family, "STUDENT.DATA.SEARCH.SIZE=96", "STUDENT.MODEL.BACKBONE.CE_LOC=[0]",
+                        "STUDENT.MODEL.BACKBONE.CE_KEEP_RATIO=[0.5]", "TRAIN.CE_START_EPOCH=0")
+    net = build_compressor(cfg, load=False).eval()
+    initialise_student(net.student, net.teacher, sources=[0, 1])
+    build_actor(cfg, net).loss_of(tiny_batch(cfg), [True, False], 0.5)[0].backward()
+    assert net.student.backbone.pos_embed_x.grad.abs().sum() > 0
+    save_slim(tmp_path / "student.pth.tar", net.student, cfg)
+    assert Tracker.from_checkpoint(tmp_path / "student.pth.tar", cfg, device="cpu").search_size == 96
 
 
 @pytest.mark.parametrize("take_pixels", [False, True])

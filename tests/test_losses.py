@@ -75,7 +75,7 @@ def test_a_head_without_score_map_has_no_location_loss():
     assert location_loss(Prediction(torch.rand(2, 1, 4)), torch.rand(2, 4)).item() == 0
 
 
-SEGMENTS = (Segment("template", 1), Segment("search", 4))
+SEGMENTS = 2 * ((Segment("template", 1), Segment("search", 4)),)
 
 
 def test_mimic_loss_by_hand():

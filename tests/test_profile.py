@@ -25,7 +25,10 @@ from lib.deploy.profile import (
     PUBLISHED,
     EndToEnd,
     ProfileOptions,
+    _builders,
+    _outline,
     _size,
+    _sizes,
     compare_with_paper,
     profile_config,
 )
@@ -448,6 +451,13 @@ def test_script_refuses_a_half_name(script):
         script("--against", "nothing")
 
 
+def test_the_paper_stands_beside_students_of_its_own_teacher():
+    for name, own in (("compresstracker_vitb_256_4", True), ("compresstracker_vitb_384to256_4", False)):
+        builders, _ = _builders(load_config("compresstracker", name), [])
+        student, _ = _sizes([_outline(name, build, cfg) for name, (build, cfg) in builders.items()], PAPER)
+        assert bool(student["published"]) == own and student["search_size"] == 256
+
+
 @pytest.mark.parametrize(("config", "overrides"), [
     ("compresstracker_smat_256_4", []), ("compresstracker_vits_256_4", []),
     ("compresstracker_vitb_256_4", ["STUDENT.MODEL.BACKBONE.MLP_RATIO=2"])])
@@ -456,6 +466,6 @@ def test_a_student_of_another_kind_is_not_the_papers(config, overrides):
     cfg = load_config("compresstracker", config, overrides)
     with torch.device("meta"):
         student, teacher = build_student(cfg), build_teacher(cfg)
-    sizes = {name: _size(Subject(name, model, cfg, Counts(1, 1, 1, 1)), PAPER)
-             for name, model in (("student", student), ("teacher", teacher))}
+    sizes = {name: _size(Subject(name, model, own, Counts(1, 1, 1, 1)), PAPER)
+             for name, model, own in (("student", student, cfg.student), ("teacher", teacher, cfg))}
     assert sizes["student"]["published"] is None and sizes["teacher"]["published"]["name"] == "OSTrack-256"

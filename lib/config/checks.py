@@ -14,6 +14,8 @@ def check_combinations(cfg: "Config") -> None:
     problems = [*_layers(cfg), *cfg.family.check(cfg), *_sizes(cfg), *_data(cfg), *_training(cfg)]
     if cfg.compresses:
         problems += _compression(cfg)
+        if not problems:            # else the student's configuration would only say them again
+            problems += _student(cfg)
     if problems:
         raise UserError("\n".join(f"{cfg.origin()}: {problem}" for problem in problems))
 
@@ -72,15 +74,7 @@ def _training(cfg):
 
 
 def _compression(cfg):
-    compress, depth, width = cfg.COMPRESS, cfg.shape.depth, cfg.student.shape.embed_dim
-    if width != cfg.shape.embed_dim and compress.INIT not in ("none", "mae"):
-        yield (f"COMPRESS.INIT is {compress.INIT}, but a student of width {width} cannot copy layers of width "
-               f"{cfg.shape.embed_dim}; expected none, or mae with weights of its own width")
-    other_head = cfg.student.MODEL.HEAD.NUM_CHANNELS != cfg.MODEL.HEAD.NUM_CHANNELS
-    if (width != cfg.shape.embed_dim or other_head) and compress.HEAD_INIT != "random":
-        yield (f"COMPRESS.HEAD_INIT is {compress.HEAD_INIT}, but the student's head has another width than the "
-               "teacher's; expected random")
-    student = cfg.MODEL.BACKBONE.DISTILL_LAYER
+    compress, depth, student = cfg.COMPRESS, cfg.shape.depth, cfg.MODEL.BACKBONE.DISTILL_LAYER
     if student > depth:
         yield f"MODEL.BACKBONE.DISTILL_LAYER is {student}; the teacher has only {depth} layers"
     if compress.STAGES and (len(compress.STAGES) != student or sum(compress.STAGES) != depth):
@@ -102,3 +96,14 @@ def _compression(cfg):
         yield "COMPRESS.HEAD_INIT is random, but head is not in COMPRESS.TRAINABLE: it would stay random"
     if compress.INIT == "none" and "layers" not in compress.TRAINABLE:
         yield "COMPRESS.INIT is none, but layers is not in COMPRESS.TRAINABLE: they would stay random"
+
+
+def _student(cfg):
+    compress, width = cfg.COMPRESS, cfg.student.shape.embed_dim
+    if width != cfg.shape.embed_dim and compress.INIT not in ("none", "mae"):
+        yield (f"COMPRESS.INIT is {compress.INIT}, but a student of width {width} cannot copy layers of width "
+               f"{cfg.shape.embed_dim}; expected none, or mae with weights of its own width")
+    other_head = cfg.student.MODEL.HEAD.NUM_CHANNELS != cfg.MODEL.HEAD.NUM_CHANNELS
+    if (width != cfg.shape.embed_dim or other_head) and compress.HEAD_INIT != "random":
+        yield (f"COMPRESS.HEAD_INIT is {compress.HEAD_INIT}, but the student's head has another width than the "
+               "teacher's; expected random")

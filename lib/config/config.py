@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 EXPERIMENTS = ROOT / "experiments"
 FAMILY = "MODEL.FAMILY"
 STUDENT = "STUDENT."
-"""How the keys begin that are laid over those of the student's model."""
+"""How the keys begin that are laid over the others for the student."""
 COMPRESSION = "compresstracker"
 """The script that compresses a tracker of any family."""
 
@@ -72,11 +72,12 @@ class Config(Section):
     """
 
     def __init__(self, script: str, name: str, source: Path, values: Mapping[str, Any],
-                 overrides: Sequence[str] = ()):
+                 overrides: Sequence[str] = (), of_student: bool = False):
         """Check `values` (dotted name -> checked value, all keys) as a whole; `UserError` when they do not fit."""
         sections = sorted({name.partition(".")[0] for name in values})
         super().__init__({section: _tree(values, section) for section in sections})
-        vars(self).update(_head=(script, name, source, tuple(overrides)), _values=dict(values))
+        vars(self).update(_head=(script, name, source, tuple(overrides), of_student), _values=dict(values),
+                          _student=None)
         check_combinations(self)
 
     @property
@@ -100,9 +101,14 @@ class Config(Section):
         return self._head[3]
 
     @property
+    def of_student(self) -> bool:
+        """Whether it is the `student` of a configuration."""
+        return self._head[4]
+
+    @property
     def compresses(self) -> bool:
-        """Whether a teacher is compressed; else a tracker is trained."""
-        return self.script == COMPRESSION
+        """Whether a teacher is compressed; else it describes one tracker."""
+        return self.script == COMPRESSION and not self.of_student
 
     @property
     def family(self) -> Family:
@@ -116,33 +122,49 @@ class Config(Section):
 
     @property
     def student(self) -> "Config":
-        """The configuration of the student's model: the STUDENT section laid over MODEL. Itself where that is empty.
+        """The configuration of the student as a tracker of its own, with its depth and the STUDENT section laid over
+        the other keys; that of the tracker itself where nothing is compressed.
+
+        Test, export and profile of a model take sizes and rules from this one.
 
         Raises:
             UserError: an impossible student.
         """
-        laid = {name: value for name, value in self._values.items() if name.startswith(STUDENT) and value}
-        if not laid:
+        if not self.compresses:
             return self
+        if self._student is None:
+            vars(self)["_student"] = self._make_student()
+        return self._student
+
+    def _make_student(self) -> "Config":
+        laid = {name: value for name, value in self._values.items() if name.startswith(STUDENT) and value}
         over = {name.removeprefix(STUDENT): value for name, value in laid.items()}
+        over["MODEL.BACKBONE.DEPTH"] = self.MODEL.BACKBONE.DISTILL_LAYER
+        for part in ("SEARCH", "TEMPLATE"):     # training and test of one model have one size
+            if f"DATA.{part}.SIZE" in over:
+                over[f"TEST.{part}_SIZE"] = over[f"DATA.{part}.SIZE"]
         if "MODEL.BACKBONE.TYPE" in over:   # the shape is that of the TYPE, unless the section says more
             shape = ("EMBED_DIM", "NUM_HEADS", "MLP_RATIO")
             over = dict.fromkeys((f"MODEL.BACKBONE.{name}" for name in shape), 0) | over
-        schema = schema_of(self.MODEL.FAMILY)
-        return self.with_overrides({name: schema[name].default for name in laid} | over)
+        schema, values = schema_of(self.MODEL.FAMILY), dict(self._values)
+        values |= {name: schema[name].default for name in laid}
+        values |= {name: _override(schema, name, value) for name, value in over.items()}
+        script, name, source, overrides, _ = self._head
+        return Config(script, name, source, values, overrides, of_student=True)
 
     @property
     def title(self) -> str:
         """What the trained model is called, in the names of its checkpoints too."""
-        return "CompressTracker" if self.compresses else self.family.title
+        return "CompressTracker" if self.script == COMPRESSION else self.family.title
 
     def origin(self) -> str:
         """Where the values come from, for messages."""
-        return _shown(self.source) + (f" with {', '.join(self.overrides)} overridden" if self.overrides else "")
+        return (_shown(self.source) + (f" with {', '.join(self.overrides)} overridden" if self.overrides else "")
+                + ", of the student" * self.of_student)
 
     def __reduce__(self):
-        script, name, source, overrides = self._head
-        return Config, (script, name, source, self._values, overrides)
+        script, name, source, overrides, of_student = self._head
+        return Config, (script, name, source, self._values, overrides, of_student)
 
     def to_dict(self) -> dict[str, Any]:
         """All keys as nested plain dictionaries and lists (without script, name and source)."""
@@ -157,7 +179,8 @@ class Config(Section):
         schema, values = schema_of(self.MODEL.FAMILY), dict(self._values)
         for name, value in overrides.items():
             values[name] = _override(schema, name, value)
-        return Config(self.script, self.name, self.source, values, [*dict.fromkeys([*self.overrides, *overrides])])
+        return Config(self.script, self.name, self.source, values, [*dict.fromkeys([*self.overrides, *overrides])],
+                      self.of_student)
 
     def save(self, path: str | Path) -> None:
         """Write all keys as a yaml file that `load_config` reads back to the same values."""

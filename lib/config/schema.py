@@ -129,6 +129,9 @@ KEYS: dict[str, Key] = {
     "STUDENT.MODEL.BACKBONE.NUM_HEADS": Key(0, "int", "Heads of the student's layers; 0 as EMBED_DIM.", low=0),
     "STUDENT.MODEL.BACKBONE.MLP_RATIO": Key(0.0, "float", "MLP ratio of the student's layers; 0 as EMBED_DIM.", low=0),
     "STUDENT.MODEL.HEAD.NUM_CHANNELS": Key(0, "int", "Width of the student's head; 0 is the teacher's.", low=0),
+    "STUDENT.DATA.SEARCH.SIZE": Key(0, "int", "Side of the student's search crop in pixels, in training and test; 0 is "
+                                    "the teacher's.", low=0),
+    "STUDENT.DATA.TEMPLATE.SIZE": Key(0, "int", "Side of its template crop; 0 is the teacher's.", low=0),
     "COMPRESS.STAGES": Key((), "ints", "Teacher layers that each student layer replaces, e.g. [2, 2, 6, 2]; [] divides "
                            "evenly.", low=1),
     "COMPRESS.INIT": Key("skip", "str", "Student layers start from: skip, the last teacher layer of the stage; first, "

@@ -70,7 +70,7 @@ def export_model(model: StagedTracker, cfg: Config, checkpoint: Path, target: Pa
 
     Args:
         model: with its trained weights, on the CPU.
-        cfg: its configuration.
+        cfg: the configuration that it was trained with.
         checkpoint: the file the weights are from.
         target: an older export there is replaced; anything else is left alone.
 
@@ -82,7 +82,7 @@ def export_model(model: StagedTracker, cfg: Config, checkpoint: Path, target: Pa
             being made, or a full disk.
         RuntimeError: a float32 export differs from the model by more than `TOLERANCE`.
     """
-    target = Path(target).expanduser().absolute()
+    target, cfg = Path(target).expanduser().absolute(), cfg.student
     model.eval()
     pairs = crop_pairs(options.frames, options.check_crops, cfg)
     device = torch.device("cuda" if options.format == "tensorrt" else "cpu")

@@ -163,7 +163,7 @@ def profile_config(
         _check_paths(options)
         builders, reference = _builders(cfg, against)
         outlines = [_outline(name, build, config) for name, (build, config) in builders.items()]
-        report["sizes"] = [_size(outline, published) for outline in outlines]
+        report["sizes"] = _sizes(outlines, published)
         tell(sizes_text(report))
         logger.info("building the models with random weights, then timing them")
         subjects = [outline._replace(model=builders[outline.name][0](outline.cfg).eval())
@@ -221,16 +221,16 @@ def _builders(cfg: Config, against: Sequence[Config]
               ) -> tuple[dict[str, tuple[Callable[[Config], StagedTracker], Config]], str | None]:
     """Name -> how a model is built and of what, `cfg`'s first, and the name of the one that the others are compared
     with."""
-    from ..families.build import build_for_test, build_student, build_teacher
+    from ..families.build import build_for_test, build_teacher
 
     if cfg.compresses:
-        builders = {"student": (build_student, cfg), "teacher": (build_teacher, cfg)}
+        builders = {"student": (build_for_test, cfg.student), "teacher": (build_teacher, cfg)}
         reference = "teacher"
     else:
         builders = {"model": (build_for_test, cfg)}
         reference = f"{against[0].script}/{against[0].name}" if against else None
     for other in against:
-        builders[f"{other.script}/{other.name}"] = build_for_test, other
+        builders[f"{other.script}/{other.name}"] = build_for_test, other.student
     return builders, reference
 
 
@@ -245,10 +245,9 @@ def _outline(name: str, build: Callable[[Config], StagedTracker], cfg: Config) -
 def _size(outline: Subject, published: dict[str, Any]) -> dict[str, Any]:
     """What is known of a model before it runs."""
     name, model, cfg, counts = outline
-    shape = (cfg.student if name == "student" else cfg).shape
     architecture = {
         "family": cfg.family.name, "layer": type(model.layers[0]).__name__, "embed_dim": model.embed_dim,
-        "num_heads": shape.num_heads, "mlp_ratio": shape.mlp_ratio,
+        "num_heads": cfg.shape.num_heads, "mlp_ratio": cfg.shape.mlp_ratio,
         "patch_size": cfg.MODEL.BACKBONE.STRIDE, "head": cfg.MODEL.HEAD.TYPE,
         "template_size": cfg.TEST.TEMPLATE_SIZE, "search_size": cfg.TEST.SEARCH_SIZE,
     }
@@ -257,6 +256,14 @@ def _size(outline: Subject, published: dict[str, Any]) -> dict[str, Any]:
         **asdict(counts),
         "published": compare_with_paper(architecture, model.depth, counts.thop_macs, counts.thop_parameters, published),
     }
+
+
+def _sizes(outlines: Sequence[Subject], published: dict[str, Any]) -> list[dict[str, Any]]:
+    """`_size` of all; a student has the paper's numbers beside it only if its teacher is the paper's."""
+    sizes = {outline.name: _size(outline, published) for outline in outlines}
+    if "teacher" in sizes and sizes["teacher"]["published"] is None:
+        sizes["student"]["published"] = None
+    return list(sizes.values())
 
 
 def _check_paths(options: ProfileOptions) -> None:

@@ -52,7 +52,8 @@ def build_student(cfg: Config) -> StagedTracker:
 
 
 def build_for_test(cfg: Config) -> StagedTracker:
-    """What the configuration's checkpoint holds: the student where it compresses, else the tracker."""
+    """What the configuration's checkpoint holds: the student where it compresses, else the tracker. Its sizes and rules
+    are those of `cfg.student`."""
     return build_student(cfg) if cfg.compresses else build_tracker(cfg)
 
 
@@ -102,8 +103,13 @@ def build_compressor(cfg: Config, load: bool = True, frames: Callable[[], Iterab
             cfg.family.load_start(student, start)
         sources = compress.INIT_LAYERS or source_layers(compress.INIT, stages, _influence(cfg, teacher, frames))
         initialise_student(student, teacher, sources=sources, embed=compress.INIT != "mae", head=compress.HEAD_INIT)
+    data = cfg.student.DATA
+    sizes = data.TEMPLATE.SIZE, data.SEARCH.SIZE
+    if sizes != (cfg.DATA.TEMPLATE.SIZE, cfg.DATA.SEARCH.SIZE) and not student.token_grids:
+        raise UserError(f"{cfg.source}: the student's crops have another size than the teacher's, but models of family "
+                        f"{cfg.family.name} have no `token_grids` to resample; leave STUDENT.DATA.*.SIZE at 0")
     net = Compressor(teacher, student, stages, teacher_mode=compress.TEACHER_MODE, trainable=trainable,
-                     teacher_dtype=_teacher_dtype(cfg))
+                     teacher_dtype=_teacher_dtype(cfg), crop_sizes=sizes)
     if compress.SHARE_PREFIX and net.share_prefix():
         logger.info("the embedding is the teacher's: what the teacher's pass and the mixed pass share is computed once")
     return net

@@ -35,8 +35,9 @@ class Objective:
 
     def counts(self, boxes_xywh: Tensor) -> Tensor:
         """(1,) float32 number that the loss of a batch divides by: how many of the boxes (B, 4), in 0..1 of the search
-        crop, have a peak in the score map."""
-        return count_peaks(boxes_xywh, self.cfg.DATA.SEARCH.SIZE // self.cfg.MODEL.BACKBONE.STRIDE).float().view(1)
+        crop, have a peak in the score map (in the student's, where there is one: it may have a grid of its own)."""
+        model = self.cfg.student
+        return count_peaks(boxes_xywh, model.DATA.SEARCH.SIZE // model.MODEL.BACKBONE.STRIDE).float().view(1)
 
     def loss(self, prediction: Prediction, target_xywh: Tensor, counts: Tensor | None = None
              ) -> tuple[Tensor, dict[str, Tensor]]:

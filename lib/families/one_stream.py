@@ -29,6 +29,11 @@ KEYS = {
                                         high=1),
     "MODEL.BACKBONE.CE_TEMPLATE_RANGE": Key("ALL", "str", "Template tokens whose attention decides the elimination.",
                                             choices=("ALL", "CTR_POINT", "CTR_REC", "GT_BOX")),
+    "STUDENT.MODEL.BACKBONE.CE_LOC": Key((), "ints", "Layers of the student (counted from 0) in which candidates are "
+                                         "eliminated; the teacher eliminates none.", low=0),
+    "STUDENT.MODEL.BACKBONE.CE_KEEP_RATIO": Key((), "floats", "As CE_KEEP_RATIO, for the student.", above=0, high=1),
+    "STUDENT.MODEL.BACKBONE.CE_TEMPLATE_RANGE": Key("", "str", "As CE_TEMPLATE_RANGE, for the student; '' is the value "
+                                                    "of that."),
     "TRAIN.CE_START_EPOCH": Key(20, "int", "Epoch in which candidate elimination begins.", low=0),
     "TRAIN.CE_WARM_EPOCH": Key(80, "int", "Epochs until it reaches CE_KEEP_RATIO.", low=0),
 }
@@ -64,13 +69,14 @@ class OneStreamFamily(Family):
             if backbone.LAYER != "attention" and side % backbone.LAYER_PATCH:
                 yield (f"MODEL.BACKBONE.LAYER_PATCH is {backbone.LAYER_PATCH}; expected a divisor of the {side} tokens "
                        f"in a row of the {view.lower()} crop")
-        student = cfg.student.MODEL.BACKBONE.LAYER if cfg.compresses else backbone.LAYER
-        if student != backbone.LAYER and cfg.COMPRESS.INIT not in ("none", "mae"):
+        student = cfg.STUDENT.MODEL.BACKBONE.LAYER or backbone.LAYER
+        if cfg.compresses and student != backbone.LAYER and cfg.COMPRESS.INIT not in ("none", "mae"):
             yield (f"COMPRESS.INIT is {cfg.COMPRESS.INIT}, but {student} layers cannot copy {backbone.LAYER} layers; "
                    "expected none")
         if where and cfg.compresses:
-            yield ("MODEL.BACKBONE.CE_LOC is set; replacement training needs the same tokens in every layer, so set "
-                   "CE_LOC and CE_KEEP_RATIO to [] (weights of a teacher with elimination can be used without it)")
+            yield ("MODEL.BACKBONE.CE_LOC is set, but a teacher keeps all tokens while it is compressed; set CE_LOC "
+                   "and CE_KEEP_RATIO to [] (weights of a teacher with elimination can be used without it). The keys "
+                   "of the student are STUDENT.MODEL.BACKBONE.CE_LOC and CE_KEEP_RATIO")
 
     def objective(self, cfg: "Config") -> "Objective":
         from .elimination import EliminationObjective

@@ -60,7 +60,7 @@ class ViTFamily(one_stream.OneStreamFamily):
         if backbone.IMG_SIZE % backbone.STRIDE:
             yield (f"MODEL.BACKBONE.IMG_SIZE is {backbone.IMG_SIZE}; expected a multiple of MODEL.BACKBONE.STRIDE "
                    f"({backbone.STRIDE})")
-        if backbone.CE_LOC and not backbone.TYPE.endswith("_ce"):
+        if backbone.CE_LOC and not backbone.TYPE.endswith(("_ce", "_compress")):
             yield (f"MODEL.BACKBONE.CE_LOC is {list(backbone.CE_LOC)}, but MODEL.BACKBONE.TYPE {backbone.TYPE} "
                    "eliminates no candidates; choose a TYPE that ends in _ce, or set CE_LOC and CE_KEEP_RATIO to []")
 

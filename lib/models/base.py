@@ -6,6 +6,7 @@ class with fewer layers. Modules hold no state of a target: what one frame hands
 """
 
 import itertools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -15,6 +16,8 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from .layers.resampling import resample
 
 
 class Inputs(NamedTuple):
@@ -134,6 +137,9 @@ class StagedTracker(nn.Module, ABC):
     unused: ClassVar[tuple[str, ...]] = ()
     """Entries that files hold and the tracker never reads: they may be missing or of another shape."""
 
+    position_names: ClassVar[tuple[str, ...]] = ()
+    """Names of learned positions in the embedding, (..., side * side, C) each: those of another grid are resampled."""
+
     all_tokens: ClassVar[Mapping[str, Any]] = {}
     """Further inputs with which no layer drops tokens."""
 
@@ -150,6 +156,11 @@ class StagedTracker(nn.Module, ABC):
     def embed_dim(self) -> int:
         """Width C of the tokens."""
 
+    @property
+    def token_grids(self) -> dict[str, int]:
+        """Segment -> side of its grid, of those that another resolution of the crops changes."""
+        return {}
+
     @abstractmethod
     def embed(self, inputs: Inputs) -> Tokens:
         """Crops to tokens with positions."""
@@ -157,6 +168,11 @@ class StagedTracker(nn.Module, ABC):
     @abstractmethod
     def predict(self, tokens: Tokens) -> Prediction:
         """Final norm and head."""
+
+    def token_places(self, tokens: Tokens) -> Tensor | None:
+        """(B, L) the place of each token in the sequence before any layer dropped some; None where all are there, in
+        order."""
+        return None
 
     def run_layer(self, index: int, tokens: Tokens) -> Tokens:
         """One layer, in the way that `checkpoint_layers` says."""
@@ -180,9 +196,16 @@ class StagedTracker(nn.Module, ABC):
         return {name: tensor for name, tensor in tensors if name.startswith(self.part_prefixes[part])}
 
     def load_part(self, part: str, state: Mapping[str, Tensor]) -> None:
-        """Copy one part's entries from the state dict of a tracker of the same family and width."""
-        prefixes = self.part_prefixes[part]
+        """Copy one part's entries from the state dict of a tracker of the same family and width.
+
+        Positions of another grid are resampled bicubically, as OSTrack resamples those of its ViT.
+        """
+        prefixes, own = self.part_prefixes[part], self.state_dict()
         chosen = {name: value for name, value in state.items() if name.startswith(prefixes)}
+        for name in chosen.keys() & set(self.position_names):
+            given = chosen[name]
+            sides = (math.isqrt(tensor.shape[-2]) for tensor in (given, own[name]))
+            chosen[name] = resample(given.flatten(0, -3), *sides, mode="bicubic").unflatten(0, given.shape[:-2])
         unknown = self.load_state_dict(chosen, strict=False).unexpected_keys
         if unknown:
             raise ValueError(f"{type(self).__name__} has no {unknown[0]}")

@@ -91,6 +91,7 @@ class OneStreamTracker(StagedTracker):
 
     student_layers, teacher_prefix = "backbone.distill_blocks.", "ori_"
     unused = ("backbone.cls_token", "backbone.pos_embed")
+    position_names = ("backbone.pos_embed_z", "backbone.pos_embed_x")
     all_tokens = {"keep_rate": 1.0}
     part_prefixes = {"embed": ("backbone.patch_embed.", "backbone.pos_embed", "backbone.cls_token"),
                      "layers": ("backbone.blocks.",), "norm": ("backbone.norm.",), "head": ("box_head.",)}
@@ -121,8 +122,19 @@ class OneStreamTracker(StagedTracker):
         """Side of the template grid."""
         return self.backbone.template_grid
 
+    @property
+    def token_grids(self) -> dict[str, int]:
+        return {segment.name: segment.grid for segment in self.backbone.segments}
+
     def embed(self, inputs: Inputs) -> Tokens:
         return self.backbone.embed(inputs)
+
+    def token_places(self, tokens: Tokens) -> Tensor | None:
+        kept = tokens.extra.kept
+        if kept is None:
+            return None
+        first = tokens.place("search").start
+        return torch.cat([torch.arange(first, device=kept.device).expand(len(kept), -1), first + kept], dim=1)
 
     def compile_layers(self) -> None:
         """As `StagedTracker.compile_layers`; layers that eliminate candidates are left out: their shapes change."""

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from timm.layers import PatchEmbed, build_sincos2d_pos_embed, trunc_normal_
 from torch import nn
 
+from .layers.resampling import resample
 from .one_stream import OneStreamBackbone
 
 
@@ -57,10 +57,7 @@ class ViTBackbone(OneStreamBackbone):
     def reset_positions(self) -> None:
         """Make the template's and the search's positions from the raw ones, bicubically resized (as OSTrack does), and
         the class token's."""
-        dim = self.pos_embed.shape[-1]
-        raw = self.pos_embed[:, 1:].reshape(1, self.raw_grid, self.raw_grid, dim).permute(0, 3, 1, 2)
         for target, grid in ((self.pos_embed_z, self.template_grid), (self.pos_embed_x, self.search_grid)):
-            resized = F.interpolate(raw, size=(grid, grid), mode="bicubic", align_corners=False)
-            target.copy_(resized.flatten(2).transpose(1, 2))
+            target.copy_(resample(self.pos_embed[:, 1:], self.raw_grid, grid, mode="bicubic"))
         if self.cls_pos_embed is not None:
             self.cls_pos_embed.copy_(self.pos_embed[:, :1])

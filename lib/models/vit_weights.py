@@ -18,6 +18,7 @@ from .checkpoint import (
     state_dicts,
     wrong_tensor,
 )
+from .layers.resampling import resample
 from .one_stream import OneStreamTracker
 
 
@@ -48,9 +49,8 @@ def load_mae(model: OneStreamTracker, path: str | Path) -> None:
         state["patch_embed.proj.weight"] = weight
     if raw.shape != own["pos_embed"].shape:
         side, raw = math.isqrt(raw.shape[1] - 1), raw.float()
-        grid = raw[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
-        grid = F.interpolate(grid, size=(backbone.raw_grid, backbone.raw_grid), mode="bicubic", align_corners=False)
-        state["pos_embed"] = torch.cat([raw[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)
+        grid = resample(raw[:, 1:], side, backbone.raw_grid, mode="bicubic")
+        state["pos_embed"] = torch.cat([raw[:, :1], grid], dim=1)
     used = {name: value for name, value in state.items() if name in own}
     problem = wrong_tensor(used, own)
     if problem:

@@ -74,8 +74,8 @@ class TrackingValidation:
                 raise _GivenUp
 
         try:
-            outcome = attempt(Tracker.from_model(model, self._cfg, device=device, benchmark=self._cfg.DATA.VAL.TRACK),
-                              sequence, None, watch)
+            tracker = Tracker.from_model(model, self._cfg.student, device=device, benchmark=self._cfg.DATA.VAL.TRACK)
+            outcome = attempt(tracker, sequence, None, watch)
         except _GivenUp:
             return {}
         if isinstance(outcome, Failure):

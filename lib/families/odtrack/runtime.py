@@ -51,9 +51,9 @@ class MemoryRules(EliminationRules):
     on_device: int = 1000
     memory: int = 0
 
-    def further(self, templates: Tensor, boxes_xywh: Tensor) -> dict[str, Tensor]:
+    def of_boxes(self, boxes_xywh: Tensor, side: int) -> dict[str, Tensor]:
         """`template_mask` (B, T, Lz) bool where not all tokens vote."""
-        masks = super().further(templates, boxes_xywh.flatten(0, 1).unsqueeze(1))
+        masks = super().of_boxes(boxes_xywh.flatten(0, 1).unsqueeze(1), side)
         return {name: mask.unflatten(0, boxes_xywh.shape[:2]) for name, mask in masks.items()}
 
     def start(self, templates: Tensor, boxes_xywh: Tensor) -> State:

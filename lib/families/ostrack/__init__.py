@@ -19,7 +19,7 @@ class OSTrack(ViTFamily):
     def check(self, cfg: "Config") -> Iterator[str]:
         yield from super().check(cfg)
         kind = cfg.MODEL.BACKBONE.TYPE
-        if kind.endswith("_compress") and not cfg.compresses:
+        if kind.endswith("_compress") and cfg.script == self.name:
             yield (f"MODEL.BACKBONE.TYPE is {kind}, a compressed model; use it with script compresstracker, "
                    f"or take {kind.removesuffix('_compress')} here")
 

@@ -22,7 +22,7 @@ FORMAT = 1
 """Of the manifest's file."""
 RULES = 1
 """Of tracking; raised by a change of the code that changes the boxes of the same weights and settings."""
-_SECTIONS = ("MODEL.", "TEST.", "DATA.MEAN", "DATA.STD")
+_SECTIONS = ("MODEL.", "STUDENT.", "TEST.", "DATA.MEAN", "DATA.STD")
 _WITHOUT = ("MODEL.PRETRAIN_FILE", "MODEL.BACKBONE.PRETRAIN_FILE", "TEST.EPOCH", "TEST.CHECKPOINT")
 """Keys of those sections that only say where weights come from."""
 _SHOWN = 3

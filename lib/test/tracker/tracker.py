@@ -179,7 +179,7 @@ class Tracker:
 
             model = build_fast(model, FastOptions.parse(fast, device), device=device, mean=cfg.DATA.MEAN,
                                std=cfg.DATA.STD)
-        return cls.from_model(model, cfg, device=device, benchmark=benchmark)
+        return cls.from_model(model, cfg.student, device=device, benchmark=benchmark)
 
     @classmethod
     def from_export(cls, folder: str | Path, *, backend: str | None = None, device: str | torch.device = "auto",
@@ -215,7 +215,8 @@ class Tracker:
     @classmethod
     def from_model(cls, model: Callable[..., Any], cfg: Any, *, device: str | torch.device = "cpu",
                    crop_on_device: bool | None = None, benchmark: str = "") -> "Tracker":
-        """The tracker around a model that is already there, with the sizes and rules of `cfg`."""
+        """The tracker around a model that is already there, with the sizes and rules of `cfg` (of a compression's
+        student: `Config.student`)."""
         return cls(
             model,
             search_size=cfg.TEST.SEARCH_SIZE,

@@ -102,7 +102,7 @@ class CompressActor(Actor):
 
     def deployed(self) -> Callable[..., Prediction]:
         """The student alone."""
-        return self.module.student
+        return self.module.alone
 
     def model_for_saving(self) -> StagedTracker:
         return self.module.student

@@ -1,0 +1,39 @@
+"""Values on a square grid of another side."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def resize(pictures: Tensor, side: int, mode: str = "bilinear") -> Tensor:
+    """Square pictures of another side, edges on edges (`align_corners=False`).
+
+    Args:
+        pictures: (N, C, s, s).
+        side: of the result; what has it already is returned as it is.
+        mode: `bilinear`, whose triangle is widened where the picture shrinks, so that every pixel has its share
+            (antialiasing); `bicubic` looks at 4 x 4 pixels in any case.
+
+    Returns:
+        (N, C, side, side), computed in float32.
+    """
+    if pictures.shape[-1] == side:
+        return pictures
+    resized = F.interpolate(pictures.float(), size=(side, side), mode=mode, align_corners=False,
+                            antialias=mode == "bilinear")
+    return resized.to(pictures.dtype)
+
+
+def resample(tokens: Tensor, source: int, target: int, mode: str = "bilinear") -> Tensor:
+    """Tokens of another grid; see `resize`.
+
+    Args:
+        tokens: (B, n * source**2, C), of n pictures one behind the other, each row by row.
+        source, target: side of a picture's grid.
+
+    Returns:
+        (B, n * target**2, C).
+    """
+    if source == target:
+        return tokens
+    pictures = tokens.reshape(-1, source, source, tokens.shape[2]).permute(0, 3, 1, 2)
+    return resize(pictures, target, mode).flatten(2).transpose(1, 2).reshape(len(tokens), -1, tokens.shape[2])
