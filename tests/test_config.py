@@ -9,7 +9,7 @@ import sys
 import pytest
 import yaml
 
-from lib.config import Config, list_configs, load_config, schema_of
+from lib.config import SCRIPTS, Config, list_configs, load_config, schema_of
 from lib.config.document import configuration_markdown
 from lib.config.schema import KINDS
 from lib.config.values import checked
@@ -404,7 +404,7 @@ def test_a_missing_experiment_is_an_error_that_helps():
     fails(lambda: load_config("ostrack", "vitb_256_mae_ce_32x4_ep30"), "did you mean", CE)
     fails(lambda: load_config("ostrack", STUDENT), "belongs to script compresstracker")
     fails(lambda: load_config("ostrack", "zzz"), "choose one of", CE)
-    fails(lambda: load_config("ostracc", CE), "ostrack, vittrack, compresstracker")
+    fails(lambda: load_config("ostracc", CE), f"choose one of {', '.join(SCRIPTS)}")
     fails(lambda: load_config("ostrack", "nowhere/run.yaml"), "nowhere/run.yaml", "not found")
 
 
