@@ -26,7 +26,8 @@ SMALL = {"ostrack": ("vitb_256_mae_32x4_ep300", ["MODEL.BACKBONE.EMBED_DIM=32", 
          "vittrack": ("vittrack", []),
          "odtrack": ("baseline", ["MODEL.BACKBONE.EMBED_DIM=32", "MODEL.BACKBONE.NUM_HEADS=2",
                                   "MODEL.BACKBONE.DEPTH=4", "MODEL.BACKBONE.IMG_SIZE=64",
-                                  "MODEL.BACKBONE.DISTILL_LAYER=2", "MODEL.BACKBONE.CE_LOC=[]", "MODEL.BACKBONE.CE_KEEP_RATIO=[]"])}
+                                  "MODEL.BACKBONE.DISTILL_LAYER=2",
+                                  "MODEL.BACKBONE.CE_LOC=[]", "MODEL.BACKBONE.CE_KEEP_RATIO=[]"])}
 STUDENTS = {"ostrack": "compresstracker_vitb_256_2", "vittrack": "compresstracker_vittrack_2",
             "odtrack": "compresstracker_odtrack_384_4"}
 CROPS = ["DATA.TEMPLATE.SIZE=32", "DATA.SEARCH.SIZE=64", "TEST.TEMPLATE_SIZE=32", "TEST.SEARCH_SIZE=64",
