@@ -18,7 +18,7 @@ from training_fakes import build_scrambled, fit, noise_config
 
 import lib.train.run as run
 from lib.config import SAMPLER_MODES, load_config
-from lib.families.clips import Clip, ClipRule, ModeClips
+from lib.families.clips import Clip, ClipRule, ModeClips, OrderClips
 from lib.families.objective import search_frames
 from lib.train.actors import build_actor
 from lib.train.data import build_loader
@@ -117,6 +117,21 @@ def test_further_templates_lie_between_the_search_frame_and_the_first(mode):
         == ({0, 8, 10, 20} if mode == "trident" else set(np.flatnonzero(valid)))
 
 
+def test_clips_in_order_follow_the_official_distribution():
+    """All frames are drawn around a base, with replacement, and put in the order of time or backwards."""
+    visible, gap, number = np.ones(6, bool), 2, 30000
+    visible[3] = False
+    seen, expected = np.flatnonzero(visible), Counter()
+    for base in seen:
+        near = [frame for frame in seen if base - gap <= frame < base + gap]
+        for frames in itertools.product(near, repeat=3):
+            for backwards in (False, True):
+                one, two, three = sorted(frames, reverse=backwards)
+                expected[Clip((one, two), (three,))] += 1 / len(seen) / len(near)**3 / 2
+    assert agrees(Counter(draws(OrderClips(gap, 2, 1), number, visible)), expected, number)
+    assert draws(OrderClips(gap, 2, 1), 1, np.zeros(30)) == [None]
+
+
 @pytest.mark.parametrize("mode", SAMPLER_MODES)
 def test_hopeless_sequences_end(mode):
     none, one = np.zeros(30), np.eye(1, 30, 12)[0]
@@ -180,7 +195,7 @@ def test_crops_are_those_of_the_frames_in_the_order_of_the_familys_rule(tmp_path
     (root / "png.txt").write_text("first\n")
     cfg = several(f"{root}@png.txt", 2, 3, LOADER=loader, GRAYSCALE_PROB=0, FLIP_PROB=0)
     cfg.DATA.SEARCH.CENTER_JITTER = cfg.DATA.SEARCH.SCALE_JITTER = 0
-    cfg.family = SimpleNamespace(clips=lambda cfg: Fixed())
+    cfg.family = SimpleNamespace(clips=lambda cfg: Fixed(), last_pixel=False)
     batch = batches(cfg, "val", batch_size=4)[0]
     normalise = Normaliser(cfg.DATA.MEAN, cfg.DATA.STD)
     for view, section, frames in (("template", cfg.DATA.TEMPLATE, Fixed.templates_of),
@@ -224,6 +239,39 @@ def test_grey_and_mirror_are_the_clips_and_the_rest_each_crops_own():
         lights |= {crop.light for crop in crops}
         assert len({tuple(crop.square) for crop in crops}) == 5
     assert len(joint) == 4 and len(lights) == 100
+
+
+def test_later_templates_may_err_as_a_trackers_own():
+    """They are cut around another box than the target's, and told as that: its middle is the crop's."""
+    plain = processing(numbers=(3, 1), augment=False)
+    erring = PairProcessing(plain.template, plain.search, tracked=plain.template._replace(center_jitter=0.5),
+                            numbers=(3, 1), augment=False)
+    boxes = [np.float32(trees.box(0))] * 4
+    truth, found = ([process([trees.SIZE] * 4, boxes, np.random.default_rng(seed)) for seed in range(10)]
+                    for process in (plain, erring))
+    for one, other in zip(truth, found, strict=True):
+        assert one[0].square == other[0].square and np.array_equal(one[0].box_xywh, other[0].box_xywh)
+        assert one[1].square == one[2].square
+        assert len({tuple(crop.square) for crop in other[:3]}) > 1
+        for crop in other[:3]:
+            middle = crop.box_xywh[:2] + crop.box_xywh[2:] / 2
+            np.testing.assert_allclose(middle, 0.5 * (crop.size - 1) / crop.size, atol=1e-6)
+
+
+@pytest.mark.parametrize("changes, words", [
+    (["DATA.TEMPLATE.LATER_SCALE_JITTER=0.1"], "LATER_SCALE_JITTER is not 0, but DATA.TEMPLATE.NUMBER is 1"),
+    (["DATA.TEMPLATE.LATER_SCALE_JITTER=0.1", "DATA.LOADER=crops"], "packed crops hold templates without it")])
+def test_later_templates_that_cannot_err(changes, words):
+    with pytest.raises(UserError, match=words):
+        load_config("ostrack", "vitb_256_mae_32x4_ep300", changes)
+
+
+def test_boxes_may_be_divided_by_the_last_pixel():
+    box, frames = np.float32(trees.box(0)), [trees.SIZE] * 2
+    plain, last = (PairProcessing(*processing().views, last_pixel=last_pixel, flip_prob=0)(
+        frames, [box, box], np.random.default_rng(0)) for last_pixel in (False, True))
+    for one, other in zip(plain, last, strict=True):
+        np.testing.assert_allclose(other.box_xywh * (one.size - 1), one.box_xywh * one.size, rtol=1e-5)
 
 
 def test_a_crop_without_content_is_no_clip():

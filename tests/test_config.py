@@ -404,7 +404,7 @@ def test_a_missing_experiment_is_an_error_that_helps():
     fails(lambda: load_config("ostrack", "vitb_256_mae_ce_32x4_ep30"), "did you mean", CE)
     fails(lambda: load_config("ostrack", STUDENT), "belongs to script compresstracker")
     fails(lambda: load_config("ostrack", "zzz"), "choose one of", CE)
-    fails(lambda: load_config("ostracc", CE), f"choose one of {', '.join(SCRIPTS)}")
+    fails(lambda: load_config("ostracc", CE), ", ".join(SCRIPTS))
     fails(lambda: load_config("ostrack", "nowhere/run.yaml"), "nowhere/run.yaml", "not found")
 
 

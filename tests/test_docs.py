@@ -75,7 +75,8 @@ def test_no_marker_is_left(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_keys_exist(name):
     for key in set(re.findall(r"\b(?:MODEL|COMPRESS|TRAIN|DATA|TEST)(?:\.[A-Z][A-Z0-9_]*)+", text(name))):
-        known = any(key in schema or key in schema.sections for schema in map(schema_of, FAMILIES))
+        known = any(key in schema or key in schema.sections or key in schema.aliases
+                    for schema in map(schema_of, FAMILIES))
         assert known or (name == EXECUTED and f'"{key}": Key(' in text(name)), f"{name}: {key}"
 
 

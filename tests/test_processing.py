@@ -58,7 +58,8 @@ def sample(process, template, template_box, search, search_box, seed):
 
 def configuration(folder, *, train=24, val=10, ratio=(1,), names=None, kind="process", **data):
     def view(size, factor, center, scale):
-        return SimpleNamespace(SIZE=size, FACTOR=factor, CENTER_JITTER=center, SCALE_JITTER=scale, NUMBER=1)
+        return SimpleNamespace(SIZE=size, FACTOR=factor, CENTER_JITTER=center, SCALE_JITTER=scale, NUMBER=1,
+                               LATER_CENTER_JITTER=0, LATER_SCALE_JITTER=0)
 
     def part(samples):
         return SimpleNamespace(DATASETS_NAME=names or [f"FOLDER:{folder}"], DATASETS_RATIO=list(ratio),

@@ -9,7 +9,6 @@ from timm.models.vision_transformer import VisionTransformer
 
 from lib.config import load_config
 from lib.families.build import build_for_test
-from lib.models.heads import CenterHead
 
 BASES = {"ostrack": "vitb_256_mae_32x4_ep300", "ce": "vitb_256_mae_ce_32x4_ep300",
          "compresstracker": "compresstracker_vitb_256_4"}
@@ -48,15 +47,15 @@ def scramble(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
 
 
 def steady_tracker(cfg) -> torch.nn.Module:
-    """The configuration's model with fixed random weights and, from a CENTER head, boxes of about the target's size, so
-    that its tracks wander without shrinking to nothing."""
+    """The configuration's model with fixed random weights and boxes of about the target's size, so that its tracks
+    wander without shrinking to nothing."""
     torch.manual_seed(0)
     model = scramble(build_for_test(cfg)).eval()
     share = 1 / cfg.TEST.SEARCH_FACTOR
-    if isinstance(getattr(model, "box_head", None), CenterHead):
-        with torch.no_grad():
-            model.box_head.conv5_size.weight.mul_(0.1)
-            model.box_head.conv5_size.bias.fill_(math.log(share / (1 - share)))
+    head, = (module for module in model.modules() if hasattr(module, "conv5_size"))
+    with torch.no_grad():
+        head.conv5_size.weight.mul_(0.1)
+        head.conv5_size.bias.fill_(math.log(share / (1 - share)))
     return model
 
 

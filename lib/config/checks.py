@@ -43,6 +43,14 @@ def _data(cfg):
         cfg.family.clips(cfg)
     except UserError as error:
         yield str(error)
+    template = cfg.DATA.TEMPLATE
+    if template.LATER_CENTER_JITTER or template.LATER_SCALE_JITTER:
+        if template.NUMBER == 1:
+            yield ("DATA.TEMPLATE.LATER_CENTER_JITTER or LATER_SCALE_JITTER is not 0, but DATA.TEMPLATE.NUMBER is 1: "
+                   "there is no template after the first; set them to 0, or the number to 2")
+        if cfg.DATA.LOADER == "crops":
+            yield ("DATA.TEMPLATE.LATER_CENTER_JITTER or LATER_SCALE_JITTER is not 0, but packed crops hold templates "
+                   "without it; set DATA.LOADER to frames or gpu, or both to 0")
     if cfg.DATA.SCALED_DECODE and (cfg.DATA.LOADER != "frames" or cfg.DATA.DECODER == "opencv"):
         yield (f"DATA.SCALED_DECODE is true, but DATA.LOADER {cfg.DATA.LOADER} with DATA.DECODER {cfg.DATA.DECODER} "
                "does not decode at a smaller scale; use LOADER frames with DECODER auto or simplejpeg")

@@ -28,6 +28,9 @@ def configuration_markdown() -> str:
     for family in map(get_family, FAMILIES):
         if family.keys:
             parts.append(_table(f"{family.title} only", family.keys))
+        if family.aliases:
+            names = ", ".join(f"`{alias}` is `{name}`" for alias, name in family.aliases.items())
+            parts.append(f"Other names in its official files: {names}.\n")
     return "\n".join(parts)
 
 

@@ -16,7 +16,7 @@ ADAMW_ONLY = "other optimisers are not built"
 NOT_BUILT = "the official code's other values are not built here"
 
 DATASETS = ("LASOT", "GOT10K_vottrain", "GOT10K_votval", "GOT10K_train_full", "GOT10K_official_val", "COCO17",
-            "TRACKINGNET", "VID", "VASTTRACK", "TNL2K", "LASOT_EXT")
+            "TRACKINGNET", "VID", "VASTTRACK", "TNL2K", "TNL2K_train", "LASOT_EXT")
 FOLDER_PREFIX = "FOLDER:"
 COCO_PREFIX = "COCO:"
 DATA_PREFIXES = {FOLDER_PREFIX: "<path>[@<list file>]", COCO_PREFIX: "<annotation json>[@<image folder>]"}
@@ -271,6 +271,11 @@ KEYS: dict[str, Key] = {
     "DATA.TEMPLATE.CENTER_JITTER": _jitter(0.0, "Range of the template crop's random shift (full width), in box "
                                            "sides."),
     "DATA.TEMPLATE.SCALE_JITTER": _jitter(0.0, "Spread (log-normal) of the template crop's scale."),
+    "DATA.TEMPLATE.LATER_CENTER_JITTER": _jitter(0.0, "As CENTER_JITTER, of the templates after the first, which a "
+                                                 "tracker cuts around boxes of its own; where this or the next is not "
+                                                 "0, the box it is cut around is what the model is told of such a "
+                                                 "template. With 0 and 0 they are as the first."),
+    "DATA.TEMPLATE.LATER_SCALE_JITTER": _jitter(0.0, "As SCALE_JITTER, of the templates after the first."),
     "DATA.TEMPLATE.NUMBER": Key(1, "int", "Template frames of a pair.", low=1),
     # ---- test
     "TEST.TEMPLATE_FACTOR": Key(2.0, "float", "As DATA.TEMPLATE.FACTOR, when tracking.", above=0),
@@ -288,16 +293,20 @@ class Schema(dict[str, Key]):
     """The keys of one family by dotted name: those of all families, and its own.
 
     Attributes:
+        aliases: other names of keys (`Family.aliases`).
         sections: the dotted names of all sections.
     """
 
-    def __init__(self, keys: Mapping[str, Key]):
+    def __init__(self, keys: Mapping[str, Key], aliases: Mapping[str, str]):
         super().__init__(keys)
-        self.sections = frozenset(name[:dot] for name in keys for dot, letter in enumerate(name) if letter == ".")
+        self.aliases = aliases
+        self.sections = frozenset(name[:dot] for name in (*keys, *aliases) for dot, letter in enumerate(name)
+                                  if letter == ".")
 
 
 @cache
 def schema_of(family: str) -> Schema:
     """The schema of a family's configurations."""
     name = "MODEL.FAMILY"
-    return Schema({**KEYS, **get_family(family).keys, name: replace(KEYS[name], default=family)})
+    own = get_family(family)
+    return Schema({**KEYS, **own.keys, name: replace(KEYS[name], default=family)}, own.aliases)

@@ -67,7 +67,7 @@ def _pairs_of(sequence: SequenceFiles, number: int, cfg: Config) -> list[CropPai
     for frame in sorted({round(position) for position in np.linspace(1, last, number)}):
         previous = np.flatnonzero(np.isfinite(sequence.boxes[:frame]).all(axis=1))[-1]
         search = square_crop(sequence.frames[frame], sequence.boxes[previous], test.SEARCH_FACTOR, test.SEARCH_SIZE)
-        pairs.append(_pair(template, search, sequence.boxes[0]))
+        pairs.append(_pair(template, search, sequence.boxes[0], cfg))
     return pairs
 
 
@@ -79,12 +79,13 @@ def _synthetic_pair(generator: np.random.Generator, cfg: Config) -> CropPair:
     test, box = cfg.TEST, [x, y, w, h]
     moved = [x + generator.uniform(-w / 2, w / 2), y + generator.uniform(-h / 2, h / 2), w, h]
     return _pair(square_crop(image, box, test.TEMPLATE_FACTOR, test.TEMPLATE_SIZE),
-                 square_crop(image, moved, test.SEARCH_FACTOR, test.SEARCH_SIZE), box)
+                 square_crop(image, moved, test.SEARCH_FACTOR, test.SEARCH_SIZE), box, cfg)
 
 
-def _pair(template: Crop, search: Crop, box_xywh: Sequence[float]) -> CropPair:
-    box = box_to_crop(box_xywh, box_xywh, template.scale, template.image.shape[0]).astype(np.float32)
-    return CropPair(*(torch.from_numpy(crop.image)[None] for crop in (template, search)), torch.from_numpy(box)[None])
+def _pair(template: Crop, search: Crop, box_xywh: Sequence[float], cfg: Config) -> CropPair:
+    box = box_to_crop(box_xywh, box_xywh, template.scale, template.image.shape[0], cfg.family.last_pixel)
+    crops = (torch.from_numpy(crop.image)[None] for crop in (template, search))
+    return CropPair(*crops, torch.from_numpy(box.astype(np.float32))[None])
 
 
 def model_inputs(pair: CropPair, cfg: Config, take_pixels: bool) -> tuple[Tensor, Tensor, dict[str, Tensor]]:

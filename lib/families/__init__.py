@@ -9,7 +9,7 @@ from importlib import import_module
 
 from .base import Family
 
-FAMILIES = ("ostrack", "vittrack", "odtrack")
+FAMILIES = ("ostrack", "vittrack", "sutrack", "seqtrack", "odtrack")
 """The names; the first is what `compresstracker` compresses where the yaml names none."""
 
 

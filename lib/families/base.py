@@ -31,11 +31,15 @@ class Family(ABC):
         name: of its folder; also the script that trains it and the value of MODEL.FAMILY.
         title: in names of checkpoints and in messages.
         keys: configuration keys of its own, and keys of the schema for which it has another default or other choices.
+        aliases: names that its official configurations have for keys of these.
+        last_pixel: boxes in its crops are divided by the distance of the crop's first and last pixel, not by its side.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     keys: ClassVar[Mapping[str, "Key"]] = {}
+    aliases: ClassVar[Mapping[str, str]] = {}
+    last_pixel: ClassVar[bool] = False
 
     @abstractmethod
     def shape(self, cfg: "Config") -> Shape:

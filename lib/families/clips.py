@@ -116,6 +116,34 @@ class ModeClips(ClipRule):
         return None
 
 
+class OrderClips(ClipRule):
+    """The rule `order` of SeqTrack and SUTrack (lib/train/data/sampler.py of their repositories): frames are drawn with
+    replacement among the visible ones from `max_gap` frames before to `max_gap` - 1 after a visible one, then all are
+    brought into the order of time, or as often backwards: the first are the templates, the others the search frames.
+
+    Args:
+        max_gap: frames, at least 1.
+        templates, search: see `ClipRule`.
+    """
+
+    def __init__(self, max_gap: int, templates: int = 1, search: int = 1):
+        super().__init__(templates, search)
+        self.max_gap = max_gap
+
+    def __str__(self) -> str:
+        return f"DATA.SAMPLER_MODE order and DATA.MAX_SAMPLE_INTERVAL {self.max_gap}"
+
+    def draw(self, visible: np.ndarray, valid: np.ndarray, rng: np.random.Generator) -> Clip | None:
+        """See `ClipRule.draw`."""
+        seen = np.flatnonzero(visible)
+        if not len(seen):
+            return None
+        base = int(seen[rng.integers(len(seen))])
+        drawn = _draw_between(seen, base - self.max_gap, base + self.max_gap, self.templates + self.search, rng)
+        frames = tuple(sorted(drawn, reverse=rng.random() < 0.5))      # there is the base at least
+        return Clip(frames[:self.templates], frames[self.templates:])
+
+
 def _any_between(frames: np.ndarray, first: int, end: int) -> bool:
     """Whether one of the rising `frames` is in `first`..`end` - 1."""
     low, high = np.searchsorted(frames, (first, end))

@@ -29,7 +29,7 @@ class LatestTemplate(Rules):
 
     Attributes:
         interval: frames between two looks; the second template is cut anew where the number of the frame is a multiple.
-        threshold: the score must be above.
+        threshold: `certainty` must be above.
     """
 
     interval: int = 1
@@ -43,8 +43,12 @@ class LatestTemplate(Rules):
         """The state with templates (1, 2, ...) and their boxes (1, 2, 4) in 0..1 of the crops."""
         return State(templates, self.further(templates, boxes_xywh), kept=boxes_xywh)
 
+    def certainty(self, found: Found) -> float:
+        """How sure a frame's box is; its score where a family has no other measure."""
+        return found.score
+
     def update(self, state: State, found: Found) -> State:
-        if found.number % self.interval or not found.score > self.threshold:
+        if found.number % self.interval or not self.certainty(found) > self.threshold:
             return state
         template, box = found.template(found.box_xywh)
         return self.state(torch.cat([state.templates[:, :1], template], dim=1),

@@ -6,7 +6,6 @@ class with fewer layers. Modules hold no state of a target: what one frame hands
 """
 
 import itertools
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -124,8 +123,9 @@ class Prediction(NamedTuple):
 class StagedTracker(nn.Module, ABC):
     """A tracker that is a chain of layers between an embedding and a prediction."""
 
-    part_prefixes: ClassVar[dict[str, tuple[str, ...]]]
-    """Role (embed, layers, norm, head) -> prefixes of its state-dict names."""
+    part_prefixes: Mapping[str, tuple[str, ...]]
+    """Role (embed, layers, norm, head) -> prefixes of its state-dict names. Of the prefixes of a name, the longest
+    decides."""
 
     student_layers: ClassVar[str] = ""
     """In files, what stands for the layers' prefix in the names of a student's layers; empty for the same."""
@@ -137,8 +137,9 @@ class StagedTracker(nn.Module, ABC):
     unused: ClassVar[tuple[str, ...]] = ()
     """Entries that files hold and the tracker never reads: they may be missing or of another shape."""
 
-    position_names: ClassVar[tuple[str, ...]] = ()
-    """Names of learned positions in the embedding, (..., side * side, C) each: those of another grid are resampled."""
+    position_names: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Names of learned positions in the embedding -> the segments whose `token_grids` they are of, one behind the
+    other: (..., side * side of each, C). Those of another grid are resampled."""
 
     all_tokens: ClassVar[Mapping[str, Any]] = {}
     """Further inputs with which no layer drops tokens."""
@@ -185,27 +186,38 @@ class StagedTracker(nn.Module, ABC):
         for layer in self.layers:
             layer.compile()
 
+    def part_of(self, name: str) -> str:
+        """Role of a state-dict name; empty for none."""
+        fitting = ((len(prefix), part) for part, prefixes in self.part_prefixes.items() for prefix in prefixes
+                   if name.startswith(prefix))
+        return max(fitting, default=(0, ""))[1]
+
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """The parameters by role (what COMPRESS.TRAINABLE names)."""
-        return {part: [parameter for name, parameter in self.named_parameters() if name.startswith(prefixes)]
-                for part, prefixes in self.part_prefixes.items()}
+        return {part: [parameter for name, parameter in self.named_parameters() if self.part_of(name) == part]
+                for part in self.part_prefixes}
 
     def part_tensors(self, part: str) -> dict[str, Tensor]:
         """The parameters and buffers of one part, by name."""
         tensors = itertools.chain(self.named_parameters(), self.named_buffers())
-        return {name: tensor for name, tensor in tensors if name.startswith(self.part_prefixes[part])}
+        return {name: tensor for name, tensor in tensors if self.part_of(name) == part}
 
-    def load_part(self, part: str, state: Mapping[str, Tensor]) -> None:
+    def load_part(self, part: str, state: Mapping[str, Tensor], grids: Mapping[str, int] | None = None) -> None:
         """Copy one part's entries from the state dict of a tracker of the same family and width.
 
         Positions of another grid are resampled bicubically, as OSTrack resamples those of its ViT.
+
+        Args:
+            grids: `token_grids` of that tracker; None where they are this one's.
         """
-        prefixes, own = self.part_prefixes[part], self.state_dict()
-        chosen = {name: value for name, value in state.items() if name.startswith(prefixes)}
-        for name in chosen.keys() & set(self.position_names):
-            given = chosen[name]
-            sides = (math.isqrt(tensor.shape[-2]) for tensor in (given, own[name]))
-            chosen[name] = resample(given.flatten(0, -3), *sides, mode="bicubic").unflatten(0, given.shape[:-2])
+        chosen = {name: value for name, value in state.items() if self.part_of(name) == part}
+        own, grids = self.token_grids, self.token_grids if grids is None else grids
+        for name in chosen.keys() & self.position_names.keys() if grids != own else ():
+            kinds = self.position_names[name]
+            pieces = chosen[name].flatten(0, -3).split([grids[kind] ** 2 for kind in kinds], dim=1)
+            pieces = [resample(piece, grids[kind], own[kind], mode="bicubic")
+                      for kind, piece in zip(kinds, pieces, strict=True)]
+            chosen[name] = torch.cat(pieces, dim=1).unflatten(0, chosen[name].shape[:-2])
         unknown = self.load_state_dict(chosen, strict=False).unexpected_keys
         if unknown:
             raise ValueError(f"{type(self).__name__} has no {unknown[0]}")
@@ -213,6 +225,15 @@ class StagedTracker(nn.Module, ABC):
     def read_foreign(self, path: Path) -> dict[str, Tensor] | None:
         """The weights in a file of a format that only this family has; None for any other file."""
         return None
+
+    def adapt(self, state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+        """The entries of a checkpoint as the model's own: for families whose official files hold what the model keeps
+        in another form.
+
+        Raises:
+            UserError: what is needed of them is not there.
+        """
+        return state
 
     @property
     def depth(self) -> int:

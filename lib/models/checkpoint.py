@@ -194,7 +194,7 @@ def load_weights(model: StagedTracker, path: str | Path, role: str = "test") -> 
     foreign = model.read_foreign(path) if path.is_file() else None
     content = read_checkpoint(path) if foreign is None else {"net": foreign}
     own = model.state_dict()
-    candidates = [candidate._replace(state=_select(candidate.state, role, model))
+    candidates = [candidate._replace(state=model.adapt(_select(candidate.state, role, model), path))
                   for candidate in candidates_in(content, dict(model.named_children()), path)]
     chosen = choose(candidates, lambda state: _tracker_problem(state, model, own), path)
     optional = {name: own[name] for name in model.unused
@@ -207,7 +207,7 @@ def load_weights(model: StagedTracker, path: str | Path, role: str = "test") -> 
 def _tracker_problem(state: Mapping[str, Tensor], model: StagedTracker, own: Mapping[str, Tensor]) -> str:
     """Why a state dict is not that of a model with the state `own`, and what to do; empty where it is."""
     prefix = _layers(model)
-    numbers = {name.removeprefix(prefix).split(".")[0] for name in state if name.startswith(prefix)}
+    numbers = {name.removeprefix(prefix).split(".")[0] for name in state if model.part_of(name) == "layers"}
     if not numbers:
         return (f"holds no tracker: its first entries are {some(state)}; expected {some(own)}, as checkpoints of the "
                 "configuration's family have. Weights of a backbone alone are named by MODEL.PRETRAIN_FILE of a "

@@ -91,7 +91,7 @@ class OneStreamTracker(StagedTracker):
 
     student_layers, teacher_prefix = "backbone.distill_blocks.", "ori_"
     unused = ("backbone.cls_token", "backbone.pos_embed")
-    position_names = ("backbone.pos_embed_z", "backbone.pos_embed_x")
+    position_names = {"backbone.pos_embed_z": ("template",), "backbone.pos_embed_x": ("search",)}
     all_tokens = {"keep_rate": 1.0}
     part_prefixes = {"embed": ("backbone.patch_embed.", "backbone.pos_embed", "backbone.cls_token"),
                      "layers": ("backbone.blocks.",), "norm": ("backbone.norm.",), "head": ("box_head.",)}

@@ -218,13 +218,14 @@ def _padded_positions(before: int, after: int, side: int, size: int) -> np.ndarr
     return (low < before) | (high >= side - after)
 
 
-def box_to_crop(box_xywh: Box, anchor_xywh: Box, scale: float, size: int) -> np.ndarray:
+def box_to_crop(box_xywh: Box, anchor_xywh: Box, scale: float, size: int, last_pixel: bool = False) -> np.ndarray:
     """Where a box of the image lies in the crop around `anchor_xywh`.
 
     Args:
         box_xywh, anchor_xywh: pixels of the image.
         scale: the crop's output pixels per source pixel.
         size: side of the crop in pixels.
+        last_pixel: divide by the distance of the first and the last pixel, size - 1 (SeqTrack, SUTrack).
 
     Returns:
         (4,) xywh divided by `size`. OSTrack's training rule: the anchor's centre is the crop's pixel (size - 1) / 2.
@@ -232,7 +233,7 @@ def box_to_crop(box_xywh: Box, anchor_xywh: Box, scale: float, size: int) -> np.
     box, anchor = np.asarray(box_xywh, np.float64), np.asarray(anchor_xywh, np.float64)
     offset = box[:2] + 0.5 * box[2:] - anchor[:2] - 0.5 * anchor[2:]
     wh = box[2:] * scale
-    return np.concatenate([0.5 * (size - 1) + offset * scale - 0.5 * wh, wh]) / size
+    return np.concatenate([0.5 * (size - 1) + offset * scale - 0.5 * wh, wh]) / (size - last_pixel)
 
 
 def box_from_crop(box_cxcywh: Box, anchor_xywh: Box, scale: float, size: int) -> list[float]:

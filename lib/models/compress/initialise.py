@@ -42,7 +42,7 @@ def initialise_student(student: StagedTracker, teacher: StagedTracker, *, source
         copied.add("head")
     source = teacher.state_dict()
     for name in copied:
-        student.load_part(name, source)
+        student.load_part(name, source, teacher.token_grids)
     for index, number in enumerate(sources or ()):
         own = student.layers[index].state_dict()
         fitting = {name: value for name, value in teacher.layers[number].state_dict().items()

@@ -19,12 +19,15 @@ class DropPath(timm.layers.DropPath):
     def __init__(self, drop_prob: float):
         super().__init__(drop_prob)
         self.scale: Tensor | None = None
-        """(B, 1, 1): 0 for a dropped sample, 1 / (1 - drop_prob) for a kept one; None to draw in `forward`."""
+        """(B,): 0 for a dropped sample, 1 / (1 - drop_prob) for a kept one; None to draw in `forward`."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:  # asked first: reading the rate here would make torch.compile tell the layers apart
             return x
-        return super().forward(x) if self.scale is None else x * self.scale.to(x.dtype)
+        if self.scale is None:
+            return super().forward(x)
+        scale = self.scale.to(x.dtype).repeat_interleave(len(x) // len(self.scale))     # several rows of a sample
+        return x * scale.view(-1, *[1] * (x.dim() - 1))
 
 
 @contextlib.contextmanager
@@ -49,7 +52,7 @@ def drawn_paths(net: nn.Module, generator: torch.Generator, total: int, rows: sl
         scales = scales.pin_memory()
     scales = scales.to(device, non_blocking=True)
     for layer, scale in zip(layers, scales, strict=True):
-        layer.scale = scale.view(-1, 1, 1)
+        layer.scale = scale
     try:
         yield
     finally:

@@ -82,6 +82,7 @@ class Tracker:
         mean, std: per channel, of images scaled to 0..1.
         window: weight the score map by the Hann window.
         rules: the family's; None for one template that stays.
+        last_pixel: what boxes in template crops are divided by, see `Family`.
         device: cpu, cuda, cuda:N or auto.
         crop_on_device: resize the crops on `device` instead of the CPU; the pixels are the same. None does so on CUDA,
             but not for a model with true `host_inputs`, which reads them in the CPU's memory.
@@ -103,6 +104,7 @@ class Tracker:
         std: Sequence[float],
         window: bool = True,
         rules: Rules | None = None,
+        last_pixel: bool = False,
         device: str | torch.device = "cpu",
         crop_on_device: bool | None = None,
     ):
@@ -112,7 +114,7 @@ class Tracker:
         self.template_size, self.template_factor = template_size, template_factor
         self.stride = stride
         self.mean, self.std = tuple(mean), tuple(std)
-        self.rules = rules or Rules()
+        self.rules, self.last_pixel = rules or Rules(), last_pixel
         self.window = hann_window(search_size // stride, self.device) if window else None
         self.parts: PartTimes | None = None
         if crop_on_device is None:
@@ -209,6 +211,7 @@ class Tracker:
             std=facts.std,
             window=facts.window,
             rules=get_family(facts.family).rules(benchmark, **facts.rules),
+            last_pixel=get_family(facts.family).last_pixel,
             device=device,
         )
 
@@ -228,6 +231,7 @@ class Tracker:
             std=cfg.DATA.STD,
             window=cfg.TEST.WINDOW,
             rules=cfg.family.rules_of(cfg, benchmark),
+            last_pixel=cfg.family.last_pixel,
             device=device,
             crop_on_device=crop_on_device,
         )
@@ -273,7 +277,7 @@ class Tracker:
                   ) -> tuple[torch.Tensor, torch.Tensor]:
         """(1, 1, ...) template crop around a box, and the box (1, 1, 4) in 0..1 of it."""
         square = square_around(box, self.template_factor, *size)
-        inside = box_to_crop(box, box, self.template_size / square.side, self.template_size)
+        inside = box_to_crop(box, box, self.template_size / square.side, self.template_size, self.last_pixel)
         boxes = torch.as_tensor(np.asarray(inside, dtype=np.float32), device=self.device).reshape(1, 1, 4)
         return self._crops([image], [square], self.template_size).unsqueeze(1), boxes
 

@@ -46,6 +46,12 @@ class View(NamedTuple):
         """From DATA.TEMPLATE or DATA.SEARCH of a configuration."""
         return cls(section.SIZE, section.FACTOR, section.CENTER_JITTER, section.SCALE_JITTER)
 
+    @classmethod
+    def tracked(cls, section: Any) -> "View | None":
+        """Of DATA.TEMPLATE's templates after the first, where they err as a tracker's own boxes do."""
+        jitter = section.LATER_CENTER_JITTER, section.LATER_SCALE_JITTER
+        return cls(section.SIZE, section.FACTOR, *jitter) if any(jitter) else None
+
 
 class CropParams(NamedTuple):
     """How one crop is made of a frame."""
@@ -63,7 +69,7 @@ class CropParams(NamedTuple):
     light: float | None
     """Factor of the brightness; None leaves it."""
     box_xywh: np.ndarray
-    """(4,) float32: the target in the finished crop, divided by the crop's side."""
+    """(4,) float32: the target in the finished crop, divided by the crop's side (see `Family.last_pixel`)."""
 
 
 class PairProcessing:
@@ -71,31 +77,38 @@ class PairProcessing:
 
     Args:
         template, search: how to crop.
+        tracked: how to crop the templates after the first, as if a tracker had found them: the box that is told of such
+            a one is the one that it is cut around. None crops them as the first.
         numbers: of templates and search regions.
         stride: pixels per feature cell; a crop whose cells all lie in padding is no sample.
         gray_prob, flip_prob: probabilities of the joint changes; `flip_prob` also of the second mirroring.
         brightness: largest relative change of brightness.
         augment: False leaves out brightness and the second mirroring (validation).
+        last_pixel: what boxes are divided by, see `Family`.
     """
 
-    def __init__(self, template: View, search: View, *, numbers: Numbers = (1, 1), stride: int = 16,
-                 gray_prob: float = 0.05, flip_prob: float = 0.5, brightness: float = 0.2, augment: bool = True):
+    def __init__(self, template: View, search: View, *, tracked: View | None = None, numbers: Numbers = (1, 1),
+                 stride: int = 16, gray_prob: float = 0.05, flip_prob: float = 0.5, brightness: float = 0.2,
+                 augment: bool = True, last_pixel: bool = False):
         self.template = template
         self.search = search
-        self.views = (template,) * numbers[0] + (search,) * numbers[1]
+        self.tracked = tracked
+        self.views = (template, *[tracked or template] * (numbers[0] - 1), *[search] * numbers[1])
         self.stride = stride
         self.gray_prob = gray_prob
         self.flip_prob = flip_prob
         self.brightness = brightness
         self.augment = augment
+        self.last_pixel = last_pixel
 
     @classmethod
     def of(cls, cfg: Any, augment: bool) -> "PairProcessing":
         """From a configuration."""
         data = cfg.DATA
-        return cls(View.of(data.TEMPLATE), View.of(data.SEARCH), numbers=numbers_of(cfg),
-                   stride=cfg.MODEL.BACKBONE.STRIDE, gray_prob=data.GRAYSCALE_PROB, flip_prob=data.FLIP_PROB,
-                   brightness=data.BRIGHTNESS_JITTER, augment=augment)
+        return cls(View.of(data.TEMPLATE), View.of(data.SEARCH), tracked=View.tracked(data.TEMPLATE),
+                   numbers=numbers_of(cfg), stride=cfg.MODEL.BACKBONE.STRIDE, gray_prob=data.GRAYSCALE_PROB,
+                   flip_prob=data.FLIP_PROB, brightness=data.BRIGHTNESS_JITTER, augment=augment,
+                   last_pixel=cfg.family.last_pixel)
 
     def __call__(self, frames: Sequence[Size], boxes: Sequence[np.ndarray], rng: np.random.Generator
                  ) -> tuple[CropParams, ...] | None:
@@ -128,7 +141,8 @@ class PairProcessing:
         square = square_around(anchor, view.factor, width, height)
         if not has_content(square, view.size, self.stride):
             return None
-        position = box_to_crop(box, anchor, view.size / square.side, view.size)
+        told = anchor if view is self.tracked else box
+        position = box_to_crop(told, anchor, view.size / square.side, view.size, self.last_pixel)
         light, flip = None, False
         if self.augment:
             light = rng.uniform(max(0.0, 1.0 - self.brightness), 1.0 + self.brightness)

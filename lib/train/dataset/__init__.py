@@ -59,7 +59,7 @@ _KNOWN: dict[str, _Known] = {
     "TRACKINGNET": _other(TrackingNet, "trackingnet", trackingnet.LAYOUT, parts=trackingnet.CHUNKS, parted=True),
     "VID": _other(ImagenetVid, "imagenet", vid.LAYOUT),
     "VASTTRACK": _other(VastTrack, "vasttrack", vasttrack.LAYOUT),
-    "TNL2K": _other(Tnl2k, "tnl2k", tnl2k.LAYOUT),
+    **dict.fromkeys(("TNL2K", "TNL2K_train"), _other(Tnl2k, "tnl2k", tnl2k.LAYOUT)),
     "LASOT_EXT": _lasot("lasot_ext", "lasot_extension_subset", lasot.EXTENSION_SPEC),
 }
 _OWN: dict[str, _Known] = {

@@ -162,11 +162,13 @@ def _nothing(*_: Any) -> Any:
 
 
 def _network(cfg: Config) -> nn.Module:
-    """What the configuration trains, with random weights; a student starts from its teacher as in training."""
+    """What the configuration trains, with random weights. A student has its teacher's embedding and head as in
+    training, because the embedding decides on what the two passes share."""
     if not cfg.compresses:
         return build_tracker(cfg)
     net = build_compressor(cfg, load=False)
-    initialise_student(net.student, net.teacher, net.stages, layers=cfg.COMPRESS.INIT, head=cfg.COMPRESS.HEAD_INIT)
+    initialise_student(net.student, net.teacher, sources=None, embed=cfg.COMPRESS.INIT != "mae",
+                       head=cfg.COMPRESS.HEAD_INIT)
     if cfg.COMPRESS.SHARE_PREFIX:
         net.share_prefix()
     return net
