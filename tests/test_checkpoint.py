@@ -21,9 +21,9 @@ import torch
 from tiny_models import copies, same, scramble, tiny
 
 from lib.families.build import build_for_test, build_student, build_teacher
-from lib.families.ostrack.weights import load_mae
 from lib.models.checkpoint import load_weights, read_checkpoint, save_slim, slim_state_dict
 from lib.models.safe_load import Placeholder
+from lib.models.vit_weights import load_mae
 from lib.utils.errors import UserError
 
 FORMATS = pytest.mark.parametrize("new_format", [True, False], ids=["zip", "legacy"])

@@ -32,10 +32,15 @@ SMALL = {"ostrack": ("vitb_256_mae_32x4_ep300", ["MODEL.BACKBONE.EMBED_DIM=32", 
          "seqtrack": ("seqtrack_b256", ["MODEL.BACKBONE.EMBED_DIM=32", "MODEL.BACKBONE.NUM_HEADS=2",
                                         "MODEL.BACKBONE.DEPTH=4", "MODEL.BACKBONE.DISTILL_LAYER=2",
                                         "MODEL.HIDDEN_DIM=16", "MODEL.DECODER.NHEADS=2",
-                                        "MODEL.DECODER.DIM_FEEDFORWARD=24", "MODEL.BINS=50"])}
+                                        "MODEL.DECODER.DIM_FEEDFORWARD=24", "MODEL.BINS=50"]),
+         "odtrack": ("baseline", ["MODEL.BACKBONE.EMBED_DIM=32", "MODEL.BACKBONE.NUM_HEADS=2",
+                                  "MODEL.BACKBONE.DEPTH=4", "MODEL.BACKBONE.IMG_SIZE=64",
+                                  "MODEL.BACKBONE.DISTILL_LAYER=2",
+                                  "MODEL.BACKBONE.CE_LOC=[]", "MODEL.BACKBONE.CE_KEEP_RATIO=[]"])}
 STUDENTS = {"ostrack": "compresstracker_vitb_256_2", "vittrack": "compresstracker_vittrack_2",
             "mixformerv2": "compresstracker_mixformerv2_s_4", "sutrack": "compresstracker_sutrack_b224_8",
-            "seqtrack": "compresstracker_seqtrack_b256_4"}
+            "seqtrack": "compresstracker_seqtrack_b256_4",
+            "odtrack": "compresstracker_odtrack_384_4"}
 CROPS = ["DATA.TEMPLATE.SIZE=32", "DATA.SEARCH.SIZE=64", "TEST.TEMPLATE_SIZE=32", "TEST.SEARCH_SIZE=64",
          "MODEL.HEAD.NUM_CHANNELS=16", "MODEL.PRETRAIN_FILE=''"]
 EXEMPT = ("lib/quickstart/run.py", "lib/test/analysis/conventions.py", "lib/test/analysis/metrics.py")

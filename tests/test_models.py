@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from tiny_models import copies, mae_file, same, scramble, tiny, tiny_batch
 
 from lib.families.build import build_for_test, build_for_train, build_tracker, find_pretrained
-from lib.families.ostrack.weights import load_mae
 from lib.models.base import Inputs, Segment, Tokens
 from lib.models.checkpoint import save_slim
 from lib.models.heads import build_head, decode
 from lib.models.layers.elimination import Candidates, eliminate, restore, template_attention, template_mask
+from lib.models.vit_weights import load_mae
 from lib.utils.errors import UserError
 
 

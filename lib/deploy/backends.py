@@ -67,9 +67,10 @@ class ExportedModel:
 
     def prepare(self, template: Tensor) -> Tensor:
         """Template crops -> what the calls take as `template`: what the graph `template` gives (`FastTracker.prepare`),
-        or the crops where one graph does all."""
+        or the crops where one graph does all; a single one may come without a dimension for their number."""
         if "template" not in self.manifest.parts:
-            return template
+            several = len(self.manifest.parts["tracker"].inputs["template"].shape) == 5
+            return template.unsqueeze(1) if several and template.dim() == 4 else template
         return self._run("template", {"template": template})["tokens"]
 
     def __call__(self, template: Tensor, search: Tensor, further: Mapping[str, Tensor] | None = None,
@@ -99,7 +100,7 @@ class ExportedModel:
                 raise UserError(f"the exported graph {part.file} needs {role}, which was not given")
             tensor = inputs[role]
             fits = len(tensor.shape) == len(port.shape) and all(
-                want in ("batch", size) for want, size in zip(port.shape, tensor.shape, strict=True))
+                isinstance(want, str) or want == size for want, size in zip(port.shape, tensor.shape, strict=True))
             if not fits:
                 raise UserError(f"the exported graph {part.file} takes {role} of shape {_shape(port.shape)}, not "
                                 f"{_shape(tensor.shape)}; export with the sizes and the batch that you need")

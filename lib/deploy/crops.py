@@ -89,21 +89,33 @@ def _pair(template: Crop, search: Crop, box_xywh: Sequence[float], cfg: Config) 
 
 
 def model_inputs(pair: CropPair, cfg: Config, take_pixels: bool) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Templates, search and further inputs, as a model takes them in a target's first frame."""
+    """Templates, search and further inputs, as a model takes them in most frames."""
     crops = pair[:2] if take_pixels else [normalize(crop.numpy(), cfg.DATA.MEAN, cfg.DATA.STD) for crop in pair[:2]]
-    return first_inputs(cfg, *crops, pair.box)
+    return usual_inputs(cfg, *crops, pair.box)
 
 
-def first_inputs(cfg: Config, template: Tensor, search: Tensor, boxes_xywh: Tensor
+def usual_inputs(cfg: Config, template: Tensor, search: Tensor, boxes_xywh: Tensor
                  ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """The inputs of a model in the first frame after the one that gave the template.
+    """The inputs of a model in most frames of a video (`Rules.usual`).
 
     Args:
         template, search: (B, ...) crops or pixels.
         boxes_xywh: (B, 4) in 0..1 of the template crops.
     """
-    state = cfg.family.rules_of(cfg).start(template.unsqueeze(1), boxes_xywh.unsqueeze(1))
+    state = cfg.family.rules_of(cfg).usual(template.unsqueeze(1), boxes_xywh.unsqueeze(1))
     return state.templates.squeeze(1), search, dict(state.further)
+
+
+def changing_sizes(cfg: Config) -> dict[str, tuple[int, ...]]:
+    """Input (template, or what the family takes besides) -> its dimensions whose sizes change while a target is
+    followed: those that differ between the first frame and most frames. Inputs without any are left out."""
+    side, rules = cfg.TEST.TEMPLATE_SIZE, cfg.family.rules_of(cfg)
+    crop, box = torch.zeros(1, 1, 3, side, side), torch.tensor([[[0.25, 0.25, 0.5, 0.5]]])
+    first, later = ({"template": state.templates, **state.further} for state in (rules.start(crop, box),
+                                                                                rules.usual(crop, box)))
+    changing = {name: tuple(axis for axis, sizes in enumerate(zip(tensor.shape, later[name].shape, strict=True))
+                            if len(set(sizes)) > 1) for name, tensor in first.items()}
+    return {name: axes for name, axes in changing.items() if axes}
 
 
 def score_weights(cfg: Config) -> Tensor:

@@ -22,7 +22,7 @@ from ..utils.errors import UserError
 from ..utils.files import atomic_folder, file_hash
 from ..utils.ownership import own
 from .backends import ExportedModel, missing
-from .crops import CropPair, crop_pairs, model_inputs, score_weights
+from .crops import CropPair, changing_sizes, crop_pairs, model_inputs, score_weights
 from .fast import FastOptions, FastTracker, PlainTracker, build_fast
 from .formats import ExportOptions
 from .manifest import MANIFEST, Manifest, Part, Port
@@ -36,7 +36,7 @@ ENDINGS = {"onnx": ".onnx", "openvino": ".xml", "torchscript": ".pt", "torchexpo
 OPSET = 20
 LIBRARIES = ("torch", "timm", "onnx", "onnxruntime", "openvino", "tensorrt")
 MOST_TENSORRT = 16
-"""Largest batch of a TensorRT engine with any number of images."""
+"""Largest number of images, or of templates, of a TensorRT engine that takes any."""
 TOLERANCE = 1e-3
 """Largest difference of a float32 export; one beyond it means other arithmetic, not other rounding."""
 SUSPICIOUS = 0.1
@@ -145,7 +145,8 @@ def _write_parts(model: StagedTracker, cfg: Config, folder: Path, options: Expor
     names = ("template", "search") if fast.options.cache_template else ("tracker",)
     inputs = _part_inputs(fast, next(_batches([pair], options.batch or 2)), cfg)
     graphs = {name: _Graph(fast, name, inputs[name]).eval() for name in names}
-    parts = {name: _describe(graph, inputs[name], name, options) for name, graph in graphs.items()}
+    changing = changing_sizes(cfg)
+    parts = {name: _describe(graph, inputs[name], name, options, changing) for name, graph in graphs.items()}
     if options.format == "tensorrt":
         _require_tensorrt(parts, options.precision)
     for name, graph in graphs.items():
@@ -179,18 +180,24 @@ def _part_inputs(fast: FastTracker | PlainTracker, pair: CropPair, cfg: Config) 
 
 
 @torch.inference_mode()
-def _describe(graph: _Graph, inputs: dict[str, Tensor], name: str, options: ExportOptions) -> Part:
-    """The manifest's entry of a part."""
+def _describe(graph: _Graph, inputs: dict[str, Tensor], name: str, options: ExportOptions,
+              changing: Mapping[str, Sequence[int]]) -> Part:
+    """The manifest's entry of a part; for `changing` see `changing_sizes`."""
 
-    def port(role: str, tensor: Tensor) -> Port:
-        free = not options.batch and role not in WITHOUT_BATCH
-        return Port(role, ("batch" if free else tensor.shape[0], *tensor.shape[1:]),
-                    str(tensor.dtype).removeprefix("torch."))
+    def port(role: str, tensor: Tensor, name: str = "") -> Port:
+        sizes: list[int | str] = list(tensor.shape)
+        if not options.batch and role not in WITHOUT_BATCH:
+            sizes[0] = "batch"
+        for axis in changing.get(role, ()):
+            sizes[axis] = "templates"
+        return Port(name or role, tuple(sizes), str(tensor.dtype).removeprefix("torch."))
 
     outputs = graph(*inputs.values())
     roles = ["tokens"] if name == "template" else graph.roles
+    # what goes out and into the next call has two names in the graph
     return Part(name + ENDINGS[options.format], {role: port(role, tensor) for role, tensor in inputs.items()},
-                {role: port(role, tensor) for role, tensor in zip(roles, outputs, strict=True)})
+                {role: port(role, tensor, f"{role}_out" if role in inputs else role)
+                 for role, tensor in zip(roles, outputs, strict=True)})
 
 
 def _write_graph(graph: _Graph, part: Part, inputs: dict[str, Tensor], path: Path, options: ExportOptions,
@@ -203,7 +210,7 @@ def _write_graph(graph: _Graph, part: Part, inputs: dict[str, Tensor], path: Pat
             torch.jit.save(torch.jit.trace(graph, tensors, check_trace=False), str(path))
         return
     if options.format == "torchexport":
-        program = torch.export.export(graph, tensors, dynamic_shapes=_dynamic(inputs, options))
+        program = torch.export.export(graph, tensors, dynamic_shapes=_dynamic(part))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")     # of weights that share their memory
             torch.export.save(program, str(path))
@@ -222,13 +229,13 @@ def _write_graph(graph: _Graph, part: Part, inputs: dict[str, Tensor], path: Pat
             _write_tensorrt(onnx, path, part)
 
 
-def _dynamic(roles: Iterable[str], options: ExportOptions) -> tuple[Any, ...] | None:
+def _dynamic(part: Part) -> tuple[Any, ...] | None:
     """The free sizes of the inputs for PyTorch's exporter."""
-    if options.batch:
-        return None
-    batch = torch.export.Dim("batch", min=1, max=1024)
-    sizes: list[Any] = [{} if role in WITHOUT_BATCH else {0: batch} for role in roles]
-    return (*sizes[:2], tuple(sizes[2:]))[:len(sizes)]     # the rest belongs to one parameter of `_Graph.forward`
+    dims: dict[str, Any] = {}
+    sizes: list[Any] = [{axis: dims.setdefault(size, torch.export.Dim(size, min=1, max=1024))
+                         for axis, size in enumerate(port.shape) if isinstance(size, str)}
+                        for port in part.inputs.values()]
+    return (*sizes[:2], tuple(sizes[2:]))[:len(sizes)] if dims else None     # the rest is one parameter of the graph's
 
 
 def _write_onnx(graph: _Graph, part: Part, inputs: dict[str, Tensor], path: Path, options: ExportOptions) -> None:
@@ -241,7 +248,7 @@ def _write_onnx(graph: _Graph, part: Part, inputs: dict[str, Tensor], path: Path
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(graph, tuple(inputs.values()), str(path), input_names=names[0], output_names=names[1],
-                          dynamo=True, dynamic_shapes=_dynamic(inputs, options), opset_version=OPSET,
+                          dynamo=True, dynamic_shapes=_dynamic(part), opset_version=OPSET,
                           external_data=False, verbose=False)
 
 
@@ -265,8 +272,8 @@ def _require_tensorrt(parts: dict[str, Part], precision: str) -> None:
         file = Path(part.file)
         command = f"trtexec --onnx={file.with_suffix('.onnx')} --saveEngine={file} --stronglyTyped --noTF32"
         for flag, most in (("min", 1), ("opt", 1), ("max", MOST_TENSORRT)):
-            shapes = [f"{port.name}:{most}x{'x'.join(map(str, port.shape[1:]))}" for port in part.inputs.values()
-                      if isinstance(port.shape[0], str)]
+            shapes = [f"{port.name}:{'x'.join(str(most if isinstance(size, str) else size) for size in port.shape)}"
+                      for port in part.inputs.values() if any(isinstance(size, str) for size in port.shape)]
             command += f" --{flag}Shapes={','.join(shapes)}" if shapes else ""
         commands.append(command)
     raise UserError(f"{needs}. With TensorRT's own program instead, export with --format onnx and run in that folder: "
@@ -287,9 +294,9 @@ def _write_tensorrt(onnx: Path, path: Path, part: Part) -> None:
     config.clear_flag(tensorrt.BuilderFlag.TF32)      # float32 of a graph is float32
     profile = builder.create_optimization_profile()
     for port in part.inputs.values():
-        sizes = port.shape[1:]
-        low, high = (1, MOST_TENSORRT) if isinstance(port.shape[0], str) else (port.shape[0], port.shape[0])
-        profile.set_shape(port.name, (low, *sizes), (low, *sizes), (high, *sizes))
+        low, high = (tuple(free if isinstance(size, str) else size for size in port.shape)
+                     for free in (1, MOST_TENSORRT))
+        profile.set_shape(port.name, low, low, high)
     config.add_optimization_profile(profile)
     engine = builder.build_serialized_network(network, config)
     if engine is None:

@@ -159,7 +159,8 @@ def build_fast(model: StagedTracker, options: FastOptions | None = None, *, devi
         raise UserError(problem)
     if options.take_pixels and (mean is None or std is None):
         raise UserError("take_pixels needs the mean and std of the normalisation")
-    rearranged = isinstance(model, OneStreamTracker) and all(type(layer) is EncoderLayer for layer in model.layers)
+    rearranged = (isinstance(model, OneStreamTracker) and model.rearrangeable
+                  and all(type(layer) is EncoderLayer for layer in model.layers))
     with torch.no_grad():
         fast = (FastTracker if rearranged else PlainTracker)(model, options, mean, std).to(device)
         if fast.options.pack_linear:

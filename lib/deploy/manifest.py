@@ -21,7 +21,7 @@ class Port:
 
     Attributes:
         name: in the graph's file.
-        shape: sizes; "batch" stands for any number of images.
+        shape: sizes; "batch" stands for any number of images, "templates" for any number of templates.
         dtype: float32, uint8 or bool.
     """
 

@@ -17,7 +17,7 @@ from ..models.layers.plain_attention import write_out_attention
 from ..utils.errors import UserError
 from .backends import ExportedModel
 from .counting import Counts, exact_macs
-from .crops import first_inputs
+from .crops import usual_inputs
 from .fast import DTYPES, HEAD_SWITCHES, FastOptions, build_fast, cast
 
 PRECISIONS = DTYPES | {"int8": torch.int8}
@@ -206,4 +206,4 @@ def example_inputs(cfg: Config, batch: int, device: torch.device, takes_pixels: 
         crops.append(crop.to(device))
     side = 1 / cfg.TEST.TEMPLATE_FACTOR
     boxes = torch.tensor([[0.5 - side / 2, 0.5 - side / 2, side, side]]).expand(batch, -1).to(device)
-    return first_inputs(cfg, *crops, boxes)
+    return usual_inputs(cfg, *crops, boxes)

@@ -9,7 +9,7 @@ from importlib import import_module
 
 from .base import Family
 
-FAMILIES = ("ostrack", "vittrack", "mixformerv2", "sutrack", "seqtrack")
+FAMILIES = ("ostrack", "vittrack", "mixformerv2", "odtrack", "sutrack", "seqtrack")
 """The names; the first is what `compresstracker` compresses where the yaml names none."""
 
 

@@ -2,7 +2,7 @@
 elimination with its keys, its checks, the mask that steers it and its schedule in training."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..config.schema import Key, show
 from .base import Family, Shape
@@ -41,12 +41,18 @@ KEYS = {
 
 
 class OneStreamFamily(Family):
-    """A family whose models are `OneStreamTracker`s. Its keys hold `KEYS`."""
+    """A family whose models are `OneStreamTracker`s. Its keys hold `KEYS`.
+
+    Attributes:
+        several_templates: its models take any number of them; else one.
+    """
+
+    several_templates: ClassVar[bool] = False
 
     def check(self, cfg: "Config") -> Iterator[str]:
-        """The one template, the kind of the layers, and where candidates are eliminated."""
+        """The number of templates, the kind of the layers, and where candidates are eliminated."""
         templates = cfg.DATA.TEMPLATE.NUMBER
-        if templates != 1:
+        if templates != 1 and not self.several_templates:
             yield f"DATA.TEMPLATE.NUMBER is {templates}; expected 1: a model of family {self.name} takes one template"
         backbone, depth = cfg.MODEL.BACKBONE, cfg.shape.depth
         where = backbone.CE_LOC

@@ -64,6 +64,11 @@ class Rules:
         """The state of a new target: its template (1, 1, 3, h, w) and the box (1, 1, 4) in 0..1 of it."""
         return State(templates, self.further(templates, boxes_xywh))
 
+    def usual(self, templates: Tensor, boxes_xywh: Tensor) -> State:
+        """A state whose tensors have the sizes of most frames of a video, for profiles and exports: that of `start`,
+        where sizes stay. The arguments are those of `start`, but may be of several targets, (B, ...)."""
+        return self.start(templates, boxes_xywh)
+
     def update(self, state: State, found: Found) -> State:
         """The state for the next frame; the same object where nothing changes."""
         return state

@@ -6,6 +6,7 @@ fast inference, export and profiling know this class, not the families.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -60,15 +61,18 @@ class OneStreamBackbone(nn.Module):
 
     @property
     def segments(self) -> tuple[Segment, Segment]:
-        """Of all tokens: the template's, then the search region's."""
+        """Of all tokens, with one template: the template's, then the search region's."""
         return (Segment("template", self.template_grid**2, self.template_grid),
                 Segment("search", self.search_grid**2, self.search_grid))
 
     def embed(self, inputs: Inputs) -> Tokens:
-        """Crops -> tokens (B, Lz + Lx, C)."""
-        z = self.patch_embed(inputs.templates[:, 0]) + self.pos_embed_z
+        """Crops -> tokens (B, T * Lz + Lx, C); the positions of all T templates are the same."""
         x = self.patch_embed(inputs.search) + self.pos_embed_x
-        return Tokens(torch.cat([z, x], dim=1), self.segments, Candidates.of(inputs.further))
+        z = self.patch_embed(inputs.templates.flatten(0, 1)) + self.pos_embed_z         # (B * T, Lz, C)
+        z = z.reshape(x.shape[0], -1, x.shape[2])
+        template, search = self.segments
+        segments = (template._replace(length=z.shape[1]), search)
+        return Tokens(torch.cat([z, x], dim=1), segments, Candidates.of(inputs.further))
 
     def search_features(self, tokens: Tokens) -> Tensor:
         """Final norm; the search tokens as a map (B, C, S, S), zeros where candidates were eliminated."""
@@ -91,6 +95,8 @@ class OneStreamTracker(StagedTracker):
     all_tokens = {"keep_rate": 1.0}
     part_prefixes = {"embed": ("backbone.patch_embed.", "backbone.pos_embed", "backbone.cls_token"),
                      "layers": ("backbone.blocks.",), "norm": ("backbone.norm.",), "head": ("box_head.",)}
+    rearrangeable: ClassVar[bool] = True
+    """Whether embedding and prediction are those of this class, which the fast module rearranges."""
 
     def __init__(self, backbone: OneStreamBackbone, head: nn.Module):
         super().__init__()

@@ -18,7 +18,7 @@ class Candidates:
     Attributes:
         kept: (B, Lk) position of each search token in the full search grid; None while all are there, in order.
         removed: per elimination, (B, n) sorted grid positions of the search tokens it removed.
-        template_mask: (B, Lz) bool, template tokens whose attention votes; None = all.
+        template_mask: (B, Lz) bool, tokens of all templates whose attention votes; None = all.
         keep_rate: share of search tokens an eliminating layer keeps; None = its own rate.
     """
 
@@ -29,8 +29,10 @@ class Candidates:
 
     @classmethod
     def of(cls, further: Mapping[str, Any]) -> "Candidates":
-        """All of them, before any layer; mask and rate as `Inputs.further` has them."""
-        return cls(template_mask=further.get("template_mask"), keep_rate=further.get("keep_rate"))
+        """All of them, before any layer; mask, (B, Lz) or (B, T, Lz) of several templates, and rate as `Inputs.further`
+        has them."""
+        mask = further.get("template_mask")
+        return cls(template_mask=None if mask is None else mask.flatten(1), keep_rate=further.get("keep_rate"))
 
 
 def template_attention(attention, tokens: Tokens) -> Tensor:

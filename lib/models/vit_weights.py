@@ -1,4 +1,4 @@
-"""ViT weights to start from: MAE's and timm's files into an OSTrack."""
+"""ViT weights to start from: MAE's and timm's files into a one-stream tracker on a `ViTBackbone`."""
 
 import math
 from collections.abc import Mapping
@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...models.checkpoint import (
+from ..utils.errors import UserError
+from .checkpoint import (
     candidates_in,
     choose,
     load_weights,
@@ -17,17 +18,16 @@ from ...models.checkpoint import (
     state_dicts,
     wrong_tensor,
 )
-from ...models.layers.resampling import resample
-from ...models.one_stream import OneStreamTracker
-from ...utils.errors import UserError
+from .layers.resampling import resample
+from .one_stream import OneStreamTracker
 
 
 def load_mae(model: OneStreamTracker, path: str | Path) -> None:
     """Start a backbone from MAE or timm ViT weights, in place.
 
     The first layers are used where the model is shallower than the file; the patch embedding is resized bicubically
-    where the patch size differs; the positions are resized to the template's and the search's grids. An OSTrack
-    checkpoint is accepted too and gives its whole model (as official configurations do).
+    where the patch size differs; the positions are resized to the template's and the search's grids. A checkpoint of
+    the tracker itself is accepted too and gives its whole model (as official configurations do).
 
     Raises:
         UserError: the file cannot be read or is of another width.
@@ -62,7 +62,7 @@ def load_mae(model: OneStreamTracker, path: str | Path) -> None:
 def _vit_problem(state: Mapping[str, Tensor], model: OneStreamTracker) -> str:
     """Why the model's backbone cannot start from a state dict, and what to do; empty where it can."""
     own = model.backbone.state_dict()
-    needed = [name for name in own if not name.startswith(("pos_embed_", "norm."))]
+    needed = [name for name in own if not name.startswith(("pos_embed_", "cls_pos_embed", "norm."))]
     weight, raw = state.get("patch_embed.proj.weight"), state.get("pos_embed")
     if weight is None or weight.dim() != 4:
         return (f"holds no ViT (no patch_embed.proj.weight): its first entries are {some(state)}; expected "
