@@ -91,7 +91,8 @@ KEYS = {
                                          low=1),
     "TEST.UPDATE_THRESHOLD.DEFAULT": Key(1.0, "float", "It is where the highest weighted score is above."),
     "TEST.MULTI_MODAL_VISION.DEFAULT": Key(True, "bool", "As DATA.MULTI_MODAL_VISION.", fixed=NOT_BUILT),
-    "TEST.MULTI_MODAL_LANGUAGE.DEFAULT": Key(True, "bool", "As DATA.MULTI_MODAL_LANGUAGE."),
+    "TEST.MULTI_MODAL_LANGUAGE.DEFAULT": Key(True, "bool", "As DATA.MULTI_MODAL_LANGUAGE (officially false, but true "
+                                             "in all its files)."),
     "TEST.USE_NLP.DEFAULT": Key(False, "bool", WITHOUT_WORDS),
     "TEST.USE_NLP.TNL2K": Key(True, "bool", WITHOUT_WORDS),
 }
