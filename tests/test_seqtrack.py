@@ -7,6 +7,7 @@ from ast import literal_eval
 import numpy as np
 import pytest
 import torch
+import yaml
 from tiny_models import mae_file
 
 from lib.config import load_config
@@ -244,3 +245,29 @@ def test_official_names_are_read():
     assert cfg.family.rules_of(cfg, "lasot").interval == 7 and cfg.family.rules_of(cfg, "nfs").interval == 9999
     with pytest.raises(UserError, match="MODEL.HIDDEN_DIM is 16; expected a multiple of MODEL.DECODER.NHEADS"):
         tiny("MODEL.DECODER.NHEADS=3")
+
+
+@pytest.mark.parametrize(("encoder", "side", "got10k", "batch"), [
+    ("base", 256, False, 16), ("base", 384, False, 8), ("large", 256, False, 4), ("large", 384, True, 2)])
+def test_official_files_load(tmp_path, encoder, side, got10k, batch):
+    """With all that they state."""
+    sizes = {"SIZE": side, "FACTOR": 4.0 if side == 256 else 5.0}
+    content = {
+        "DATA": {"MAX_SAMPLE_INTERVAL": 400, "MEAN": [0.485, 0.456, 0.406], "STD": [0.229, 0.224, 0.225],
+                 "SEARCH": {**sizes, "CENTER_JITTER": 3.5, "SCALE_JITTER": 0.5, "NUMBER": 1},
+                 "TEMPLATE": {**sizes, "CENTER_JITTER": 0, "SCALE_JITTER": 0, "NUMBER": 2},
+                 "TRAIN": {"DATASETS_NAME": ["GOT10K_train_full"] if got10k else ["LASOT", "COCO17"],
+                           "DATASETS_RATIO": [1] if got10k else [1, 1], "SAMPLE_PER_EPOCH": 60000}},
+        "MODEL": {"ENCODER": {"TYPE": f"vit_{encoder}_patch16", "PRETRAIN_TYPE": "mae", "USE_CHECKPOINT": False},
+                  "DECODER": {"DEC_LAYERS": 2}, "HIDDEN_DIM": 256, "BINS": 4000, "FEATURE_TYPE": "x"},
+        "TRAIN": {"ENCODER_MULTIPLIER": 0.1, "BATCH_SIZE": batch, "EPOCH": 500, "GRAD_CLIP_NORM": 0.1, "CE_WEIGHT": 1.0,
+                  "LR": 0.0001, "LR_DROP_EPOCH": 400, "NUM_WORKER": 8, "OPTIMIZER": "ADAMW", "PRINT_INTERVAL": 50,
+                  "SCHEDULER": {"TYPE": "step", "DECAY_RATE": 0.1}, "WEIGHT_DECAY": 0.0001},
+        "TEST": {"EPOCH": 500, "SEARCH_FACTOR": sizes["FACTOR"], "SEARCH_SIZE": side,
+                 "TEMPLATE_FACTOR": sizes["FACTOR"], "TEMPLATE_SIZE": side, "WINDOW": True, "NUM_TEMPLATES": 2,
+                 "UPDATE_INTERVALS": {"VOT20": 20, "VOT21": 20}, "UPDATE_THRESHOLD": {"VOT20": 0.45, "VOT21": 0.45}}}
+    path = tmp_path / f"seqtrack_{encoder}{side}.yaml"
+    path.write_text(yaml.safe_dump(content))
+    cfg = load_config("seqtrack", str(path))
+    assert cfg.shape.depth == {"base": 12, "large": 24}[encoder] and cfg.TRAIN.BACKBONE_MULTIPLIER == 0.1
+    assert cfg.family.rules_of(cfg, "vot20").threshold == 0.45
