@@ -28,6 +28,7 @@ from lib.utils.boxes import complete_box_iou, cxcywh_to_xyxy, xywh_to_xyxy
 from lib.utils.errors import UserError
 
 SIZES = ("b", "s")
+BIG_IS_SLOW = [pytest.param("b", marks=pytest.mark.slow), "s"]
 TARGETS = torch.tensor([[.375, .40, .25, .20], [.55, .30, .18, .31]])
 PARTS = [("template", 0, 2), ("template", 1, 2), ("search", 0, 1), ("prediction", 0, 1)]
 
@@ -129,7 +130,7 @@ def test_layers_and_prediction(reference, size):
         np.testing.assert_allclose(logits.softmax(dim=-1), golden[f"prob_{edge}"], atol=1e-4)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", BIG_IS_SLOW)
 def test_the_loss_of_the_boxes(reference, size):
     case = reference(size)
     cfg, model = tracker_of(size, case.formula, "TRAIN.TRAIN_SCORE=false")
@@ -153,6 +154,7 @@ def test_the_score_head_alone(reference, size):
     check_gradients(model, case.golden, "score")
 
 
+@pytest.mark.slow
 def test_edges_against_a_dense_teacher(reference):
     case = reference("b")
     golden, formula = case.golden, case.formula
@@ -189,7 +191,8 @@ def check_distillation(terms, golden, prefix: str) -> None:
         assert terms[name].item() == pytest.approx(wanted, rel=1e-4, abs=1e-6), name
 
 
-@pytest.mark.parametrize(("size", "config"), [("b", "mixformerv2_b_8"), ("s", "compresstracker_mixformerv2_s_4")])
+@pytest.mark.parametrize(("size", "config"), [pytest.param("b", "mixformerv2_b_8", marks=pytest.mark.slow),
+                                              ("s", "compresstracker_mixformerv2_s_4")])
 def test_its_own_distillation(reference, size, config):
     case = reference(size)
     golden = case.golden
@@ -205,6 +208,7 @@ def test_its_own_distillation(reference, size, config):
     check_gradients(net.student, golden, "stage2")
 
 
+@pytest.mark.slow
 def test_layers_fade_out(reference):
     case = reference("b")
     golden = case.golden
@@ -220,7 +224,7 @@ def test_layers_fade_out(reference):
             np.testing.assert_allclose(prediction.boxes, golden[f"remove_{rate}_pred_boxes"], atol=1e-4)
 
 
-@pytest.mark.parametrize(("size", "factor"), [("b", 5.0), ("s", 4.5)])
+@pytest.mark.parametrize(("size", "factor"), [pytest.param("b", 5.0, marks=pytest.mark.slow), ("s", 4.5)])
 def test_a_track(reference, size, factor):
     case = reference(size)
     golden, formula = case.golden, case.formula

@@ -170,8 +170,8 @@ def test_a_training_step(case, crops, name):
 
 
 @pytest.mark.parametrize(("name", "benchmark", "overrides"), [
-    ("got10k", "got10k_test", {}), ("default", "otb", {}),
-    ("interval3", "folder:x", {"TEST.UPDATE_INTERVALS.DEFAULT": 3})])
+    ("got10k", "got10k_test", {}), pytest.param("default", "otb", {}, marks=pytest.mark.slow),
+    pytest.param("interval3", "folder:x", {"TEST.UPDATE_INTERVALS.DEFAULT": 3}, marks=pytest.mark.slow)])
 def test_the_tracker(case, name, benchmark, overrides):
     expected, formula, model, cfg = case
     tracker = Tracker.from_model(model, cfg.with_overrides(overrides), benchmark=benchmark)
