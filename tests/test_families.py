@@ -144,7 +144,7 @@ def test_it_tracks_and_is_profiled(family):
     assert [model["layers"] for model in report["models"]] == depths
 
 
-@pytest.mark.parametrize("form", ["onnx", "torchscript"])
+@pytest.mark.parametrize("form", [pytest.param("onnx", marks=pytest.mark.slow), "torchscript"])
 def test_its_export_is_the_model(family, form, tmp_path):
     require_packages(form)
     cfg = small(family)

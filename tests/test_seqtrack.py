@@ -113,7 +113,8 @@ def test_encoder_and_decoder(case, crops):
     np.testing.assert_allclose(best.values.numpy(), expected["logits_top5_value"], atol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "window", "form"), [("window", True, "xywh"), ("plain", False, "xywh"),
+@pytest.mark.parametrize(("name", "window", "form"), [("window", True, "xywh"), pytest.param(
+                             "plain", False, "xywh", marks=pytest.mark.slow),
                                                       ("whxy_window", True, "whxy")])
 @torch.no_grad()
 def test_generated_boxes(case, crops, name, window, form):
@@ -142,7 +143,7 @@ def test_kept_keys_and_values_change_nothing(case, crops):
     np.testing.assert_allclose(model.predict(tokens).boxes[:, 0].numpy() * 3999, given[:, 1:].numpy(), atol=1e-2)
 
 
-@pytest.mark.parametrize("name", ["train", "train_clip"])
+@pytest.mark.parametrize("name", [pytest.param("train", marks=pytest.mark.slow), "train_clip"])
 def test_a_training_step(case, crops, name):
     expected, _, model, cfg = case
     boxes = torch.from_numpy(expected[f"{name}_search_anno"][0])

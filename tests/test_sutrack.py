@@ -96,7 +96,7 @@ class Case:
         assert [tuple(shape) for shape in self.expected[f"{name}_shape"]] == [tuple(t.shape) for t in tensors]
 
 
-@pytest.fixture(scope="module", params=SIZES)
+@pytest.fixture(scope="module", params=[SIZES[0], pytest.param(SIZES[1], marks=pytest.mark.slow)])
 def case(request, formula, shared_dir):
     return Case(request.param, formula, shared_dir)
 
@@ -237,8 +237,8 @@ def test_heat_map_and_optimiser(case):
     np.testing.assert_allclose([group["lr"] for group in groups], case.expected["optimizer_group_lr"])
 
 
-@pytest.mark.parametrize("run", ["track_gate", *(pytest.param(run, marks=pytest.mark.slow)
-                                                 for run in ("track", "track_notext", "track_update"))])
+@pytest.mark.parametrize("run", ["track", "track_gate", *(pytest.param(run, marks=pytest.mark.slow)
+                                                          for run in ("track_notext", "track_update"))])
 def test_run(case, run):
     expected = {name.removeprefix(f"{run}_"): value for name, value in case.expected.items()
                 if name.startswith(f"{run}_")}

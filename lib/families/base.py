@@ -70,10 +70,12 @@ class Family(ABC):
         Raises:
             UserError: the rule cannot draw what the configuration asks for.
         """
-        from .clips import ModeClips
+        from .clips import ModeClips, OrderClips
 
-        data = cfg.DATA
-        return ModeClips(data.SAMPLER_MODE, data.MAX_SAMPLE_INTERVAL, data.TEMPLATE.NUMBER, data.SEARCH.NUMBER)
+        data, numbers = cfg.DATA, (cfg.DATA.TEMPLATE.NUMBER, cfg.DATA.SEARCH.NUMBER)
+        if data.SAMPLER_MODE == "order":
+            return OrderClips(data.MAX_SAMPLE_INTERVAL, *numbers)
+        return ModeClips(data.SAMPLER_MODE, data.MAX_SAMPLE_INTERVAL, *numbers)
 
     def rule_values(self, cfg: "Config") -> dict[str, Any]:
         """What `rules` takes, as plain values (an export keeps them in its manifest)."""

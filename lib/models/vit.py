@@ -7,6 +7,7 @@ from timm.layers import PatchEmbed, build_sincos2d_pos_embed, trunc_normal_
 from torch import nn
 
 from .layers.resampling import resample
+from .layers.start import start_linear
 from .one_stream import OneStreamBackbone
 
 
@@ -38,10 +39,7 @@ class ViTBackbone(OneStreamBackbone):
     @torch.no_grad()
     def _initialise(self) -> None:
         """Truncated normal weights, and the fixed 2-D sine-cosine positions that MAE starts from."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                trunc_normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
+        start_linear(self)
         nn.init.xavier_uniform_(self.patch_embed.proj.weight.view(self.norm.weight.numel(), -1))
         dim = self.pos_embed.shape[-1]
         if dim % 4 == 0:

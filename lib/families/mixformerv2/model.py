@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ...models.base import Inputs, Prediction, Segment, SplitTracker, Tokens
 from ...models.layers.encoder import EncoderLayer
+from ...models.layers.start import start_linear
 from ...utils.boxes import xyxy_to_cxcywh
 from ..base import Shape
 
@@ -113,10 +114,7 @@ class MixBackbone(nn.Module):
         self.blocks = nn.ModuleList(MixLayer(dim, shape.num_heads, shape.mlp_ratio, rate, index in faded)
                                     for index, rate in enumerate(drop_rates))
         trunc_normal_(self.reg_tokens, std=0.02)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                trunc_normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
+        start_linear(self)
 
     def embed(self, inputs: Inputs) -> Tokens:
         """Crops -> tokens (B, T * Lz + Lx + 4, C): the templates in their order, search, prediction."""

@@ -9,7 +9,6 @@ from .keys import ALIASES, KEYS, SIZES
 
 if TYPE_CHECKING:
     from ...config import Config
-    from ..clips import ClipRule
     from ..objective import Objective
     from ..rules import Rules
     from .model import SeqTrackModel
@@ -42,14 +41,6 @@ class SeqTrack(Family):
         from .objective import SequenceObjective
 
         return SequenceObjective(cfg)
-
-    def clips(self, cfg: "Config") -> "ClipRule":
-        from ..clips import OrderClips
-
-        data = cfg.DATA
-        if data.SAMPLER_MODE != "order":
-            return super().clips(cfg)
-        return OrderClips(data.MAX_SAMPLE_INTERVAL, data.TEMPLATE.NUMBER, data.SEARCH.NUMBER)
 
     def rule_values(self, cfg: "Config") -> dict[str, Any]:
         return {"intervals": cfg.TEST.UPDATE_INTERVALS.to_dict(), "thresholds": cfg.TEST.UPDATE_THRESHOLD.to_dict()}

@@ -9,7 +9,6 @@ from .keys import ALIASES, KEYS, SIZES
 
 if TYPE_CHECKING:
     from ...config import Config
-    from ..clips import ClipRule
     from ..objective import Objective
     from ..rules import Rules
     from .model import SUTrackModel
@@ -62,14 +61,6 @@ class SUTrack(Family):
         from .objective import SUTrackObjective
 
         return SUTrackObjective(cfg)
-
-    def clips(self, cfg: "Config") -> "ClipRule":
-        from ..clips import OrderClips
-
-        data = cfg.DATA
-        if data.SAMPLER_MODE != "order":
-            return super().clips(cfg)
-        return OrderClips(data.MAX_SAMPLE_INTERVAL, data.TEMPLATE.NUMBER, data.SEARCH.NUMBER)
 
     def rule_values(self, cfg: "Config") -> dict[str, Any]:
         test = cfg.TEST

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ...models.base import Inputs, Prediction, Segment, StagedTracker, Tokens
 from ...models.heads import build_head
+from ...models.layers.start import start_linear
 from ...utils.errors import UserError
 from ..base import Shape
 from .keys import SIZES
@@ -92,11 +93,7 @@ class FastITPN(nn.Module):
         self.fc_norm = nn.LayerNorm(dim, eps=EPS)
         for parameter in (self.cls_token, self.pos_embed):
             trunc_normal_(parameter, std=0.02)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        start_linear(self)
 
     def patches(self, crops: Tensor) -> Tensor:
         """(B, 3 or 6, H, W) -> (B, H / 16 * W / 16, C)."""

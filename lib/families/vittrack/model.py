@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from timm.layers import build_sincos2d_pos_embed, trunc_normal_
+from timm.layers import build_sincos2d_pos_embed
 from torch import Tensor, nn
 
 from ...models.heads import build_head
+from ...models.layers.start import start_linear
 from ...models.one_stream import OneStreamBackbone, OneStreamTracker
 from ..base import Shape
 from ..one_stream import one_stream_layers
@@ -59,9 +60,6 @@ class VitTrackModel(OneStreamTracker):
 @torch.no_grad()
 def _initialise(vit: OneStreamBackbone) -> None:
     """Truncated normal weights and 2-D sine-cosine positions."""
-    for module in vit.modules():
-        if isinstance(module, nn.Linear):
-            trunc_normal_(module.weight, std=0.02)
-            nn.init.zeros_(module.bias)
+    start_linear(vit)
     for positions, grid in ((vit.pos_embed_z, vit.template_grid), (vit.pos_embed_x, vit.search_grid)):
         positions.copy_(build_sincos2d_pos_embed([grid, grid], dim=positions.shape[-1]).reshape(positions.shape))
