@@ -113,9 +113,9 @@ def test_encoder_and_decoder(case, crops):
     np.testing.assert_allclose(best.values.numpy(), expected["logits_top5_value"], atol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "window", "form"), [("window", True, "xywh"), pytest.param(
-                             "plain", False, "xywh", marks=pytest.mark.slow),
-                                                      ("whxy_window", True, "whxy")])
+@pytest.mark.parametrize(("name", "window", "form"), [
+    ("window", True, "xywh"), ("whxy_window", True, "whxy"),
+    pytest.param("plain", False, "xywh", marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_generated_boxes(case, crops, name, window, form):
     expected, _, model, cfg = case
