@@ -8,8 +8,7 @@ from torch import nn
 @torch.no_grad()
 def start_linear(net: nn.Module) -> None:
     """Truncated normal weights (0.02) and zero biases in all linear layers of `net`, as ViTs start."""
-    for module in net.modules():
-        if isinstance(module, nn.Linear):
-            trunc_normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+    for linear in (module for module in net.modules() if isinstance(module, nn.Linear)):
+        trunc_normal_(linear.weight, std=0.02)
+        if linear.bias is not None:
+            linear.bias.zero_()
