@@ -273,3 +273,32 @@ def test_official_files_load(tmp_path, encoder, side, got10k, batch):
     cfg = load_config("seqtrack", str(path))
     assert cfg.shape.depth == {"base": 12, "large": 24}[encoder] and cfg.TRAIN.BACKBONE_MULTIPLIER == 0.1
     assert cfg.family.rules_of(cfg, "vot20").threshold == 0.45
+
+
+def test_it_trains_compresses_resumes_and_tracks(tmp_path, square_data, train_script):
+    """By the scripts' own functions, with dropout; a training that is taken up again ends as one in a row."""
+    common = ["TRAIN.EPOCH=2", "TRAIN.TOTAL_BATCH=4", "TRAIN.NUM_WORKER=0", "TRAIN.DEVICE=cpu", "TRAIN.THREADS=1",
+              f"DATA.TRAIN.DATASETS_NAME=['FOLDER:{square_data}']", "DATA.TRAIN.DATASETS_RATIO=[1]", "TEST.EPOCH=2",
+              "DATA.TRAIN.SAMPLE_PER_EPOCH=8", "TRAIN.SAVE_EPOCH_INTERVAL=1", "MODEL.BACKBONE.DISTILL_LAYER=2"]
+
+    def train(script, config, *more):
+        line = ["--script", script, "--config", config, "--save_dir", str(tmp_path / "out")]
+        for text in (*TINY, *common, *more):
+            line += ["--set", text]
+        assert train_script(line) == 0
+        return tmp_path / "out" / "checkpoints" / "train" / script / config
+
+    teacher = train("seqtrack", "seqtrack_b256") / "SeqTrack_ep0002.pth.tar"
+    student = "compresstracker_seqtrack_b256_4"
+    run = train("compresstracker", student, f"MODEL.PRETRAIN_FILE={teacher}")
+    weights = torch.load(run / "CompressTracker_ep0002.pth.tar", weights_only=True)["net"]
+    for file in (run / "CompressTracker_ep0002.pth.tar", run / "state_ep0002.pth"):
+        file.unlink()
+    train("compresstracker", student, f"MODEL.PRETRAIN_FILE={teacher}")
+    again = torch.load(run / "CompressTracker_ep0002.pth.tar", weights_only=True)["net"]
+    assert all(torch.equal(value, again[name]) for name, value in weights.items())
+    tracker = Tracker.from_config("compresstracker", student, save_dir=tmp_path / "out", device="cpu",
+                                  overrides=[*TINY, "MODEL.BACKBONE.DISTILL_LAYER=2", "TEST.EPOCH=2"])
+    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    tracker.initialize(image, [20, 20, 20, 16])
+    assert np.isfinite(tracker.track(image).box_xywh).all()
