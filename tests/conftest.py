@@ -1,5 +1,6 @@
 """Fixtures that all tests share."""
 
+import importlib.util
 import multiprocessing
 import os
 import pickle
@@ -50,6 +51,23 @@ def shared_dir() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"reference data not found: {SHARED}")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def golden_file(shared_dir):
+    """`golden_file(path)`: the `arrays` by name of a file in the reference data's folder `golden`, and `formula`, the
+    module that made their inputs and weights; the test skips where the file is absent."""
+    folder = shared_dir / "golden"
+
+    def read(path: str) -> SimpleNamespace:
+        if not (folder / path).is_file():
+            pytest.skip(f"reference data not found: {folder / path}")
+        spec = importlib.util.spec_from_file_location("formula", folder / "formula.py")
+        formula = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(formula)
+        with np.load(folder / path) as file:
+            return SimpleNamespace(formula=formula, arrays={name: file[name] for name in file.files})
+    return read
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """MixFormerV2 gives the official code's numbers (../shared/golden/mixformerv2), and what only this family does."""
 
-import importlib.util
 import re
 from functools import cache
 from types import SimpleNamespace
@@ -34,19 +33,12 @@ PARTS = [("template", 0, 2), ("template", 1, 2), ("search", 0, 1), ("prediction"
 
 
 @pytest.fixture(scope="module")
-def reference(shared_dir):
+def reference(golden_file):
     """`reference(size)`: golden values of B or S, with the inputs that they belong to."""
-    folder = shared_dir / "golden"
-    if not (folder / "mixformerv2").is_dir():
-        pytest.skip(f"reference data not found: {folder / 'mixformerv2'}")
-    spec = importlib.util.spec_from_file_location("formula", folder / "formula.py")
-    formula = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(formula)
-
     @cache
     def of(size: str) -> SimpleNamespace:
-        with np.load(folder / "mixformerv2" / f"mixformerv2_{size}.npz") as file:
-            golden = {name: file[name] for name in file.files}
+        file = golden_file(f"mixformerv2/mixformerv2_{size}.npz")
+        golden, formula = file.arrays, file.formula
         z, x = (128, 288) if size == "b" else (112, 224)
         crops = {name: torch.from_numpy(formula.array(f"mixformer_{name}", (2, 3, side, side)))
                  for name, side in (("template", z), ("online_template", z), ("search", x))}

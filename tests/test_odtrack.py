@@ -1,9 +1,7 @@
 """ODTrack: the official numbers (folder golden/odtrack of the reference data), and what the family adds to the others:
 several templates, the temporal token, the memory of templates and its bound."""
 
-import importlib.util
 import re
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -39,16 +37,9 @@ def small(*more: str):
 # ---------------------------------------------------------------- the official numbers
 
 @pytest.fixture(scope="module")
-def golden(shared_dir):
+def golden(golden_file):
     """`formula` and the arrays by name."""
-    folder = shared_dir / "golden" / "odtrack"
-    if not folder.is_dir():
-        pytest.skip(f"reference data not found: {folder}")
-    spec = importlib.util.spec_from_file_location("formula", folder.parent / "formula.py")
-    formula = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(formula)
-    with np.load(folder / "odtrack_b.npz") as file:
-        return SimpleNamespace(formula=formula, arrays={name: file[name] for name in file.files})
+    return golden_file("odtrack/odtrack_b.npz")
 
 
 def weight(formula, name: str, shape: tuple) -> torch.Tensor:

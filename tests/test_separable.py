@@ -1,7 +1,5 @@
 """Separable attention: SMAT's layer and block, and students made of them."""
 
-import importlib.util
-
 import numpy as np
 import pytest
 import torch
@@ -29,14 +27,10 @@ BLOCKS = [(256, 128, 2, 2, (32, 16)), (384, 192, 4, 2, (16, 8)), (768, 384, 1, 2
 
 
 @pytest.fixture(scope="module")
-def golden(shared_dir):
-    path = shared_dir / "golden" / "smat" / "smat.npz"
-    if not path.is_file():
-        pytest.skip(f"{path} is not there: SMAT's own numbers are not compared")
-    spec = importlib.util.spec_from_file_location("formula", path.parents[1] / "formula.py")
-    formula = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(formula)
-    return np.load(path), formula
+def golden(golden_file):
+    """(the numbers, the formula)"""
+    smat = golden_file("smat/smat.npz")
+    return smat.arrays, smat.formula
 
 
 def fill(module, prefix, formula):

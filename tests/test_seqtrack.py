@@ -1,7 +1,6 @@
 """SeqTrack: the official code's numbers (../shared/golden/seqtrack, made by the official implementation), and its own
 rules on small models."""
 
-import importlib.util
 from ast import literal_eval
 
 import numpy as np
@@ -30,16 +29,10 @@ def tiny(*more):
 
 
 @pytest.fixture(scope="module")
-def case(shared_dir):
+def case(golden_file):
     """(the numbers, the formula, the model with its weights, the configuration)"""
-    folder = shared_dir / "golden"
-    if not (folder / "seqtrack" / "seqtrack_b256.npz").is_file():
-        pytest.skip(f"reference data not found: {folder / 'seqtrack'}")
-    spec = importlib.util.spec_from_file_location("formula", folder / "formula.py")
-    formula = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(formula)
-    with np.load(folder / "seqtrack" / "seqtrack_b256.npz") as file:
-        expected = {name: file[name] for name in file.files}
+    golden = golden_file("seqtrack/seqtrack_b256.npz")
+    expected, formula = golden.arrays, golden.formula
     cfg = load_config("seqtrack", "seqtrack_b256", PLAIN)
     model = build_tracker(cfg)
     factors = {"vocab_embed.layers.2.weight": 3} | {f"decoder.body.layers.{layer}.multihead_attn.in_proj_weight": 4

@@ -1,7 +1,6 @@
 """SUTrack: the official code's numbers (../shared/golden/sutrack, made by the official implementation), and its own
 rules on small models."""
 
-import importlib.util
 import re
 from ast import literal_eval
 
@@ -28,24 +27,11 @@ SEARCH_BOXES = torch.tensor([[.375, .40, .25, .20], [.55, .30, .18, .31]])
 SIZES = ("t224", "b224")
 
 
-@pytest.fixture(scope="module")
-def formula(shared_dir):
-    folder = shared_dir / "golden"
-    if not (folder / "sutrack").is_dir():
-        pytest.skip(f"reference data not found: {folder / 'sutrack'}")
-    spec = importlib.util.spec_from_file_location("formula", folder / "formula.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 class Case:
     """One size: its numbers, its configuration and its model with the formula's weights."""
 
-    def __init__(self, size, formula, folder):
-        with np.load(folder / "golden" / "sutrack" / f"sutrack_{size}.npz") as file:
-            self.expected = {name: file[name] for name in file.files}
-        self.size, self.formula = size, formula
+    def __init__(self, size, golden):
+        self.size, self.formula, self.expected = size, golden.formula, golden.arrays
         self.cfg = load_config("sutrack", f"sutrack_{size}", ["TRAIN.DROP_PATH_RATE=0"])
         self.model = build_tracker(self.cfg)
         self.fill()
@@ -97,8 +83,8 @@ class Case:
 
 
 @pytest.fixture(scope="module", params=[SIZES[0], pytest.param(SIZES[1], marks=pytest.mark.slow)])
-def case(request, formula, shared_dir):
-    return Case(request.param, formula, shared_dir)
+def case(request, golden_file):
+    return Case(request.param, golden_file(f"sutrack/sutrack_{request.param}.npz"))
 
 
 def test_names_and_shapes(case):

@@ -177,7 +177,7 @@ class Config(Section):
             UserError: an unknown key, a wrong value or an impossible combination.
         """
         schema, values = schema_of(self.MODEL.FAMILY), dict(self._values)
-        overrides = {schema.aliases.get(name, name): value for name, value in overrides.items()}
+        overrides = {schema.canonical(name): value for name, value in overrides.items()}
         for name, value in overrides.items():
             values[name] = _override(schema, name, value)
         return Config(self.script, self.name, self.source, values, [*dict.fromkeys([*self.overrides, *overrides])],
@@ -206,7 +206,7 @@ def load_config(script: str, name: str, overrides: Sequence[str] = ()) -> Config
     source = _find(script, name)
     changes = dict(_parse_override(text) for text in overrides)
     schema, values = _complete(script, _read(source), source, changes.get(FAMILY))
-    changes = {schema.aliases.get(key, key): value for key, value in changes.items()}
+    changes = {schema.canonical(key): value for key, value in changes.items()}
     values.update({key: _override(schema, key, value) for key, value in changes.items() if key != FAMILY})
     return Config(script, source.stem, source, values, list(changes))
 
@@ -294,7 +294,7 @@ def _complete(script: str, tree: Any, source: Path, family: Any = None) -> tuple
     values = {key: spec.default for key, spec in schema.items()}
     written: dict[str, str] = {}
     for stated_as, value in _flatten(schema, tree, _shown(source)):
-        key = schema.aliases.get(stated_as, stated_as)
+        key = schema.canonical(stated_as)
         if key in written:
             raise UserError(f"{_shown(source)}: {written[key]} and {stated_as} are the same key; keep one of them")
         written[key] = stated_as
@@ -321,7 +321,7 @@ def _flatten(schema: Schema, tree: Any, origin: str, prefix: str = "") -> Iterat
         name = f"{prefix}{part}"
         if name in schema.sections:
             yield from _flatten(schema, value, origin, name + ".")
-        elif name in schema or name in schema.aliases:
+        elif schema.canonical(name) in schema:
             yield name, value
         else:
             raise unknown_key(schema, name, origin)

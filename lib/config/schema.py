@@ -306,6 +306,10 @@ class Schema(dict[str, Key]):
         self.sections = frozenset(name[:dot] for name in (*keys, *aliases) for dot, letter in enumerate(name)
                                   if letter == ".")
 
+    def canonical(self, name: str) -> str:
+        """The key that has this name or alias; another name as it is."""
+        return self.aliases.get(name, name)
+
 
 @cache
 def schema_of(family: str) -> Schema:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
     from ..config import Config
+    from ..config.config import Section
     from ..config.schema import Key
     from ..models.base import StagedTracker
     from .clips import ClipRule
@@ -22,6 +23,11 @@ class Shape(NamedTuple):
     depth: int
     num_heads: int
     mlp_ratio: float
+
+    def with_keys(self, backbone: "Section") -> "Shape":
+        """This shape with what the keys EMBED_DIM, DEPTH, NUM_HEADS and MLP_RATIO of MODEL.BACKBONE set."""
+        stated = (backbone.EMBED_DIM, backbone.DEPTH, backbone.NUM_HEADS, backbone.MLP_RATIO)
+        return Shape(*(value or own for value, own in zip(stated, self, strict=True)))
 
 
 class Family(ABC):

@@ -50,9 +50,7 @@ class ViTFamily(one_stream.OneStreamFamily):
     def shape(self, cfg: "Config") -> Shape:
         """From MODEL.BACKBONE.TYPE, where EMBED_DIM, DEPTH, NUM_HEADS or MLP_RATIO do not set it."""
         backbone = cfg.MODEL.BACKBONE
-        width, depth, heads = SIZES[backbone.TYPE.split("_")[1]]
-        return Shape(backbone.EMBED_DIM or width, backbone.DEPTH or depth, backbone.NUM_HEADS or heads,
-                     backbone.MLP_RATIO or 4.0)
+        return Shape(*SIZES[backbone.TYPE.split("_")[1]], 4.0).with_keys(backbone)
 
     def check(self, cfg: "Config") -> Iterator[str]:
         yield from super().check(cfg)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ..config import Config
 from ..families.build import build_for_train, find_pretrained
@@ -23,10 +22,12 @@ from ..utils.errors import UserError
 from ..utils.files import remove_unfinished, set_aside
 from ..utils.ownership import own
 from ..utils.signals import StopRequest
+from ..utils.threads import usable_cpus
 from .admin.logs import RunLog
 from .admin.pictures import prediction_picture
 from .batch import BatchPlan, describe_rule, plan_batch
 from .data import build_loader
+from .data.device import to_device
 from .distributed import World, join_world, read_place
 from .failures import TrainingInterrupted
 from .interfaces import Loader, TrackedSequences
@@ -215,7 +216,7 @@ class _Run:
         self._cfg = cfg = resolve_precision(cfg, device)
         self._recipe = build_recipe(cfg)
         torch.manual_seed(cfg.TRAIN.SEED)  # the same initial weights on every process
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = usable_cpus()
         if world.is_main and cfg.TRAIN.NUM_WORKER > cores:
             logger.warning("TRAIN.NUM_WORKER is %d, but there are %d CPUs for this process: more workers than "
                            "CPUs cost memory and rarely load faster", cfg.TRAIN.NUM_WORKER, cores)
@@ -239,9 +240,7 @@ class _Run:
         """The first training pairs in small batches on the device, whatever the number of processes."""
         objective = self._cfg.family.objective(self._cfg)
         for first in range(0, MEASURED_PAIRS, 8):
-            batch = self._train_loader.samples(1, range(first, first + 8))
-            batch = {name: value.to(self._device) if isinstance(value, Tensor) else value
-                     for name, value in batch.items()}
+            batch = to_device(self._train_loader.samples(1, range(first, first + 8)), self._device)
             frame = search_frames(batch)[0]
             yield Inputs.of(frame["template"], frame["search"], objective.further(batch, 1))
 

@@ -1,5 +1,6 @@
 """Work that leaves Python's lock free (it waits for the disk, or decodes), done by several threads."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,6 +12,11 @@ AHEAD = 8
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may use, where the system tells; else those of the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def map_in_threads(function: Callable[[T], R], items: Iterable[T], threads: int, ahead: int = AHEAD) -> Iterator[R]:

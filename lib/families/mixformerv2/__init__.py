@@ -23,9 +23,7 @@ class MixFormerV2(Family):
 
     def shape(self, cfg: "Config") -> Shape:
         """ViT-B, where EMBED_DIM, DEPTH, NUM_HEADS or MLP_RATIO do not say otherwise."""
-        backbone = cfg.MODEL.BACKBONE
-        return Shape(backbone.EMBED_DIM or 768, backbone.DEPTH or 12, backbone.NUM_HEADS or 12,
-                     backbone.MLP_RATIO or 4.0)
+        return Shape(768, 12, 12, 4.0).with_keys(cfg.MODEL.BACKBONE)
 
     def check(self, cfg: "Config") -> Iterator[str]:
         width, depth, train = self.shape(cfg).embed_dim, self.shape(cfg).depth, cfg.TRAIN

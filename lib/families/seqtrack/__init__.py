@@ -22,9 +22,7 @@ class SeqTrack(Family):
     def shape(self, cfg: "Config") -> Shape:
         """Of the encoder: from MODEL.BACKBONE.TYPE, where EMBED_DIM, DEPTH, NUM_HEADS or MLP_RATIO do not set it."""
         backbone = cfg.MODEL.BACKBONE
-        width, depth, heads = SIZES[backbone.TYPE]
-        return Shape(backbone.EMBED_DIM or width, backbone.DEPTH or depth, backbone.NUM_HEADS or heads,
-                     backbone.MLP_RATIO or 4.0)
+        return Shape(*SIZES[backbone.TYPE], 4.0).with_keys(backbone)
 
     def check(self, cfg: "Config") -> Iterator[str]:
         model = cfg.MODEL

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ...models.checkpoint import candidates_in, choose, load_weights, read_checkpoint, some, state_dicts, wrong_tensor
+from ...models.layers.resampling import resample
 from .model import SeqTrackModel
 
 
@@ -41,7 +41,5 @@ def load_start(model: SeqTrackModel, path: Path) -> None:
     state = choose(candidates_in(content, ("patch_embed", "blocks"), path), problem, path).state
     raw = state["pos_embed"].float()[:, 1:]                     # (1, side * side, C)
     side = math.isqrt(raw.shape[1])
-    grid = raw.transpose(1, 2).unflatten(2, (side, side))
-    resized = [F.interpolate(grid, size=(size, size), mode="bicubic", align_corners=True).flatten(2).transpose(1, 2)
-               for size in model.encoder.grids]
+    resized = [resample(raw, side, grid, "bicubic", align_corners=True) for grid in model.encoder.grids]
     body.load_state_dict({name: state[name] for name in needed} | {"pos_embed": torch.cat(resized, dim=1)})

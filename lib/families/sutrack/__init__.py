@@ -23,8 +23,7 @@ class SUTrack(Family):
         """Of the main blocks: from MODEL.BACKBONE.TYPE, where EMBED_DIM, DEPTH, NUM_HEADS or MLP_RATIO do not set
         it."""
         backbone, size = cfg.MODEL.BACKBONE, SIZES[cfg.MODEL.BACKBONE.TYPE]
-        return Shape(backbone.EMBED_DIM or size.embed_dim, backbone.DEPTH or size.depth,
-                     backbone.NUM_HEADS or size.num_heads, backbone.MLP_RATIO or 3.0)
+        return Shape(size.embed_dim, size.depth, size.num_heads, 3.0).with_keys(backbone)
 
     def check(self, cfg: "Config") -> Iterator[str]:
         backbone, data, test = cfg.MODEL.BACKBONE, cfg.DATA, cfg.TEST

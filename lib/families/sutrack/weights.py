@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ...models.checkpoint import (
@@ -17,6 +16,7 @@ from ...models.checkpoint import (
     state_dicts,
     wrong_tensor,
 )
+from ...models.layers.resampling import resample
 from ...utils.errors import UserError
 from .model import CHANNELS, FastITPN, SUTrackModel
 
@@ -51,16 +51,11 @@ def load_fast_itpn(model: SUTrackModel, path: Path) -> None:
 
 def _positions(raw: Tensor, body: FastITPN) -> Tensor:
     """(1, n * n, C) positions -> (1, Lx + Lz, C): the search region's, then the template's."""
-    side = math.isqrt(raw.shape[1])
-    grid = raw.float().transpose(1, 2).unflatten(2, (side, side))                      # (1, C, n, n)
-    parts = []
-    for wanted in (body.search_grid, body.template_grid):
-        if wanted > side:
-            part = F.interpolate(grid, size=(wanted, wanted), mode="bicubic", align_corners=True)
-        else:
-            part = grid[:, :, :wanted, :wanted]
-        parts.append(part.flatten(2).transpose(1, 2))
-    return torch.cat(parts, dim=1)
+    side, raw = math.isqrt(raw.shape[1]), raw.float()
+    corner = raw.unflatten(1, (side, side))                                            # (1, n, n, C)
+    return torch.cat([resample(raw, side, wanted, "bicubic", align_corners=True) if wanted > side
+                      else corner[:, :wanted, :wanted].flatten(1, 2)
+                      for wanted in (body.search_grid, body.template_grid)], dim=1)
 
 
 def _problem(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:

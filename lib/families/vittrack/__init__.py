@@ -25,8 +25,7 @@ class VitTrack(OneStreamFamily):
     }
 
     def shape(self, cfg: "Config") -> Shape:
-        backbone = cfg.MODEL.BACKBONE
-        return Shape(backbone.EMBED_DIM or 48, backbone.DEPTH or 3, backbone.NUM_HEADS or 1, backbone.MLP_RATIO or 4.0)
+        return Shape(48, 3, 1, 4.0).with_keys(cfg.MODEL.BACKBONE)
 
     def check(self, cfg: "Config") -> Iterator[str]:
         yield from super().check(cfg)

@@ -4,26 +4,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def resize(pictures: Tensor, side: int, mode: str = "bilinear") -> Tensor:
-    """Square pictures of another side, edges on edges (`align_corners=False`).
+def resize(pictures: Tensor, side: int, mode: str = "bilinear", align_corners: bool = False) -> Tensor:
+    """Square pictures of another side.
 
     Args:
         pictures: (N, C, s, s).
         side: of the result; what has it already is returned as it is.
         mode: `bilinear`, whose triangle is widened where the picture shrinks, so that every pixel has its share
             (antialiasing); `bicubic` looks at 4 x 4 pixels in any case.
+        align_corners: centres of the corner pixels on each other (`bicubic` alone), not edges on edges.
 
     Returns:
         (N, C, side, side), computed in float32.
     """
     if pictures.shape[-1] == side:
         return pictures
-    resized = F.interpolate(pictures.float(), size=(side, side), mode=mode, align_corners=False,
+    resized = F.interpolate(pictures.float(), size=(side, side), mode=mode, align_corners=align_corners,
                             antialias=mode == "bilinear")
     return resized.to(pictures.dtype)
 
 
-def resample(tokens: Tensor, source: int, target: int, mode: str = "bilinear") -> Tensor:
+def resample(tokens: Tensor, source: int, target: int, mode: str = "bilinear", align_corners: bool = False) -> Tensor:
     """Tokens of another grid; see `resize`.
 
     Args:
@@ -36,4 +37,5 @@ def resample(tokens: Tensor, source: int, target: int, mode: str = "bilinear") -
     if source == target:
         return tokens
     pictures = tokens.reshape(-1, source, source, tokens.shape[2]).permute(0, 3, 1, 2)
-    return resize(pictures, target, mode).flatten(2).transpose(1, 2).reshape(len(tokens), -1, tokens.shape[2])
+    resized = resize(pictures, target, mode, align_corners)                            # (B * n, C, t, t)
+    return resized.flatten(2).transpose(1, 2).reshape(len(tokens), -1, tokens.shape[2])

@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ import torch
 from ...utils.device import pick_device
 from ...utils.errors import UserError
 from ...utils.ownership import own
+from ...utils.threads import usable_cpus
 from . import manifest, pool
 from .datasets import Sequence as TestSequence
 from .lockstep import track_in_lockstep
@@ -162,9 +162,9 @@ def run_dataset(
                 track_in_lockstep(tracker_factory(device=devices[0]), longest_first, batch, debug_dir, read_ahead,
                                   on_frames=count, on_outcome=keep)
             else:
-                cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-                pool.run(longest_first, tracker_factory, devices, max(1, cores // len(devices)), batch, debug_dir,
-                         read_ahead, on_frames=count, on_outcome=keep)
+                threads_each = max(1, usable_cpus() // len(devices))
+                pool.run(longest_first, tracker_factory, devices, threads_each, batch, debug_dir, read_ahead,
+                         on_frames=count, on_outcome=keep)
         except KeyboardInterrupt:
             logger.warning("%d of %d sequences were tracked and are kept; the same command tracks the rest",
                            len(summary.finished), len(todo))

@@ -77,7 +77,7 @@ class Actor(ABC):
 
     def prepare(self, batch: dict, epoch: int) -> Prepared:
         """What the loss of a part needs: its counts, and the teacher's targets."""
-        return Prepared(Actor.counts(self, batch, epoch))
+        return Prepared(self.counts(batch, epoch))
 
     @abstractmethod
     def __call__(self, batch: dict, epoch: int, draws: torch.Generator,

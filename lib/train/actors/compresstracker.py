@@ -87,8 +87,9 @@ class CompressActor(Actor):
     def _frame_loss(self, out: Compressed, frame: dict, counts: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of a search frame; `counts` of the ground truth, then those of the teacher's boxes."""
         train, compress, objective = self.cfg.TRAIN, self.cfg.COMPRESS, self.objective
-        own, teachers = (None, None) if counts is None else (counts.chunk(2) if self._guidance_counts else
-                                                             (counts, None))
+        own, teachers = counts, None
+        if counts is not None and self._guidance_counts:
+            own, teachers = counts.chunk(2)
         loss, stats = objective.loss(out.student, frame["search_box"], own)
         loss = compress.TRACK_WEIGHT * loss
         if train.SUP_LOGIT:
