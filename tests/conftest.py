@@ -23,7 +23,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ and not any("test_cuda" in argument f
 import torch  # noqa: E402
 import trees  # noqa: E402
 from demo_fakes import FRAMES, SIZE, frame  # noqa: E402
-from square_runs import load_train_script  # noqa: E402
+from square_runs import load_script  # noqa: E402
 from tiny_models import require_packages, steady_tracker, tiny  # noqa: E402
 
 from lib.deploy.export import export_model  # noqa: E402
@@ -198,7 +198,7 @@ def train_arguments(square_config, tmp_path):
 @pytest.fixture
 def train_script(root, monkeypatch):
     """`train_script(arguments)`: run tracking/train.py's main in this process; gives its status."""
-    module = load_train_script(root)
+    module = load_script(root / "tracking" / "train.py")
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_ERROR_FILE"):
         monkeypatch.delenv(name, raising=False)
 

@@ -13,9 +13,9 @@ import torch
 TWO = ("--mode", "multiple", "--nproc_per_node", "2")
 
 
-def load_train_script(root: Path):
-    """tracking/train.py as a module."""
-    spec = importlib.util.spec_from_file_location("train_script", root / "tracking" / "train.py")
+def load_script(path: Path):
+    """A script of tracking/ as a module."""
+    spec = importlib.util.spec_from_file_location(f"{path.stem}_script", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch.distributed as dist
-from square_runs import TWO, checkpoints, end, load_train_script, same, slim, wait_until
+from square_runs import TWO, checkpoints, end, load_script, same, slim, wait_until
 from torch.distributed.elastic.rendezvous.api import RendezvousTimeoutError
 from torch.distributed.run import parse_args as torchrun_arguments
 
@@ -134,7 +134,7 @@ def test_the_older_launcher_of_pytorch(torchrun):
 
 @pytest.mark.parametrize("option", ["--local-rank=0", "--local_rank=0"])
 def test_the_older_launchers_option_is_taken(root, train_arguments, option):
-    script = load_train_script(root)
+    script = load_script(root / "tracking" / "train.py")
     given, plain = (script.parse_arguments(train_arguments(*more)) for more in ((option,), ()))
     assert script.worker_command(given) == script.worker_command(plain)
 
@@ -271,7 +271,7 @@ def test_slurm_script_is_understood_by_torchrun_and_the_script(slurm, root, tmp_
     assert (options.nnodes, options.rdzv_endpoint, options.rdzv_id) == ("2", "node7:29400", "123-0")
     assert options.rdzv_backend == "c10d" and options.max_restarts == 3 and options.nproc_per_node == "8"
     assert (root / options.training_script).is_file()
-    script = load_train_script(root).parse_arguments(options.training_script_args)
+    script = load_script(root / "tracking" / "train.py").parse_arguments(options.training_script_args)
     assert script.mode == "single" and load_config(script.script, script.config).name == script.config
     assert "requeue" not in (tmp_path / "scontrol").read_text()
 

@@ -170,6 +170,10 @@ class Config(Section):
         """All keys as nested plain dictionaries and lists (without script, name and source)."""
         return {name: _plain(value) for name, value in vars(self).items() if not name.startswith("_")}
 
+    def flat(self) -> dict[str, Any]:
+        """Dotted name -> value of all keys; lists are tuples."""
+        return dict(self._values)
+
     def with_overrides(self, overrides: Mapping[str, Any]) -> "Config":
         """Another configuration with some keys set, e.g. ``{"TRAIN.EPOCH": 3}``; checked like a file.
 
@@ -204,8 +208,8 @@ def load_config(script: str, name: str, overrides: Sequence[str] = ()) -> Config
     if script not in SCRIPTS:
         raise UserError(f"unknown script {script!r}; choose one of {', '.join(SCRIPTS)}")
     source = _find(script, name)
-    changes = dict(_parse_override(text) for text in overrides)
-    schema, values = _complete(script, _read(source), source, changes.get(FAMILY))
+    changes = dict(parse_override(text) for text in overrides)
+    schema, values = _complete(script, read_yaml(source), source, changes.get(FAMILY))
     changes = {schema.canonical(key): value for key, value in changes.items()}
     values.update({key: _override(schema, key, value) for key, value in changes.items() if key != FAMILY})
     return Config(script, source.stem, source, values, list(changes))
@@ -269,8 +273,12 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _read(source: Path) -> Any:
-    """The content of a yaml file."""
+def read_yaml(source: Path) -> Any:
+    """The content of a yaml file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     try:
         with open(source, encoding="utf-8") as file:
             return yaml.load(file, _Loader)
@@ -327,8 +335,12 @@ def _flatten(schema: Schema, tree: Any, origin: str, prefix: str = "") -> Iterat
             raise unknown_key(schema, name, origin)
 
 
-def _parse_override(text: str) -> tuple[str, Any]:
-    """"KEY=VALUE" -> (key, value read as yaml)."""
+def parse_override(text: str) -> tuple[str, Any]:
+    """"KEY=VALUE" -> (key, value read as yaml).
+
+    Raises:
+        UserError: it is not of this form.
+    """
     name, equals, value = text.partition("=")
     name = name.strip()
     if not equals or not name:

@@ -145,8 +145,9 @@ KEYS: dict[str, Key] = {
     "COMPRESS.HEAD_INIT": Key("teacher", "str", "Student head: the teacher's, the teacher's and never trained, or "
                               "random.", choices=("teacher", "teacher_frozen", "random")),
     "COMPRESS.SCHEDULE": Key("progressive", "str", "Probability p of a student stage over the epochs: the paper's "
-                             "ramp, constant P_INIT, or the ramp exactly as the released code computes it.",
-                             choices=("progressive", "constant", "released")),
+                             "ramp, constant P_INIT, or the ramp exactly as the released code computes it; stagewise "
+                             "draws nothing: one stage after the other becomes the student's.",
+                             choices=("progressive", "constant", "released", "stagewise")),
     "COMPRESS.P_INIT": Key(0.5, "float", "p at the start (for constant: always).", low=0, high=1),
     "COMPRESS.ALPHA1": Key(0.1, "float", "Share of the epochs before the ramp, with p = P_INIT.", low=0, high=1),
     "COMPRESS.ALPHA2": Key(0.1, "float", "Share of the epochs after the ramp, with p = 1.", low=0, high=1),
@@ -171,6 +172,9 @@ KEYS: dict[str, Key] = {
     "COMPRESS.FEAT_STAGES": Key((), "ints", "Stages (from 0) whose features are compared; [] compares all.", low=0),
     "COMPRESS.FEAT_FORM": Key("tokens", "str", "Feature mimicking: mean over all tokens, or half the search tokens' "
                               "mean and half the template tokens' (released code).", choices=("tokens", "halves")),
+    "COMPRESS.FEAT_NORM": Key("none", "str", "Scale of the features that are compared: as they are (paper), each token "
+                              "normalised over its channels, or each channel over the teacher's tokens.",
+                              choices=("none", "tokens", "channels")),
     # ---- training
     "TRAIN.LR": Key(0.0001, "float", "Learning rate of everything but the backbone; compresstracker multiplies all "
                     "with BACKBONE_MULTIPLIER.", above=0),

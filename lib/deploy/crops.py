@@ -12,6 +12,7 @@ from torch import Tensor
 from ..config import Config
 from ..utils.crop import Crop, box_to_crop, normalize, square_crop
 from ..utils.errors import UserError
+from ..utils.frames import open_frames
 from ..utils.sequences import SequenceFiles, find_in_spec
 from ..utils.window import hann_window
 
@@ -55,6 +56,49 @@ def crop_pairs(spec: str | None, number: int, cfg: Config) -> list[CropPair]:
         pairs += _pairs_of(sequence, share, cfg)
         sequence.frames.close()
     return pairs
+
+
+UNLABELLED_BOXES, MOST_FRAMES_APART = 8, 10
+"""Random boxes of which the one with most detail is taken, and the frames between two crops at most."""
+
+
+def unlabelled_pairs(path: str | Path, number: int, cfg: Config) -> list[CropPair]:
+    """`number` pairs from frames without boxes: crops around a place with much detail in a frame, and around nearly the
+    same place in one of the next. The same for the same frames.
+
+    Args:
+        path: a video file, or a folder of pictures.
+        cfg: the configuration; its TEST section gives sizes and factors.
+
+    Raises:
+        UserError: there are fewer than two frames, or one cannot be read.
+    """
+    frames = open_frames(path)
+    if len(frames) < 2:
+        raise UserError(f"{path} has {len(frames)} frame; at least 2 are needed")
+    generator, test, pairs = np.random.default_rng(0), cfg.TEST, []
+    for position in np.linspace(0, len(frames) - 2, number):
+        first = int(position)
+        second = min(len(frames) - 1, first + int(generator.integers(1, MOST_FRAMES_APART + 1)))
+        image, later = frames[first], frames[second]
+        box = _detailed_box(image, generator)
+        moved = [box[0] + generator.normal(0, 0.2 * box[2]), box[1] + generator.normal(0, 0.2 * box[3]), *box[2:]]
+        pairs.append(_pair(square_crop(image, box, test.TEMPLATE_FACTOR, test.TEMPLATE_SIZE),
+                           square_crop(later, moved, test.SEARCH_FACTOR, test.SEARCH_SIZE), box, cfg))
+    frames.close()
+    return pairs
+
+
+def _detailed_box(image: np.ndarray, generator: np.random.Generator) -> list[float]:
+    """Of some random boxes, xywh in pixels, the one whose pixels differ most from their neighbours."""
+    height, width = image.shape[:2]
+    edges = np.abs(cv2.Laplacian(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.CV_32F))
+    boxes = []
+    for _ in range(UNLABELLED_BOXES):
+        w, h = (float(side) * min(height, width) for side in generator.uniform(0.1, 0.35, 2))
+        boxes.append([float(generator.uniform(0, width - w)), float(generator.uniform(0, height - h)), w, h])
+    return max(boxes, key=lambda box: edges[int(box[1]):int(box[1] + box[3]) + 1,
+                                            int(box[0]):int(box[0] + box[2]) + 1].mean())
 
 
 def _pairs_of(sequence: SequenceFiles, number: int, cfg: Config) -> list[CropPair]:

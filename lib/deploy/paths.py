@@ -83,12 +83,22 @@ class ProfiledModel:
         return self.subject.counts.thop_parameters * PRECISIONS[self.precision].itemsize
 
     def call(self, batch: int, device: torch.device) -> Callable[[], Prediction]:
-        """One pass over a batch of noise, with what is done once per target already done."""
-        pixels = getattr(self.run, "takes_pixels", False)
-        templates, search, further = example_inputs(self.subject.cfg, batch, device, pixels)
-        if hasattr(self.run, "prepare"):
-            templates = self.run.prepare(templates)
-        return partial(self.run, templates, search, further)
+        """See `one_pass`."""
+        return one_pass(self.run, self.subject.cfg, batch, device)
+
+
+def one_pass(run: Callable[..., Prediction], cfg: Config, batch: int, device: torch.device
+             ) -> Callable[[], Prediction]:
+    """One pass over a batch of noise, with what is done once per target already done.
+
+    Args:
+        run: see `ProfiledModel`.
+        cfg: of its model.
+    """
+    templates, search, further = example_inputs(cfg, batch, device, getattr(run, "takes_pixels", False))
+    if hasattr(run, "prepare"):
+        templates = run.prepare(templates)
+    return partial(run, templates, search, further)
 
 
 class _CastInputs(nn.Module):

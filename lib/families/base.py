@@ -83,6 +83,21 @@ class Family(ABC):
             return OrderClips(data.MAX_SAMPLE_INTERVAL, *numbers)
         return ModeClips(data.SAMPLER_MODE, data.MAX_SAMPLE_INTERVAL, *numbers)
 
+    def as_teacher(self, cfg: "Config") -> dict[str, Any]:
+        """The keys of a configuration that have to change for its tracker to be the teacher of a compression, with
+        their new values."""
+        return {}
+
+    def eliminating(self, cfg: "Config", layer: int, kept: float) -> dict[str, Any] | None:
+        """The keys with which the student of a compression keeps a share of its search tokens behind one of its layers;
+        None where the family has no such students.
+
+        Args:
+            layer: of the student, from 0.
+            kept: the share.
+        """
+        return None
+
     def rule_values(self, cfg: "Config") -> dict[str, Any]:
         """What `rules` takes, as plain values (an export keeps them in its manifest)."""
         return {}

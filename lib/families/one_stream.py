@@ -83,6 +83,13 @@ class OneStreamFamily(Family):
 
         return EliminationObjective(cfg)
 
+    def as_teacher(self, cfg: "Config") -> dict[str, Any]:
+        """A teacher keeps all tokens; the weights are the same."""
+        return {"MODEL.BACKBONE.CE_LOC": [], "MODEL.BACKBONE.CE_KEEP_RATIO": []}
+
+    def eliminating(self, cfg: "Config", layer: int, kept: float) -> dict[str, Any] | None:
+        return {"STUDENT.MODEL.BACKBONE.CE_LOC": [layer], "STUDENT.MODEL.BACKBONE.CE_KEEP_RATIO": [kept]}
+
     def rule_values(self, cfg: "Config") -> dict[str, Any]:
         backbone = cfg.MODEL.BACKBONE
         return {"ce_range": backbone.CE_TEMPLATE_RANGE if backbone.CE_LOC else None, "stride": backbone.STRIDE}

@@ -3,7 +3,7 @@ weights to start from."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..config.schema import NOT_BUILT, Key
 from . import one_stream
@@ -61,6 +61,10 @@ class ViTFamily(one_stream.OneStreamFamily):
         if backbone.CE_LOC and not backbone.TYPE.endswith(("_ce", "_compress")):
             yield (f"MODEL.BACKBONE.CE_LOC is {list(backbone.CE_LOC)}, but MODEL.BACKBONE.TYPE {backbone.TYPE} "
                    "eliminates no candidates; choose a TYPE that ends in _ce, or set CE_LOC and CE_KEEP_RATIO to []")
+
+    def eliminating(self, cfg: "Config", layer: int, kept: float) -> dict[str, Any] | None:
+        own = cfg.MODEL.BACKBONE.TYPE.removesuffix("_ce").removesuffix("_compress")
+        return {**super().eliminating(cfg, layer, kept), "MODEL.BACKBONE.TYPE": f"{own}_ce"}
 
     def load_start(self, model: "OneStreamTracker", path: Path) -> None:
         from ..models.vit_weights import load_mae

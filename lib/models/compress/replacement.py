@@ -31,6 +31,21 @@ def replacement_probability(epoch: int, epochs: int, kind: str = "progressive", 
     return p_init + (1 - p_init) * (line_at - first) / (last - first)
 
 
+def stagewise_pattern(epoch: int, epochs: int, stages: int) -> list[bool]:
+    """Stage-by-stage training, the paper's alternative to draws: the epochs are cut into as many equal parts as there
+    are stages, and in part k (from 1) the first k stages are the student's, the others the teacher's.
+
+    Args:
+        epoch: 1..epochs.
+        epochs: of the whole training.
+
+    Returns:
+        `stages` booleans, True = student.
+    """
+    students = min(stages, 1 + (epoch - 1) * stages // epochs)
+    return [index < students for index in range(stages)]
+
+
 def draw_stages(stages: int, probability: float, generator: torch.Generator | None = None,
                 forced: bool = False) -> list[bool]:
     """Draw, for each stage, whether the student runs it.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ...families.objective import mean_terms, search_frames
 from ...losses.compression import mimic_loss
 from ...models.base import Prediction, StagedTracker
-from ...models.compress import Compressed, Targets, draw_stages, replacement_probability
+from ...models.compress import Compressed, Targets, draw_stages, replacement_probability, stagewise_pattern
 from .base import Actor, Prepared, by_frame
 
 
@@ -16,10 +16,14 @@ class CompressActor(Actor):
     """Trains the student of a `Compressor` (paper section 3)."""
 
     def probability(self, epoch: int) -> float:
-        """Probability that a stage is replaced in `epoch`; 1 without replacement training (TRAIN.SUP_REPLACE)."""
+        """Probability that a stage is replaced in `epoch`, or the share of those that are in stage-by-stage training; 1
+        without replacement training (TRAIN.SUP_REPLACE)."""
         if not self.cfg.TRAIN.SUP_REPLACE:
             return 1.0
         compress = self.cfg.COMPRESS
+        if self._stagewise:
+            pattern = stagewise_pattern(epoch, self.cfg.TRAIN.EPOCH, len(self.module.stages))
+            return sum(pattern) / len(pattern)
         return replacement_probability(epoch, self.cfg.TRAIN.EPOCH, compress.SCHEDULE, compress.P_INIT,
                                        compress.ALPHA1, compress.ALPHA2)
 
@@ -55,8 +59,14 @@ class CompressActor(Actor):
                  prepared: Prepared | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         return self.loss_of(batch, self._draw(epoch, draws), self.probability(epoch), prepared, epoch)
 
+    @property
+    def _stagewise(self) -> bool:
+        return self.cfg.TRAIN.SUP_REPLACE and self.cfg.COMPRESS.SCHEDULE == "stagewise"
+
     def _draw(self, epoch: int, draws: torch.Generator) -> list[bool]:
         """Which stages the student runs."""
+        if self._stagewise:
+            return stagewise_pattern(epoch, self.cfg.TRAIN.EPOCH, len(self.module.stages))
         return draw_stages(len(self.module.stages), self.probability(epoch), draws, self.cfg.COMPRESS.FORCED_STUDENT)
 
     def idle_parameters(self, epoch: int, draws: Sequence[torch.Generator]) -> list[nn.Parameter]:
@@ -99,7 +109,7 @@ class CompressActor(Actor):
             compared = compress.FEAT_STAGES or range(len(out.student_features))
             chosen = ([values[stage] for stage in compared]
                       for values in (out.student_features, out.teacher_features, out.segments))
-            mimic = compress.FEAT_WEIGHT * mimic_loss(*chosen, compress.FEAT_FORM)
+            mimic = compress.FEAT_WEIGHT * mimic_loss(*chosen, compress.FEAT_FORM, compress.FEAT_NORM)
             loss, stats["Loss/dst_feat_all"] = loss + mimic, mimic.detach()
         return loss, stats
 

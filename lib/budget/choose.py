@@ -1,0 +1,296 @@
+"""Compression to a budget: measure teacher and device, search, and write the configuration of the best student."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from ..config import Config, config_from_dict, load_config, parse_override, schema_of
+from ..deploy.crops import CropPair, crop_pairs, model_inputs, unlabelled_pairs
+from ..deploy.profile import describe_environment
+from ..families.build import build_teacher
+from ..models.base import Inputs
+from ..models.checkpoint import load_weights
+from ..utils.errors import UserError
+from ..utils.files import file_hash, write_text
+from ..utils.ownership import own
+from ..utils.sequences import VIDEO_SUFFIXES
+from ..vis.charts import save_importance_chart
+from .costs import KindCosts, Runtime, measure_costs, time_students
+from .importance import Importance, measure_importance
+from .search import Budget, Found, search
+from .space import Kind, describe, kind_of, kinds, overrides
+
+logger = logging.getLogger(__name__)
+
+RECIPE = "compresstracker/compresstracker_vitb_256_4"
+"""Whose TRAIN and COMPRESS sections a student is trained with, where no other is named: the paper's."""
+SHOWN, TIMED = 10, 5
+"""Students in the table, and those of them that are timed before one is chosen."""
+OWN_PARTS = ("STAGES", "INIT", "INIT_LAYERS", "HEAD_INIT", "FEAT_STAGES")
+"""Keys of COMPRESS that belong to a student, not to a recipe."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for.
+
+    Attributes:
+        teacher: script and configuration of the teacher.
+        checkpoint: its weights.
+        output: folder of all that is made.
+        budget: of the student.
+        runtime: how it will run.
+        varied: see `lib.budget.space.VARIED`.
+        recipe: script/config of a compression whose TRAIN and COMPRESS sections are used.
+        frames: a video, a folder of pictures or of sequences, on which the importance of layers is measured (and int8
+            ranges); None takes made-up pictures.
+        pairs: of crops for that.
+        name: of the new configuration.
+        settings: "KEY=VALUE" over all.
+    """
+
+    teacher: tuple[str, str]
+    checkpoint: Path
+    output: Path
+    budget: Budget
+    runtime: Runtime
+    varied: Sequence[str]
+    recipe: str
+    frames: str | None
+    pairs: int
+    name: str
+    settings: Sequence[str] = ()
+
+
+class Choice(NamedTuple):
+    """What was chosen.
+
+    Attributes:
+        config: the yaml file that was written.
+        found: the student.
+        measured_ms: of a pass of it with random weights.
+        table: the best students, as text.
+        files: everything that was written.
+    """
+
+    config: Path
+    found: Found
+    measured_ms: float
+    table: str
+    files: list[Path]
+
+
+def name_of(teacher: str, budget: Budget) -> str:
+    """A name for the configuration of a student."""
+    return f"{teacher}_{budget.text().replace(' parameters', '').replace(',', '').replace(' ', '_')}"
+
+
+def choose_student(request: Request) -> Choice:
+    """Measure the teacher and the device, search, and write the configuration of the best student.
+
+    What was measured before, with the same teacher, frames and device, is read again.
+
+    Raises:
+        UserError: see the parts; in particular none fits the budget.
+    """
+    output = request.output
+    with own(output):
+        base = compression_of(request)
+        importance = _importance(request, base)
+        files = save_importance_chart(output / "importance", importance.influence, importance.skipped,
+                                      importance.similarity)
+        costs, looked_at = _costs(request, base)
+        found = search(looked_at, costs, kind_of(base), importance.skipped, request.budget)
+        logger.info("%d of the students looked at fit %s; timing the best %d", len(found), request.budget.text(),
+                    min(TIMED, len(found)))
+        times = _timed(request, base, found)
+        chosen = _choose(found, times, request.budget)
+        table = students_table(found[:SHOWN], times, kind_of(base), chosen)
+        config = output / f"{base.name}.yaml"
+        write_text(config, _yaml(request, base, chosen, times[chosen]))
+        write_text(output / "students.txt", table + "\n")
+        write_text(output / "search.json", json.dumps({
+            "budget": request.budget._asdict(), "runtime": _runtime_facts(request.runtime),
+            "importance": importance._asdict(), "students": [
+                {**one.candidate.kind._asdict(), "stages": one.candidate.stages, "predicted": one.cost._asdict(),
+                 "measured_ms": times.get(one), "expected_share": one.kept, "chosen": one is chosen}
+                for one in found[:SHOWN]]}, indent=1) + "\n")
+    return Choice(config, chosen, times[chosen], table,
+                  [config, output / "students.txt", output / "search.json", *files])
+
+
+def compression_of(request: Request) -> Config:
+    """The compression of the teacher by the recipe, with the teacher's data and sizes; its student is not yet chosen.
+
+    Raises:
+        UserError: the two do not go together.
+    """
+    teacher = load_config(*request.teacher)
+    script, _, name = request.recipe.partition("/")
+    recipe = load_config(script, name)
+    if teacher.compresses:
+        raise UserError(f"{teacher.script}/{teacher.name} is a compression, not a teacher; name the teacher's own "
+                        "configuration, such as ostrack/vitb_256_mae_32x4_ep300")
+    if not recipe.compresses:
+        raise UserError(f"--recipe {request.recipe} is no compression; expected one such as {RECIPE}")
+    if not request.checkpoint.is_file():
+        raise UserError(f"the teacher's checkpoint {request.checkpoint} does not exist")
+    schema, taken, trained = schema_of(teacher.family.name), teacher.to_dict(), recipe.to_dict()
+    tree: dict[str, Any] = {part: taken[part] for part in ("MODEL", "DATA", "TEST")}
+    for part, left_out in (("TRAIN", ()), ("COMPRESS", OWN_PARTS)):
+        tree[part] = {key: value for key, value in trained[part].items()
+                      if key not in left_out and (isinstance(value, dict) or f"{part}.{key}" in schema)}
+    for key, value in {**teacher.family.as_teacher(teacher), "MODEL.BACKBONE.DISTILL_LAYER": 1,
+                       "MODEL.PRETRAIN_FILE": str(request.checkpoint.absolute()),
+                       "TEST.EPOCH": recipe.TRAIN.EPOCH, "TEST.CHECKPOINT": ""}.items():
+        _set(tree, key, value)
+    base = config_from_dict("compresstracker", request.name, tree, teacher.source)
+    return base.with_overrides(dict(map(parse_override, request.settings)))
+
+
+def _set(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key in nested dictionaries; sections that are missing are made."""
+    *sections, last = key.split(".")
+    for section in sections:
+        tree = tree.setdefault(section, {})
+    tree[last] = value
+
+
+def _importance(request: Request, base: Config) -> Importance:
+    """Measured, or read where it was measured before."""
+    path = request.output / "importance.json"
+    made_with = {"checkpoint": file_hash(request.checkpoint), "frames": request.frames, "pairs": request.pairs,
+                 "templates": [base.TEST.TEMPLATE_SIZE, base.TEST.SEARCH_SIZE]}
+    known = _read(path, made_with)
+    if known is not None:
+        return Importance(**known)
+    teacher = build_teacher(base)
+    load_weights(teacher, request.checkpoint, role="teacher")
+    device = request.runtime.device
+    batches = [Inputs.of(*(part.to(device) for part in inputs[:2]),
+                         {key: value.to(device) for key, value in inputs[2].items()})
+               for inputs in (model_inputs(pair, base, take_pixels=False) for pair in _pairs(request, base))]
+    logger.info("measuring the importance of the teacher's %d layers on %d pairs of crops", teacher.depth,
+                len(batches))
+    importance = measure_importance(teacher.to(device), batches)
+    _write(path, made_with, importance._asdict())
+    return importance
+
+
+def _pairs(request: Request, base: Config) -> list[CropPair]:
+    """Of the user's frames: sequences with boxes, or a video or pictures without."""
+    if request.frames is None:
+        logger.warning("no --frames: the importance of layers is measured on made-up pictures, which says little of "
+                       "yours")
+        return crop_pairs(None, request.pairs, base)
+    if Path(request.frames).suffix.lower() in VIDEO_SUFFIXES:
+        return unlabelled_pairs(Path(request.frames), request.pairs, base)
+    try:
+        return crop_pairs(request.frames, request.pairs, base)
+    except UserError as error:
+        try:
+            return unlabelled_pairs(Path(request.frames), request.pairs, base)
+        except UserError:
+            raise error from None
+
+
+def _costs(request: Request, base: Config) -> tuple[dict[Kind, KindCosts], list[Kind]]:
+    """Costs of the parts of all kinds, measured as far as they are not known; and the kinds to look at."""
+    path = request.output / "costs.json"
+    made_with = {**_runtime_facts(request.runtime), "teacher": list(kind_of(base)), "family": base.family.name}
+    known = {Kind(*entry["kind"]): KindCosts.of(entry["costs"]) for entry in _read(path, made_with) or ()}
+
+    def keep(kind: Kind, costs: KindCosts) -> None:
+        known[kind] = costs
+        _write(path, made_with, [{"kind": list(one), "costs": costs.to_dict()} for one, costs in known.items()])
+
+    looked_at = list(kinds(base, request.varied))
+    return measure_costs(base, looked_at, request.runtime, dict(known), keep), looked_at
+
+
+def _runtime_facts(runtime: Runtime) -> dict[str, Any]:
+    """What a time depends on."""
+    facts = describe_environment(runtime.device)
+    return {"backend": runtime.backend, "precision": runtime.precision,
+            **{name: facts[name] for name in ("device", "device_name", "threads", "libraries")}}
+
+
+def _timed(request: Request, base: Config, found: Sequence[Found]) -> dict[Found, float]:
+    """Milliseconds of the best students, and of more of them as long as none is within the budget."""
+    times: dict[Found, float] = {}
+    for first in range(0, min(len(found), 2 * SHOWN), TIMED):
+        some = found[first:first + TIMED]
+        measured = time_students(base, {str(index): one.candidate for index, one in enumerate(some)}, request.runtime)
+        times |= {one: measured[str(index)] for index, one in enumerate(some)}
+        if any(_fits(one, times[one], request.budget) for one in some):
+            break
+    return times
+
+
+def _fits(one: Found, measured_ms: float, budget: Budget) -> bool:
+    return budget.used(one.cost._replace(ms=measured_ms)) <= 1
+
+
+def _choose(found: Sequence[Found], times: Mapping[Found, float], budget: Budget) -> Found:
+    """The most promising student whose measured time fits.
+
+    Raises:
+        UserError: none of those that were timed does.
+    """
+    for one in found:
+        if one in times and _fits(one, times[one], budget):
+            return one
+    nearest = min(times, key=times.get)
+    raise UserError(f"of the {len(times)} best students none is within {budget.text()} when it is timed; the fastest "
+                    f"takes {times[nearest]:.1f} ms where {nearest.cost.ms:.1f} were predicted. Is the machine busy? "
+                    "Stop what else runs, or allow more")
+
+
+def students_table(found: Sequence[Found], times: Mapping[Found, float], teacher: Kind, chosen: Found) -> str:
+    """The table of students as text."""
+    rows = [("", "layers", "stages", "kind", "predicted ms", "measured ms", "MACs G", "params M", "expected share")]
+    for one in found:
+        measured = f"{times[one]:.1f}" if one in times else "-"
+        rows.append(("*" if one is chosen else "", str(one.candidate.layers), "-".join(map(str, one.candidate.stages)),
+                     describe(one.candidate.kind, teacher), f"{one.cost.ms:.1f}", measured,
+                     f"{one.cost.macs / 1e9:.2f}", f"{one.cost.parameters / 1e6:.2f}", f"{100 * one.kept:.1f} %"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*lines, "", "*: chosen. The expected share of the teacher's accuracy is a rough proxy made of "
+                      "published trackers (docs/budget.md), not a measurement."])
+
+
+def _yaml(request: Request, base: Config, chosen: Found, measured_ms: float) -> str:
+    """The configuration of a student: only what differs from the defaults."""
+    candidate = chosen.candidate
+    cfg = base.with_overrides(overrides(base, candidate.kind, candidate.layers, candidate.stages))
+    schema, tree = schema_of(cfg.family.name), {}
+    for key, value in cfg.flat().items():
+        if value != schema[key].default or key == "MODEL.FAMILY":
+            _set(tree, key, list(value) if isinstance(value, tuple) else value)
+    runtime = request.runtime
+    head = (f"# {candidate.layers} layers, {describe(candidate.kind, kind_of(base))}, from the {base.shape.depth} of "
+            f"{'/'.join(request.teacher)}, for {request.budget.text()}.\n"
+            f"# {runtime.backend} {runtime.precision} on {runtime.device}: {chosen.cost.ms:.1f} ms predicted, "
+            f"{measured_ms:.1f} measured. Training by {request.recipe}.\n")
+    return head + yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, width=120)
+
+
+def _read(path: Path, made_with: Mapping[str, Any]) -> Any:
+    """What `_write` kept, if it was made with the same; else None."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return content["value"] if content["made_with"] == json.loads(json.dumps(made_with)) else None
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}); delete it, and it is measured again") from error
+
+
+def _write(path: Path, made_with: Mapping[str, Any], value: Any) -> None:
+    write_text(path, json.dumps({"made_with": made_with, "value": value}, indent=1) + "\n")

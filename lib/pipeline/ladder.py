@@ -1,0 +1,449 @@
+"""Ablation ladders: one configuration trained with several settings ("rungs") and seeds, tested, and compared."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from ..config import Config, load_config, read_yaml
+from ..config.schema import show
+from ..families.build import find_pretrained
+from ..test.analysis.conventions import CONVENTIONS
+from ..test.analysis.metrics import SCORE_NAMES
+from ..test.evaluation import manifest
+from ..test.tracker.tracker import Tracker
+from ..train.run import RunPaths, check_inputs, run_training
+from ..utils.errors import UserError
+from ..utils.files import ROOT, write_text
+from ..utils.progress import progress
+from ..utils.statistics import Summary, summarise
+from ..utils.threads import usable_cpus
+from ..vis.charts import save_ladder_chart
+from .scoring import TestSet
+
+logger = logging.getLogger(__name__)
+
+KEYS = {"script": str, "config": str, "dataset": str, "seeds": (int, list), "set": dict, "rungs": dict, "compare": str,
+        "score": str, "convention": str, "reference": str}
+"""Keys of a ladder's file and their types."""
+COMPARE = ("previous", "first")
+SCORE = "score.json"
+WAIT = 60.0
+"""Seconds that the runs have to save and end when the ladder is stopped."""
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """What a ladder's file says.
+
+    Attributes:
+        source: the file; its name is the ladder's.
+        script, config: of the configuration that all rungs share.
+        dataset: that is tracked, a name of tracking/test.py --dataset.
+        seeds: each rung is trained with each.
+        settings: dotted key -> value, of all rungs.
+        rungs: name -> the settings that make it, over those of all.
+        compare: each rung is compared with the `previous` one, or all with the `first`.
+        score: of the table, one of `SCORE_NAMES`.
+        convention: of the scores (lib/test/analysis/conventions.py); empty for the test set's own.
+        reference: script/config of a trained tracker that is tested beside them, with the configuration's
+            MODEL.PRETRAIN_FILE as its weights (the teacher); empty for none.
+    """
+
+    source: Path
+    script: str
+    config: str
+    dataset: str
+    seeds: tuple[int, ...]
+    settings: Mapping[str, Any]
+    rungs: Mapping[str, Mapping[str, Any]]
+    compare: str = "previous"
+    score: str = "AUC"
+    convention: str = ""
+    reference: str = ""
+
+    @classmethod
+    def read(cls, path: str | Path, seeds: int | None = None) -> "Ladder":
+        """Read a ladder's file (relative to the working directory, else to the repository's root).
+
+        Args:
+            seeds: so many in place of the file's, from 0.
+
+        Raises:
+            UserError: no such file, an unknown or missing key, or a wrong value.
+        """
+        source = next((place for place in (Path(path).expanduser(), ROOT / path) if place.is_file()), None)
+        if source is None:
+            raise UserError(f"no ladder {path}; those that come with the project are in experiments/ladders")
+        content = read_yaml(source)
+        if not isinstance(content, dict):
+            raise UserError(f"{source} holds no keys; expected {', '.join(KEYS)}")
+        for name, value in content.items():
+            if name not in KEYS:
+                raise UserError(f"{source}: unknown key {name}; expected {', '.join(KEYS)}")
+            if not isinstance(value, KEYS[name]) or isinstance(value, bool):
+                raise UserError(f"{source}: {name} is {value!r}, which is of the wrong kind")
+        missing = [name for name in ("config", "dataset", "rungs") if not content.get(name)]
+        if missing:
+            raise UserError(f"{source}: {missing[0]} is missing")
+        given = content.get("seeds", 1) if seeds is None else seeds
+        chosen = list(range(given)) if isinstance(given, int) else given
+        if not chosen or len(set(chosen)) < len(chosen) or not all(type(seed) is int and seed >= 0 for seed in chosen):
+            raise UserError(f"{source}: seeds is {show(given)}; expected a number from 1, or different numbers from 0")
+        rungs = {str(name): settings or {} for name, settings in content["rungs"].items()}
+        for name, settings in rungs.items():
+            if not isinstance(settings, dict) or not name.replace("_", "").replace("-", "").replace(".", "").isalnum():
+                raise UserError(f"{source}: rung {name}: expected a name of letters, digits, '_', '-' and '.', and "
+                                "keys with values under it")
+        for name, choices in (("compare", COMPARE), ("score", SCORE_NAMES), ("convention", ("", *CONVENTIONS))):
+            if content.get(name, choices[0]) not in choices:
+                raise UserError(f"{source}: {name} is {content[name]}; expected one of {', '.join(choices)}")
+        return cls(source, content.get("script", "compresstracker"), content["config"], content["dataset"],
+                   tuple(chosen), content.get("set") or {}, rungs,
+                   **{name: content[name] for name in ("compare", "score", "convention", "reference")
+                      if name in content})
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        return self.source.stem
+
+    def runs(self) -> Iterator[tuple[str, int]]:
+        """(rung, seed) of all runs, every rung with the first seed first, so that an early look sees all of them."""
+        return ((rung, seed) for seed in self.seeds for rung in self.rungs)
+
+    def load(self, rung: str, seed: int) -> Config:
+        """The configuration of a run.
+
+        Raises:
+            UserError: its settings are wrong.
+        """
+        settings = {**self.settings, **self.rungs[rung], "TRAIN.SEED": seed}
+        try:
+            return load_config(self.script, self.config,
+                               [f"{name}={json.dumps(value)}" for name, value in settings.items()])
+        except UserError as error:
+            raise UserError(f"{self.source}, rung {rung}: {error}") from error
+
+    def before(self, rung: str) -> str | None:
+        """The rung that one is compared with; None for the first."""
+        names = list(self.rungs)
+        place = names.index(rung)
+        return None if place == 0 else names[place - 1 if self.compare == "previous" else 0]
+
+
+class RunRecord(NamedTuple):
+    """What a finished run leaves in its folder (`score.json`).
+
+    Attributes:
+        settings: the whole configuration.
+        dataset: that was tracked.
+        scores: by name.
+        sequences: AUC of each sequence, in per cent.
+        seconds: of the training and the test.
+    """
+
+    settings: dict[str, Any]
+    dataset: str
+    scores: dict[str, float]
+    sequences: dict[str, float]
+    seconds: dict[str, float]
+
+
+class LadderRun:
+    """One rung with one seed.
+
+    Args:
+        ladder: it belongs to.
+        output: the ladder's folder.
+
+    Attributes:
+        folder: of all its files.
+        cfg: its configuration.
+    """
+
+    def __init__(self, ladder: Ladder, output: Path, rung: str, seed: int):
+        self.ladder, self.rung, self.seed = ladder, rung, seed
+        self.folder = output / "runs" / f"{rung}_seed{seed}"
+        self.cfg = ladder.load(rung, seed)
+
+    def __str__(self) -> str:
+        return f"{self.rung}, seed {self.seed}"
+
+    def record(self) -> RunRecord | None:
+        """What it gave; None where it is not done.
+
+        Raises:
+            UserError: it was made with other settings than the ladder has now, or its record is damaged.
+        """
+        path = self.folder / SCORE
+        if not path.is_file():
+            saved = RunPaths.of(self.folder, self.cfg).checkpoints / "config.yaml"
+            if saved.is_file():
+                self._same(load_config(self.cfg.script, str(saved)).to_dict())
+            return None
+        try:
+            record = RunRecord(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(f"{path} is damaged ({error}); delete it, and the run is tested again") from error
+        self._same(record.settings)
+        if record.dataset != self.ladder.dataset:
+            raise UserError(f"{self.folder} was tested on {record.dataset}, not on {self.ladder.dataset}; choose "
+                            "another --output")
+        return record
+
+    def _same(self, made_with: Mapping[str, Any]) -> None:
+        before, now = (dict(_flat(settings)) for settings in (made_with, json.loads(json.dumps(self.cfg.to_dict()))))
+        changed = [f"{key} {show(before.get(key))} instead of {show(now.get(key))}" for key in sorted({*before, *now})
+                   if before.get(key) != now.get(key)]
+        if changed:
+            raise UserError(f"{self.folder} was made with other settings: {'; '.join(changed[:3])}"
+                            f"{f' and {len(changed) - 3} more' * (len(changed) > 3)}. Choose another --output, or move "
+                            "that folder away to train this rung again")
+
+    def execute(self, device: str = "auto") -> RunRecord:
+        """Train (or go on), test and score; at once where all of it is done.
+
+        Raises:
+            UserError: see `record`, `run_training` and `run_dataset`.
+        """
+        done = self.record()
+        if done is not None:
+            return done
+        start = time.monotonic()
+        checkpoint = run_training(self.cfg, self.folder, device=device)
+        trained = time.monotonic()
+        ladder = self.ladder
+        scores, by_sequence = TestSet(ladder.dataset, ladder.convention).score(
+            partial(Tracker.from_checkpoint, checkpoint, self.cfg), manifest.describe(self.cfg, checkpoint),
+            self.folder / "results", device)
+        record = RunRecord(self.cfg.to_dict(), self.ladder.dataset, scores, by_sequence,
+                           {"train": trained - start, "test": time.monotonic() - trained})
+        write_text(self.folder / SCORE, json.dumps(record._asdict(), indent=1) + "\n")
+        logger.info("%s: %s %.2f", self, self.ladder.score, scores[self.ladder.score])
+        return record
+
+
+def climb(ladder: Ladder, output: Path, *, jobs: int = 1, device: str = "auto",
+          command: Callable[[LadderRun], Sequence[str]]) -> list[str]:
+    """Do all runs that are not done, some side by side, each in a process of its own.
+
+    Args:
+        output: the ladder's folder.
+        jobs: runs at a time; on the CPU each gets its share of the CPUs.
+        device: of all runs.
+        command: arguments of this Python that execute one run, which writes to its standard error.
+
+    Returns:
+        what went wrong, a sentence for each run that failed; the others are done.
+
+    Raises:
+        UserError: a rung's settings are wrong, or its run was made with others; data or weights are missing.
+        KeyboardInterrupt: Ctrl-C; the runs have saved their states.
+    """
+    TestSet(ladder.dataset, ladder.convention)
+    runs = [LadderRun(ladder, output, rung, seed) for rung, seed in ladder.runs()]
+    left = [run for run in runs if run.record() is None]
+    if len(left) < len(runs):
+        logger.info("%d of %d runs are done already", len(runs) - len(left), len(runs))
+    for run in {run.rung: run for run in left}.values():
+        check_inputs(run.cfg)
+    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, usable_cpus() // jobs))}
+    waiting, running, failed = list(left), {}, []
+
+    def ended() -> Iterator[LadderRun]:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                run = waiting.pop(0)
+                logger.info("-- %s", run)
+                running[run] = _start(run, [*command(run), "--device", device], environment)
+            time.sleep(0.2)
+            for run in [run for run, process in running.items() if process.poll() is not None]:
+                yield _outcome(run, running.pop(run), failed)
+
+    try:
+        for _ in progress(ended(), len(left), ladder.name, "runs"):
+            pass
+    finally:
+        _stop(running.values())
+    return failed
+
+
+def _start(run: LadderRun, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen:
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with open(run.folder / "run.log", "ab") as log:
+        return subprocess.Popen([sys.executable, *command], stdout=log, stderr=log, env=environment)
+
+
+def _outcome(run: LadderRun, process: subprocess.Popen, failed: list[str]) -> LadderRun:
+    """Say how a run ended."""
+    log = run.folder / "run.log"
+    if process.returncode == 0:
+        record = run.record()
+        logger.info("   %s: %s %.1f (training %.0f s, test %.0f s)", run, run.ladder.score,
+                    record.scores[run.ladder.score], record.seconds["train"], record.seconds["test"])
+        return run
+    if process.returncode < 0:
+        name = signal.Signals(-process.returncode).name
+        reason = f"killed by {name}{' (often: out of memory; see the log of the system)' * (name == 'SIGKILL')}"
+    else:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        reason = next((line for line in reversed(lines) if line.strip()), f"status {process.returncode}")
+    failed.append(f"{run} failed: {reason}. All that it said is in {log}; the same command goes on with it")
+    logger.error("%s", failed[-1])
+    return run
+
+
+def _stop(processes: Iterable[subprocess.Popen]) -> None:
+    """Let the runs that are left save their states and end."""
+    processes = list(processes)
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    until = time.monotonic() + WAIT
+    for process in processes:
+        try:
+            process.wait(max(0.1, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+@dataclass
+class LadderReport:
+    """What a ladder gave.
+
+    Attributes:
+        ladder: it.
+        records: rung -> seed -> what that run gave, of those that are done.
+        reference: scores of the reference tracker; None for none.
+    """
+
+    ladder: Ladder
+    records: dict[str, dict[int, RunRecord]]
+    reference: dict[str, float] | None = None
+
+    def score(self, rung: str) -> Summary | None:
+        """Of a rung over its seeds; None where no run is done."""
+        values = [record.scores[self.ladder.score] for record in self.records[rung].values()]
+        return summarise(values) if values else None
+
+    def gain(self, rung: str) -> Summary | None:
+        """The differences to the rung that this one is compared with, over the seeds that both have; None for none."""
+        other = self.ladder.before(rung)
+        if other is None:
+            return None
+        return self.difference(rung, other)
+
+    def difference(self, rung: str, other: str) -> Summary | None:
+        """The differences between two rungs over the seeds that both have; None for none."""
+        name, both = self.ladder.score, self.records[rung].keys() & self.records[other].keys()
+        values = [self.records[rung][seed].scores[name] - self.records[other][seed].scores[name] for seed in
+                  sorted(both)]
+        return summarise(values) if values else None
+
+    def rows(self) -> list[dict[str, str]]:
+        """The table's rows: a text for each column."""
+        rows, name = [], self.ladder.score
+        against = "to the rung before" if self.ladder.compare == "previous" else f"to {next(iter(self.ladder.rungs))}"
+        share = {} if self.reference is None else {"of the reference": "100 %"}
+        if self.reference is not None:
+            rows.append({"rung": self.ladder.reference, "runs": "", name: f"{self.reference[name]:.1f}", against: "",
+                         **share})
+        for rung in self.ladder.rungs:
+            score, gain = self.score(rung), self.gain(rung)
+            if share:
+                share = {"of the reference": f"{100 * score.mean / self.reference[name]:.1f} %" if score else ""}
+            rows.append({"rung": rung, "runs": str(score.number if score else 0), name: spread(score),
+                         against: interval(gain), **share})
+        return rows
+
+    def table(self) -> str:
+        """The table as text."""
+        rows = self.rows()
+        widths = {column: max(len(column), *(len(row[column]) for row in rows)) for column in rows[0]}
+        lines = [{column: column for column in widths}, *rows]
+        return "\n".join("  ".join(line[column].ljust(width) if number == 0 else line[column].rjust(width)
+                                   for number, (column, width) in enumerate(widths.items())).rstrip()
+                         for line in lines)
+
+    def markdown(self) -> str:
+        """The table as Markdown."""
+        rows = self.rows()
+        lines = [list(rows[0]), ["---"] * len(rows[0]), *([*row.values()] for row in rows)]
+        return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+    def csv(self) -> str:
+        """One line per run, for programs."""
+        rows = [{"rung": rung, "seed": seed, **{name: round(value, 4) for name, value in record.scores.items()},
+                 **{f"{part}_s": round(seconds, 1) for part, seconds in record.seconds.items()}}
+                for rung, records in self.records.items() for seed, record in sorted(records.items())]
+        return pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write table and plots; gives the files."""
+        texts = {"table.txt": self.table() + "\n", "table.md": self.markdown(), "runs.csv": self.csv()}
+        for name, text in texts.items():
+            write_text(folder / name, text)
+        scores = {rung: [record.scores[self.ladder.score] for record in records.values()]
+                  for rung, records in self.records.items()}
+        reference = None if self.reference is None else self.reference[self.ladder.score]
+        charts = save_ladder_chart(folder / "ladder", self.ladder.name, self.ladder.score, scores,
+                                   {rung: self.gain(rung) for rung in self.ladder.rungs}, reference)
+        return [*(folder / name for name in texts), *charts]
+
+
+def spread(summary: Summary | None) -> str:
+    """Mean and standard deviation, as far as there are any."""
+    if summary is None:
+        return "-"
+    return f"{summary.mean:.1f}" + (f" +- {summary.deviation:.1f}" if summary.number > 1 else "")
+
+
+def interval(summary: Summary | None) -> str:
+    """A mean difference with its interval, as far as there are any."""
+    if summary is None:
+        return ""
+    low, high = summary.interval
+    return f"{summary.mean:+.1f}" + (f" [{low:+.1f}, {high:+.1f}]" if summary.number > 1 else "")
+
+
+def collect(ladder: Ladder, output: Path, device: str = "auto") -> LadderReport:
+    """The report of what is done.
+
+    Raises:
+        UserError: nothing is done, or the reference cannot be tested.
+    """
+    records: dict[str, dict[int, RunRecord]] = {rung: {} for rung in ladder.rungs}
+    for rung, seed in ladder.runs():
+        record = LadderRun(ladder, output, rung, seed).record()
+        if record is not None:
+            records[rung][seed] = record
+    if not any(records.values()):
+        raise UserError(f"no run of {ladder.name} is done in {output}")
+    reference = None
+    if ladder.reference:
+        script, _, config = ladder.reference.partition("/")
+        weights = ladder.load(next(iter(ladder.rungs)), ladder.seeds[0]).MODEL.PRETRAIN_FILE
+        path = find_pretrained(weights, "MODEL.PRETRAIN_FILE", "the reference's checkpoint")
+        cfg = load_config(script, config)
+        reference, _ = TestSet(ladder.dataset, ladder.convention).score(
+            partial(Tracker.from_checkpoint, path, cfg), manifest.describe(cfg, path), output / "reference", device)
+    return LadderReport(ladder, records, reference)
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of all keys of nested sections."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

@@ -1,0 +1,59 @@
+"""One tracker on one test set, as numbers."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..test.analysis.conventions import convention_for
+from ..test.analysis.results import ResultFolder, evaluate_benchmark, has_annotations
+from ..test.evaluation import manifest
+from ..test.evaluation.datasets import get_dataset
+from ..test.evaluation.environment import env_settings
+from ..test.evaluation.running import run_dataset
+from ..utils.errors import UserError
+
+
+class TestSet:
+    """A test set that can be scored here.
+
+    Args:
+        name: for `get_dataset`.
+        convention: of the scores (lib/test/analysis/conventions.py); empty for the set's own.
+
+    Raises:
+        UserError: it is unknown, missing, or not public.
+    """
+
+    __test__ = False    # for pytest
+
+    def __init__(self, name: str, convention: str = ""):
+        self.name, self.convention = name, convention_for(name, convention or None)
+        self._sequences = get_dataset(name, env_settings())
+        if not has_annotations(self._sequences):
+            raise UserError(f"only the first boxes of {name} are public; choose a set that can be scored here, such as "
+                            "got10k_val")
+
+    def score(self, make: Callable[..., Any], made_with: Mapping[str, Any], folder: Path, device: str = "auto"
+              ) -> tuple[dict[str, float], dict[str, float]]:
+        """Track what is not tracked yet, in this process, and score it.
+
+        Args:
+            make: called as `make(device=..., benchmark=...)`; gives a `Tracker`.
+            made_with: see `run_dataset`; results of something else are moved away.
+            folder: of the boxes.
+
+        Returns:
+            scores by name, and the AUC of each sequence, both in per cent.
+
+        Raises:
+            UserError: a sequence failed.
+        """
+        summary = run_dataset(self._sequences, partial(make, benchmark=self.name), folder, num_gpus=1, device=device,
+                              sub_pixel=True, made_with=made_with, force=manifest.is_stale(folder, made_with))
+        if summary.failures:
+            failure = summary.failures[0]
+            raise UserError(f"{failure.sequence} failed: {failure.message}")
+        tracker, = evaluate_benchmark([ResultFolder("model", folder)], self._sequences, self.name,
+                                      self.convention).trackers
+        return tracker.scores.as_dict(), {name: 100 * scores.auc for name, scores in tracker.sequences.items()}

@@ -1,0 +1,104 @@
+"""Charts of experiments: means of several runs, and how layers compare."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..utils.files import atomic_write
+from ..utils.statistics import Summary, summarise
+
+FORMATS = ("png", "pdf")
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "0.45"
+
+
+def save_ladder_chart(path: Path, title: str, score: str, scores: Mapping[str, Sequence[float]],
+                      gains: Mapping[str, Summary | None], reference: float | None = None) -> list[Path]:
+    """Draw the rungs of a ladder: each run, the mean with its interval, and the paired differences with theirs.
+
+    Args:
+        path: of the files, without ending.
+        score: its name, for the axis.
+        scores: rung -> score of each run; rungs without any stay empty.
+        gains: rung -> difference to another one; None for none.
+        reference: score of a tracker that is drawn as a line.
+
+    Returns:
+        the files.
+    """
+    names = list(scores)
+    figure = _figure(9.5, 1.4 + 0.42 * len(names))
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    for place, name in enumerate(names):
+        values = list(scores[name])
+        if values:
+            whole = summarise(values)
+            left.plot(values, [place] * len(values), "o", color=GREY, markersize=3.5, alpha=0.7, zorder=2)
+            left.errorbar(whole.mean, place, xerr=None if np.isnan(whole.half) else whole.half, fmt="D", color=BLUE,
+                          markersize=5, capsize=3, zorder=3)
+        gain = gains.get(name)
+        if gain is not None:
+            right.errorbar(gain.mean, place, xerr=None if np.isnan(gain.half) else gain.half, fmt="D", color=ORANGE,
+                           markersize=5, capsize=3)
+    if reference is not None:
+        left.axvline(reference, color="black", linewidth=1, linestyle=(0, (4, 2)))
+        left.annotate(f"reference {reference:.1f}", (reference, 1), xycoords=("data", "axes fraction"), fontsize=8,
+                      xytext=(-3, 2), textcoords="offset points", ha="right")
+    right.axvline(0, color="black", linewidth=1)
+    left.set_yticks(range(len(names)), names)
+    left.invert_yaxis()
+    left.set(xlabel=f"{score}: runs, mean with 95 % interval", title=title)
+    right.set(xlabel=f"difference in {score} with 95 % interval")
+    for axes in (left, right):
+        _plain(axes, "x")
+    return _save(figure, path)
+
+
+def save_importance_chart(path: Path, influence: Sequence[float], skipped: Sequence[float],
+                          similarity: Sequence[Sequence[float]]) -> list[Path]:
+    """Draw what `lib.budget.importance` measures: two bars for each layer, and the similarity of all borders.
+
+    Args:
+        path: of the files, without ending.
+        influence, skipped: of each layer.
+        similarity: (depth + 1) x (depth + 1).
+
+    Returns:
+        the files.
+    """
+    layers = np.arange(len(influence))
+    figure = _figure(12, 3.6)
+    bars = figure.subplots(1, 3, width_ratios=(3, 3, 2.6))
+    for axes, values, color, title in ((bars[0], influence, BLUE, "block influence"),
+                                       (bars[1], skipped, ORANGE, "IoU lost without the layer")):
+        axes.bar(layers, values, color=color)
+        axes.set(title=title, xlabel="layer", xticks=layers)
+        _plain(axes, "y")
+    shown = bars[2].imshow(np.asarray(similarity), vmin=0, vmax=1, cmap="viridis", origin="lower")
+    bars[2].set(title="similarity of tokens (CKA)", xlabel="after so many layers")
+    figure.colorbar(shown, ax=bars[2], shrink=0.85)
+    return _save(figure, path)
+
+
+def _figure(width: float, height: float):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # Matplotlib takes a second to import
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _plain(axes, grid: str) -> None:
+    axes.grid(axis=grid, color="0.88", linewidth=0.7)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def _save(figure, path: Path) -> list[Path]:
+    paths = [path.with_name(f"{path.name}.{form}") for form in FORMATS]
+    for file, form in zip(paths, FORMATS, strict=True):
+        with atomic_write(file) as temporary:
+            figure.savefig(temporary, format=form, dpi=200)
+    return paths

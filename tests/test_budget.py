@@ -1,0 +1,391 @@
+"""Compression to a budget: importance, costs, the search, and the script from end to end in small."""
+
+import json
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+from square_runs import load_script
+from test_families import small
+from tiny_models import require_packages, scramble, tiny
+
+from lib.budget import choose, costs
+from lib.budget.choose import Request, choose_student, compression_of, name_of
+from lib.budget.costs import Cost, KindCosts, Runtime, measure_costs, predict
+from lib.budget.importance import measure_importance
+from lib.budget.search import (
+    Budget,
+    balanced_stages,
+    concentration,
+    expected_share,
+    proxy_slopes,
+    search,
+    smoothed,
+)
+from lib.budget.space import VARIED, Candidate, Kind, describe, kind_of, kinds, overrides
+from lib.config import load_config
+from lib.deploy.crops import unlabelled_pairs
+from lib.families import FAMILIES
+from lib.families.build import build_for_test, build_tracker
+from lib.models.base import Inputs
+from lib.models.checkpoint import save_slim
+from lib.utils.errors import UserError
+
+CPU = torch.device("cpu")
+TEACHER = Kind(96, 3, 4.0, 1.0, 64, 32)
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    """Timings of a few passes."""
+    for name, value in (("ITERATIONS", 3), ("WARMUP", 1), ("SECONDS", 1.0)):
+        monkeypatch.setattr(costs, name, value)
+
+
+def request_for(folder, family="ostrack", **changes) -> Request:
+    """A request for a student of a tiny teacher with random weights, whose files are in `folder`."""
+    cfg = small(family)
+    folder.mkdir(exist_ok=True)
+    cfg.save(folder / "teacher.yaml")
+    torch.manual_seed(0)
+    save_slim(folder / "teacher.pth.tar", scramble(build_tracker(cfg)), cfg)
+    values = {"teacher": (family, str(folder / "teacher.yaml")), "checkpoint": folder / "teacher.pth.tar",
+              "output": folder / "out", "budget": Budget(layers=2), "runtime": Runtime("fast", "float32", CPU),
+              "varied": (), "recipe": choose.RECIPE, "frames": None, "pairs": 2, "name": "student"}
+    return Request(**values | changes)
+
+
+# ---- importance
+
+def batches(cfg, number=2):
+    generator = torch.Generator().manual_seed(1)
+    return [Inputs.of(torch.randn(1, 3, cfg.DATA.TEMPLATE.SIZE, cfg.DATA.TEMPLATE.SIZE, generator=generator),
+                      torch.randn(1, 3, cfg.DATA.SEARCH.SIZE, cfg.DATA.SEARCH.SIZE, generator=generator))
+            for _ in range(number)]
+
+
+def test_a_layer_that_does_nothing_has_no_importance():
+    cfg = tiny(MODEL__BACKBONE__DEPTH=4)
+    torch.manual_seed(0)
+    tracker = scramble(build_tracker(cfg))
+    with torch.no_grad():
+        for part in (tracker.layers[2].attn.proj, tracker.layers[2].mlp.fc2):
+            part.weight.zero_()
+            part.bias.zero_()
+    found = measure_importance(tracker, batches(cfg))
+    assert found.pairs == 2
+    assert found.influence[2] == pytest.approx(0, abs=1e-6) and found.skipped[2] == pytest.approx(0, abs=1e-6)
+    assert min(value for index, value in enumerate(found.influence) if index != 2) > 1e-3
+    similarity = np.array(found.similarity)
+    assert similarity.shape == (5, 5) and np.allclose(similarity, similarity.T)
+    assert np.allclose(similarity.diagonal(), 1)
+    assert similarity[2, 3] == pytest.approx(1) and similarity[0, 4] < 0.999
+
+
+def test_weights_that_are_not_finite_are_named():
+    cfg = tiny(MODEL__BACKBONE__DEPTH=2)
+    tracker = build_tracker(cfg)
+    with torch.no_grad():
+        tracker.layers[1].mlp.fc2.weight.fill_(float("nan"))
+    with pytest.raises(UserError, match="not finite.*checkpoint"):
+        measure_importance(tracker, batches(cfg))
+
+
+def test_a_layer_that_changes_the_tokens_is_named(monkeypatch):
+    cfg = tiny(MODEL__BACKBONE__DEPTH=3)
+    tracker = build_tracker(cfg)
+    run = type(tracker).run_layer
+
+    def narrowing(self, index, tokens):
+        if index == 2 and tokens.x[0, 0, 0] != 7:
+            raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+        tokens = run(self, index, tokens)
+        tokens.x[:, 0, 0] = 7 if index == 1 else 0
+        return tokens
+
+    monkeypatch.setattr(type(tracker), "run_layer", narrowing)
+    with pytest.raises(UserError, match="layer 1 of the teacher cannot be left out"):
+        measure_importance(tracker, batches(cfg))
+
+
+def test_pairs_without_labels(square_data):
+    cfg = tiny()
+    pairs = unlabelled_pairs(square_data / "one" / "img", 5, cfg)
+    assert [tuple(pair.search.shape) for pair in pairs] == [(1, 64, 64, 3)] * 5
+    again = unlabelled_pairs(square_data / "one" / "img", 5, cfg)
+    assert all(torch.equal(a, b) for one, other in zip(pairs, again, strict=True)
+               for a, b in zip(one, other, strict=True))
+    assert not torch.equal(pairs[0].search, pairs[1].search)
+
+
+# ---- stages and proxy
+
+def test_equal_layers_are_divided_evenly():
+    for layers in (1, 2, 3, 4, 6, 12):
+        assert balanced_stages([1.0] * 12, layers) == (12 // layers,) * layers
+
+
+def test_balanced_stages_are_the_best_of_all():
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        values = generator.random(9).tolist()
+        for layers in (1, 2, 4, 9):
+            divisions = [np.diff([0, *cuts, 9]) for cuts in combinations(range(1, 9), layers - 1)]
+            best = min(concentration(values, stages) for stages in divisions)
+            stages = balanced_stages(values, layers)
+            assert sum(stages) == 9 and min(stages) > 0 and concentration(values, stages) == pytest.approx(best)
+
+
+def test_important_layers_stand_alone():
+    values = smoothed([8.0, 1, 1, 1, 1, 1, 1, 1])
+    assert sum(values) == pytest.approx(1) and balanced_stages(values, 3)[0] == 1
+    assert smoothed([0.0, 0, -1]) == pytest.approx([1 / 3] * 3)
+
+
+def test_the_proxy_is_near_the_published_shares():
+    even = smoothed([1.0] * 12)
+    for layers, published in ((2, 60.4), (3, 64.9), (4, 66.1), (6, 67.5), (8, 68.4)):
+        share = expected_share(Candidate(TEACHER, balanced_stages(even, layers)), TEACHER, even)
+        assert share == pytest.approx(published / 69.1, abs=0.013)
+    assert expected_share(Candidate(TEACHER, (1,) * 12), TEACHER, even) == pytest.approx(1)
+    assert set(proxy_slopes()) == {"depth", "width", "mlp", "tokens", "resolution"}
+    assert min(proxy_slopes().values()) > 0
+
+
+def test_less_of_anything_promises_less():
+    even = smoothed([1.0] * 12)
+    whole = expected_share(Candidate(TEACHER, (3,) * 4), TEACHER, even)
+    for change in ({"width": 64}, {"mlp_ratio": 2.0}, {"kept": 0.5}, {"search": 48}):
+        assert expected_share(Candidate(TEACHER._replace(**change), (3,) * 4), TEACHER, even) < whole
+
+
+# ---- search
+
+COSTS = {TEACHER: KindCosts(Cost(2.0, 2e9, 2e6), Cost(4.0, 1e9, 1e6)),
+         TEACHER._replace(width=64, heads=2): KindCosts(Cost(1.0, 1e9, 1e6), Cost(3.0, 1e9, 1e6)),
+         TEACHER._replace(kept=0.5): KindCosts(Cost(1.2, 1e9, 2e6), eliminating=Cost(2.5, 2e9, 2e6))}
+
+
+def found_for(**budget):
+    return search(COSTS, COSTS, TEACHER, [1.0] * 12, Budget(**budget))
+
+
+def test_costs_add_up():
+    assert predict(COSTS, TEACHER, 4) == Cost(12.0, 9e9, 9e6)
+    # the first layer whole, the second eliminates, two are left
+    assert predict(COSTS, TEACHER._replace(kept=0.5), 4) == pytest.approx(Cost(4 + 2 + 2.5 + 2 * 1.2, 7e9, 9e6))
+
+
+@pytest.mark.parametrize("budget", [{"ms": 12.0}, {"macs": 9e9}, {"parameters": 9e6}, {"ms": 20.0, "parameters": 5e6},
+                                    {"layers": 3}])
+def test_what_is_found_fits_and_the_best_comes_first(budget):
+    found = found_for(**budget)
+    for name in ("ms", "macs", "parameters"):
+        assert all(getattr(one.cost, name) <= budget.get(name, np.inf) for one in found)
+    assert [one.kept for one in found] == sorted((one.kept for one in found), reverse=True)
+    if "layers" in budget:
+        assert {one.candidate.layers for one in found} == {3}
+    assert all((one.candidate.kind, one.candidate.layers) != (TEACHER, 12) for one in found)
+
+
+def test_a_budget_that_nothing_fits_names_the_nearest():
+    with pytest.raises(UserError, match=r"no student fits 2 ms: the nearest, 1 layers, width 64, takes 4\.0 ms.*2\.00 "
+                                        r"times"):
+        found_for(ms=2.0)
+    with pytest.raises(UserError, match="13 layers was asked for, but the teacher has 12"):
+        found_for(layers=13)
+
+
+def test_names_and_words():
+    assert name_of("teacher", Budget(ms=30.0)) == "teacher_30_ms"
+    assert name_of("teacher", Budget(macs=10e9, layers=4)) == "teacher_10_G_MACs_4_layers"
+    assert describe(TEACHER, TEACHER) == "as the teacher"
+    assert describe(TEACHER._replace(kept=0.5, search=48), TEACHER) == "50 % of the tokens, 48 px"
+
+
+# ---- students and their costs
+
+def test_every_kind_is_a_configuration_whose_student_has_it(tmp_path):
+    base = compression_of(request_for(tmp_path))
+    looked_at = list(kinds(base, VARIED))
+    teacher = kind_of(base)
+    assert looked_at[0] == teacher and len(set(looked_at)) == len(looked_at) > 30
+    for kind in (teacher._replace(width=16, heads=1), teacher._replace(mlp_ratio=2.0), teacher._replace(kept=0.5),
+                 teacher._replace(search=48, template=32)):
+        assert kind in looked_at
+        cfg = base.with_overrides(overrides(base, kind, 3))
+        model, data = build_for_test(cfg), cfg.student.DATA
+        assert (model.embed_dim, model.depth, data.SEARCH.SIZE) == (kind.width, 3, kind.search)
+        assert model.layers[0].mlp.fc1.out_features == kind.width * kind.mlp_ratio
+        assert [layer.keep_rate for layer in model.layers] == [1.0, kind.kept, 1.0]
+
+
+def test_layers_and_the_rest_are_told_apart(tmp_path):
+    """MACs and parameters of whole students are predicted exactly, with and without elimination."""
+    base = compression_of(request_for(tmp_path))
+    teacher = kind_of(base)
+    chosen = [teacher, teacher._replace(width=16, heads=1), teacher._replace(kept=0.5)]
+    kept = {}
+    found = measure_costs(base, chosen, Runtime("torch", "float32", CPU), {}, kept.__setitem__)
+    assert found == kept and set(found) == set(chosen)
+    for kind in chosen:
+        student, cfg = costs.build_student(base, kind, 4)
+        cost = predict(found, kind, 4)
+        assert cost[1:] == pytest.approx(costs._counted(student, cfg), rel=1e-9)
+        assert found[kind].layer.ms > 0 and cost.ms > 0
+        assert KindCosts.of(json.loads(json.dumps(found[kind].to_dict()))) == found[kind]
+    assert 0 < found[teacher].embedding_share < 1
+
+
+def test_what_is_known_is_not_measured_again(tmp_path):
+    base = compression_of(request_for(tmp_path))
+    known = {kind_of(base): COSTS[TEACHER]}
+    assert measure_costs(base, known, Runtime("torch", "float32", CPU), known, pytest.fail) == known
+
+
+def test_layers_that_cannot_be_measured(tmp_path, monkeypatch):
+    base = compression_of(request_for(tmp_path))
+    monkeypatch.setattr(costs, "_difference", lambda more, few: -0.1)
+    with pytest.raises(UserError, match="layers of ostrack cannot be measured: .*busy"):
+        measure_costs(base, [kind_of(base)], Runtime("torch", "float32", CPU), {}, lambda *_: None)
+    one = compression_of(request_for(tmp_path, settings=("MODEL.BACKBONE.DEPTH=1",)))
+    with pytest.raises(UserError, match="has 1 layer"):
+        measure_costs(one, [kind_of(one)], Runtime("torch", "float32", CPU), {}, lambda *_: None)
+
+
+@pytest.mark.parametrize("runtime, message", [
+    (Runtime("torch", "bfloat16", CPU), "use backend fast"), (Runtime("magic", "float32", CPU), "unknown backend"),
+    (Runtime("openvino", "float16", CPU), "openvino has no float16"),
+    (Runtime("onnx", "int8", CPU), "--frames")])
+def test_runtimes_that_cannot_be(runtime, message):
+    with pytest.raises(UserError, match=message):
+        runtime.check()
+
+
+# ---- all together
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_compressed_to_a_budget(tmp_path, family):
+    request = request_for(tmp_path, family, budget=Budget(parameters=1e9, layers=2))
+    choice = choose_student(request)
+    cfg = load_config("compresstracker", str(choice.config))
+    assert cfg.family.name == family and cfg.name == "student"
+    assert build_for_test(cfg).depth == 2 and choice.measured_ms > 0
+    assert sum(cfg.COMPRESS.STAGES) == cfg.shape.depth
+    assert "*" in choice.table and "as the teacher" in choice.table
+    assert {path.name for path in choice.files} == {"student.yaml", "students.txt", "search.json", "importance.png",
+                                                    "importance.pdf"}
+    assert all(path.is_file() for path in choice.files)
+
+
+def test_a_second_call_measures_nothing(tmp_path, monkeypatch):
+    request = request_for(tmp_path)
+    first = choose_student(request)
+    monkeypatch.setattr(choose, "measure_importance", pytest.fail)
+    monkeypatch.setattr(costs, "_measure", pytest.fail)
+    assert choose_student(request).found == first.found
+    (tmp_path / "out" / "costs.json").write_text("{")
+    with pytest.raises(UserError, match="costs.json is damaged.*delete it"):
+        choose_student(request)
+
+
+def test_frames_may_be_a_film_pictures_or_sequences(tmp_path, square_data, film):
+    for frames in (square_data, square_data / "one" / "img", film):
+        pairs = choose._pairs(request_for(tmp_path, frames=str(frames)), tiny())
+        assert len(pairs) == 2
+    with pytest.raises(UserError, match="nowhere"):
+        choose._pairs(request_for(tmp_path, frames=str(tmp_path / "nowhere")), tiny())
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"teacher": ("compresstracker", "quickstart_4")}, "is a compression, not a teacher"),
+    ({"recipe": "ostrack/quickstart_teacher"}, "is no compression"),
+    ({"checkpoint": None}, "does not exist")])
+def test_requests_that_do_not_fit(tmp_path, changes, message):
+    changes = {name: tmp_path / "none.pth" if value is None else value for name, value in changes.items()}
+    with pytest.raises(UserError, match=message):
+        compression_of(request_for(tmp_path, **changes))
+
+
+def test_a_slow_machine_is_no_reason_to_take_what_does_not_fit(tmp_path, monkeypatch):
+    monkeypatch.setattr(choose, "time_students", lambda base, students, runtime: dict.fromkeys(students, 1e6))
+    with pytest.raises(UserError, match="none is within 100000 ms when it is timed"):
+        choose_student(request_for(tmp_path, budget=Budget(ms=1e5)))
+
+
+# ---- training
+
+TRAINING = ("TRAIN.EPOCH=1", "TRAIN.TOTAL_BATCH=0", "TRAIN.BATCH_SIZE=4", "DATA.TRAIN.SAMPLE_PER_EPOCH=8",
+            "DATA.VAL.DATASETS_NAME=[]", "DATA.VAL.DATASETS_RATIO=[]", "DATA.TRAIN.DATASETS_RATIO=[1]",
+            "TRAIN.NUM_WORKER=0", "TEST.EPOCH=1")
+
+
+@pytest.fixture
+def command(tmp_path, square_data, root):
+    """`command(*more)`: arguments of tracking/compress.py for a tiny teacher on the moving squares."""
+    request = request_for(tmp_path)
+    settings = [*TRAINING, f"DATA.TRAIN.DATASETS_NAME=['FOLDER:{square_data}']"]
+
+    def line(*more):
+        return ["--teacher", "/".join(request.teacher), "--checkpoint", str(request.checkpoint), "--device", "cpu",
+                "--output", str(tmp_path / "out"), "--frames", str(square_data), "--pairs", "2", "--vary",
+                *(part for setting in settings for part in ("--set", setting)), *more]
+    return line
+
+
+@pytest.fixture
+def compress_script(root, monkeypatch):
+    """`compress_script(arguments)`: tracking/compress.py's main in this process."""
+    def run(line):
+        monkeypatch.setattr("sys.argv", ["compress.py", *line])
+        return load_script(root / "tracking" / "compress.py").main()
+    return run
+
+
+@pytest.mark.parametrize("runtime", [("fast", "bfloat16"), ("onnx", "float32")])
+def test_from_a_budget_to_a_tested_student(tmp_path, square_data, compress_script, command, runtime, capsys):
+    backend, precision = runtime
+    require_packages(backend)
+    line = command("--budget-params", "1000", "--layers", "2", "--train", "--evaluate", f"folder:{square_data}",
+                   "--backend", backend, "--precision", precision, "--max-drop", "100")
+    assert compress_script(line) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert set(report["auc"]) == {"teacher", "student", "deployed"} and set(report["measured_ms"]) == {"teacher",
+                                                                                                      "student"}
+    assert report["drop"] == report["auc"]["student"] - report["auc"]["deployed"]
+    assert (report["export"] is None) == (backend == "fast")
+    shown = capsys.readouterr().out
+    assert "budget 1000 M parameters, 2 layers" in shown and "AUC on folder:" in shown
+    checkpoint = tmp_path / "out" / "checkpoints" / "train" / "compresstracker"
+    written = {path: path.stat().st_mtime_ns for path in checkpoint.rglob("*.pth.tar")}
+    assert written and compress_script(line) == 0
+    assert written == {path: path.stat().st_mtime_ns for path in written}, "a second call trained again"
+
+
+def test_a_drop_beyond_the_allowed_is_an_error(tmp_path, square_data, compress_script, command, monkeypatch):
+    from lib.pipeline.scoring import TestSet
+
+    auc = iter([50.0, 49.0, 40.0])
+    monkeypatch.setattr(TestSet, "score", lambda *_: ({"AUC": next(auc)}, {}))
+    with pytest.raises(UserError, match=r"fast bfloat16 costs 9\.00 points of AUC, more than the 2 of --max-drop"):
+        compress_script(command("--layers", "2", "--train", "--evaluate", f"folder:{square_data}", "--precision",
+                                "bfloat16", "--max-drop", "2"))
+
+
+def test_without_training_the_command_for_it_is_shown(tmp_path, compress_script, command, capsys, train_script):
+    assert compress_script(command("--layers", "3")) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("python tracking/train.py --script compresstracker --config ")
+    assert train_script(last.split()[2:] + ["--device", "cpu"]) == 0
+    assert list((tmp_path / "out").rglob("CompressTracker_ep0001.pth.tar"))
+
+
+@pytest.mark.parametrize("more, message", [
+    ((), "name a budget"), (("--budget-ms", "0"), "--budget-ms must be above 0"),
+    (("--layers", "2", "--teacher", "ostrack"), "expected SCRIPT/CONFIG"),
+    (("--layers", "2", "--evaluate", "lasot"), "--evaluate needs --train")])
+def test_wrong_options(compress_script, command, more, message, capsys):
+    with pytest.raises(SystemExit):
+        compress_script(command(*more))
+    assert message in capsys.readouterr().err

@@ -1,0 +1,73 @@
+"""Train one configuration with several settings and seeds, test all, and compare them.
+
+python tracking/ablation.py --ladder experiments/ladders/quickstart_method.yaml --jobs 2
+
+Run the same command again to go on where it stopped. What a ladder's file holds: docs/ablations.md.
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lib.utils.errors import UserError  # noqa: E402
+from lib.utils.files import check_output  # noqa: E402
+from lib.utils.log import load_torch, run_script  # noqa: E402
+
+logger = logging.getLogger(__name__)
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--ladder", required=True, metavar="FILE", help="a yaml file such as those in experiments/ladders")
+    add("--output", help="folder of all runs, the table and the plots (default: output/ladders/<name of the ladder>)")
+    add("--seeds", type=int, metavar="N", help="train each rung with the seeds 0 to N - 1 (default: the ladder's)")
+    add("--jobs", type=int, default=1, metavar="N", help="runs at a time, on one device; on a CPU each gets its share "
+        "of the CPUs (default: %(default)s)")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    add("--report", action="store_true", help="train nothing; table and plots of the runs that are done")
+    add("--only", metavar="RUNG", help="execute one run in this process, with the seed of --seed")
+    add("--seed", type=int, help="of --only")
+    args = parser.parse_args(arguments)
+    if args.jobs < 1:
+        parser.error("--jobs must be at least 1")
+    if (args.only is None) != (args.seed is None):
+        parser.error("--only RUNG and --seed N go together")
+    return args
+
+
+def main() -> int:
+    args = parse_arguments()
+    load_torch()
+    from lib.pipeline.ladder import Ladder, LadderRun, climb, collect
+    from lib.train.failures import TrainingInterrupted
+
+    ladder = Ladder.read(args.ladder, args.seeds)
+    output = Path(args.output or f"output/ladders/{ladder.name}").expanduser().absolute()
+    check_output(output, "--output")
+    if args.only is not None:
+        if args.only not in ladder.rungs:
+            raise UserError(f"{ladder.source} has no rung {args.only}; it has {', '.join(ladder.rungs)}")
+        try:
+            LadderRun(ladder, output, args.only, args.seed).execute(args.device)
+        except TrainingInterrupted as stopped:
+            logger.info("%s", stopped)
+            return stopped.exit_status
+        return 0
+    failed = [] if args.report else climb(
+        ladder, output, jobs=args.jobs, device=args.device,
+        command=lambda run: [str(Path(__file__).resolve()), "--ladder", str(ladder.source), "--output", str(output),
+                             "--only", run.rung, "--seed", str(run.seed)])
+    report = collect(ladder, output, args.device)
+    files = report.write(output)
+    print(f"\n{report.table()}\n")
+    for file in files:
+        print(file)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    run_script(main)
