@@ -175,6 +175,16 @@ def test_schedule_keys_reach_the_actor(cfg):
     assert [compress_actor(cfg).probability(epoch) for epoch in (5, 6, 7)] == pytest.approx([0.3, 0.3, 1.0])
 
 
+def test_stage_by_stage_training_draws_nothing(cfg):
+    actor, seen = compress_actor(cfg.with_overrides({"COMPRESS.SCHEDULE": "stagewise", "TRAIN.EPOCH": 8})), []
+    actor.loss_of = lambda batch, pattern, probability, prepared, epoch: seen.append((pattern, probability))
+    for epoch in (1, 4, 8):
+        actor(tiny_batch(cfg), epoch, torch.Generator().manual_seed(epoch))
+    assert seen == [([True, False, False, False], 0.25), ([True, True, False, False], 0.5), ([True] * 4, 1.0)]
+    layer = list(actor.module.student.layers[0].parameters())
+    assert len(actor.idle_parameters(1, [torch.Generator()])) == 3 * len(layer)
+
+
 def test_parameter_groups_of_a_compression(cfg):
     cfg = cfg.with_overrides({"TRAIN.LR": 0.002, "TRAIN.BACKBONE_MULTIPLIER": 0.5,
                               "COMPRESS.HEAD_INIT": "teacher_frozen"})

@@ -5,7 +5,7 @@ from fractions import Fraction
 import pytest
 import torch
 
-from lib.models.compress import divide, draw_stages, replacement_probability
+from lib.models.compress import divide, draw_stages, replacement_probability, stagewise_pattern
 from lib.models.compress.initialise import source_layers
 from lib.utils.errors import UserError
 
@@ -86,6 +86,13 @@ def test_progressive_schedule_with_a_jump_in_the_place_of_the_ramp():
 
 def test_constant_schedule():
     assert set(probabilities(20, "constant", 0.3)) == {0.3}
+
+
+def test_stage_by_stage_lets_one_stage_after_the_other_in():
+    patterns = [stagewise_pattern(epoch, 8, 4) for epoch in range(1, 9)]
+    assert [sum(pattern) for pattern in patterns] == [1, 1, 2, 2, 3, 3, 4, 4]
+    assert all(pattern == sorted(pattern, reverse=True) for pattern in patterns)      # from the first stage on
+    assert [sum(stagewise_pattern(epoch, 5, 4)) for epoch in range(1, 6)] == [1, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("epochs", [500, 300, 57, 10, 9])

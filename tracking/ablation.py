@@ -1,8 +1,12 @@
 """Train one configuration with several settings and seeds, test all, and compare them.
 
-python tracking/ablation.py --ladder experiments/ladders/quickstart_method.yaml --jobs 2
+python tracking/ablation.py --ladder experiments/ladders/method.yaml --jobs 2
 
-Run the same command again to go on where it stopped. What a ladder's file holds: docs/ablations.md.
+Run the same command again to go on where it stopped. What a ladder's file holds: docs/ablations.md. The ladders that
+come with the project are for the quickstart's tracker; the same for another one:
+
+python tracking/ablation.py --ladder experiments/ladders/method.yaml --config compresstracker_vitb_256_4 \\
+    --dataset lasot --reference ostrack/vitb_256_mae_32x4_ep300 --output output/ladders/method_vitb
 """
 
 import argparse
@@ -18,13 +22,24 @@ from lib.utils.log import load_torch, run_script  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
+INSTEAD = ("seeds", "config", "dataset", "reference", "convention")
+"""Options that take the place of keys of the ladder's file."""
+
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--ladder", required=True, metavar="FILE", help="a yaml file such as those in experiments/ladders")
     add("--output", help="folder of all runs, the table and the plots (default: output/ladders/<name of the ladder>)")
-    add("--seeds", type=int, metavar="N", help="train each rung with the seeds 0 to N - 1 (default: the ladder's)")
+    instead = parser.add_argument_group("in place of what the ladder's file says")
+    instead.add_argument("--seeds", type=int, metavar="N", help="train each rung with the seeds 0 to N - 1")
+    instead.add_argument("--config", metavar="NAME", help="configuration that the rungs are made of")
+    instead.add_argument("--dataset", metavar="NAME", help="test set, as for tracking/test.py")
+    instead.add_argument("--reference", metavar="SCRIPT/CONFIG", help="the teacher's configuration, to test it, too")
+    instead.add_argument("--convention", metavar="NAME", help="of the scores, as for tracking/analysis_results.py; '' "
+                         "for the test set's own")
+    instead.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
+                         help="a key of all rungs, for example TRAIN.EPOCH=300; repeatable")
     add("--jobs", type=int, default=1, metavar="N", help="runs at a time, on one device; on a CPU each gets its share "
         "of the CPUs (default: %(default)s)")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
@@ -45,7 +60,8 @@ def main() -> int:
     from lib.pipeline.ladder import Ladder, LadderRun, climb, collect
     from lib.train.failures import TrainingInterrupted
 
-    ladder = Ladder.read(args.ladder, args.seeds)
+    instead = {name: getattr(args, name) for name in INSTEAD}
+    ladder = Ladder.read(args.ladder, instead, args.settings)
     output = Path(args.output or f"output/ladders/{ladder.name}").expanduser().absolute()
     check_output(output, "--output")
     if args.only is not None:
@@ -57,10 +73,14 @@ def main() -> int:
             logger.info("%s", stopped)
             return stopped.exit_status
         return 0
+    same = ["--ladder", str(ladder.source), "--output", str(output)]
+    for name in INSTEAD:
+        same += [f"--{name}", str(instead[name])] if instead[name] is not None else []
+    for text in args.settings:
+        same += ["--set", text]
     failed = [] if args.report else climb(
         ladder, output, jobs=args.jobs, device=args.device,
-        command=lambda run: [str(Path(__file__).resolve()), "--ladder", str(ladder.source), "--output", str(output),
-                             "--only", run.rung, "--seed", str(run.seed)])
+        command=lambda run: [str(Path(__file__).resolve()), *same, "--only", run.rung, "--seed", str(run.seed)])
     report = collect(ladder, output, args.device)
     files = report.write(output)
     print(f"\n{report.table()}\n")

@@ -24,6 +24,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--teacher", help="another checkpoint of the teacher")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="processes that render and test (default: %(default)s)")
+    parser.add_argument("--only-render", action="store_true", help="draw the benchmark and do no more")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the "
                         "students' configuration; may be repeated")
     return parser.parse_args()
@@ -34,7 +35,11 @@ def main() -> int:
     args = parse()
     check_output(args.output, "--output")
     load_torch()
-    from lib.quickstart.run import run_quickstart
+    from lib.quickstart.run import render, run_quickstart
+
+    if args.only_render:
+        render(args.data, args.workers, args.train_teacher)
+        return 0
 
     outcome = run_quickstart(args.output, data=args.data, seeds=args.seeds, train_teacher=args.train_teacher,
                              teacher=args.teacher, device=args.device, workers=args.workers, overrides=args.set)

@@ -172,9 +172,6 @@ KEYS: dict[str, Key] = {
     "COMPRESS.FEAT_STAGES": Key((), "ints", "Stages (from 0) whose features are compared; [] compares all.", low=0),
     "COMPRESS.FEAT_FORM": Key("tokens", "str", "Feature mimicking: mean over all tokens, or half the search tokens' "
                               "mean and half the template tokens' (released code).", choices=("tokens", "halves")),
-    "COMPRESS.FEAT_NORM": Key("none", "str", "Scale of the features that are compared: as they are (paper), each token "
-                              "normalised over its channels, or each channel over the teacher's tokens.",
-                              choices=("none", "tokens", "channels")),
     # ---- training
     "TRAIN.LR": Key(0.0001, "float", "Learning rate of everything but the backbone; compresstracker multiplies all "
                     "with BACKBONE_MULTIPLIER.", above=0),

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from ..config import Config, load_config, read_yaml
+from ..config import Config, load_config, parse_override, read_yaml
 from ..config.schema import show
 from ..families.build import find_pretrained
 from ..test.analysis.conventions import CONVENTIONS
@@ -73,11 +73,13 @@ class Ladder:
     reference: str = ""
 
     @classmethod
-    def read(cls, path: str | Path, seeds: int | None = None) -> "Ladder":
+    def read(cls, path: str | Path, instead: Mapping[str, Any] | None = None, settings: Sequence[str] = ()
+             ) -> "Ladder":
         """Read a ladder's file (relative to the working directory, else to the repository's root).
 
         Args:
-            seeds: so many in place of the file's, from 0.
+            instead: values that take the place of the file's; None leaves those.
+            settings: "KEY=VALUE" of all rungs, over the file's.
 
         Raises:
             UserError: no such file, an unknown or missing key, or a wrong value.
@@ -88,6 +90,7 @@ class Ladder:
         content = read_yaml(source)
         if not isinstance(content, dict):
             raise UserError(f"{source} holds no keys; expected {', '.join(KEYS)}")
+        content |= {name: value for name, value in (instead or {}).items() if value is not None}
         for name, value in content.items():
             if name not in KEYS:
                 raise UserError(f"{source}: unknown key {name}; expected {', '.join(KEYS)}")
@@ -96,20 +99,21 @@ class Ladder:
         missing = [name for name in ("config", "dataset", "rungs") if not content.get(name)]
         if missing:
             raise UserError(f"{source}: {missing[0]} is missing")
-        given = content.get("seeds", 1) if seeds is None else seeds
+        given = content.get("seeds", 1)
         chosen = list(range(given)) if isinstance(given, int) else given
         if not chosen or len(set(chosen)) < len(chosen) or not all(type(seed) is int and seed >= 0 for seed in chosen):
             raise UserError(f"{source}: seeds is {show(given)}; expected a number from 1, or different numbers from 0")
-        rungs = {str(name): settings or {} for name, settings in content["rungs"].items()}
-        for name, settings in rungs.items():
-            if not isinstance(settings, dict) or not name.replace("_", "").replace("-", "").replace(".", "").isalnum():
+        rungs = {str(name): keys or {} for name, keys in content["rungs"].items()}
+        for name, keys in rungs.items():
+            if not isinstance(keys, dict) or not name.replace("_", "").replace("-", "").replace(".", "").isalnum():
                 raise UserError(f"{source}: rung {name}: expected a name of letters, digits, '_', '-' and '.', and "
                                 "keys with values under it")
         for name, choices in (("compare", COMPARE), ("score", SCORE_NAMES), ("convention", ("", *CONVENTIONS))):
             if content.get(name, choices[0]) not in choices:
                 raise UserError(f"{source}: {name} is {content[name]}; expected one of {', '.join(choices)}")
+        common = {**(content.get("set") or {}), **dict(map(parse_override, settings))}
         return cls(source, content.get("script", "compresstracker"), content["config"], content["dataset"],
-                   tuple(chosen), content.get("set") or {}, rungs,
+                   tuple(chosen), common, rungs,
                    **{name: content[name] for name in ("compare", "score", "convention", "reference")
                       if name in content})
 

@@ -136,9 +136,8 @@ def run_quickstart(output: str | Path, *, data: str | Path = "data/quickstart", 
     if not train_teacher:
         teacher = find_pretrained(student.MODEL.PRETRAIN_FILE, "MODEL.PRETRAIN_FILE", "the teacher's checkpoint")
 
-    with step("render", "rendering the benchmark"), own(data):
-        render_benchmark(data, seed=SEED, train=TEACHER_SEQUENCES if train_teacher else TRAIN_SEQUENCES,
-                         val=VAL_SEQUENCES, test=TEST_SEQUENCES, frames=FRAMES, workers=max(1, workers))
+    with step("render", "rendering the benchmark"):
+        render(data, workers, train_teacher)
     if train_teacher:
         with step("teacher", f"training the teacher, {full.MODEL.BACKBONE.DEPTH} layers from random weights"):
             run_training(full, output / "teacher", device=device)
@@ -161,6 +160,20 @@ def run_quickstart(output: str | Path, *, data: str | Path = "data/quickstart", 
         outcome.rows, outcome.speed_up = _rows(report, profile, seeds)
         outcome.files = _write(outcome, report, sequences, output)
     return outcome
+
+
+def render(data: str | Path = "data/quickstart", workers: int = 2, train_teacher: bool = False) -> None:
+    """Draw the benchmark, as far as it is not there.
+
+    Args:
+        data: its folder, from the repository's root.
+        workers: processes that draw.
+        train_teacher: with the teacher's training sequences.
+    """
+    data = resolve(data)
+    with own(data):
+        render_benchmark(data, seed=SEED, train=TEACHER_SEQUENCES if train_teacher else TRAIN_SEQUENCES,
+                         val=VAL_SEQUENCES, test=TEST_SEQUENCES, frames=FRAMES, workers=max(1, workers))
 
 
 class _Steps:

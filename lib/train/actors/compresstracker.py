@@ -109,7 +109,7 @@ class CompressActor(Actor):
             compared = compress.FEAT_STAGES or range(len(out.student_features))
             chosen = ([values[stage] for stage in compared]
                       for values in (out.student_features, out.teacher_features, out.segments))
-            mimic = compress.FEAT_WEIGHT * mimic_loss(*chosen, compress.FEAT_FORM, compress.FEAT_NORM)
+            mimic = compress.FEAT_WEIGHT * mimic_loss(*chosen, compress.FEAT_FORM)
             loss, stats["Loss/dst_feat_all"] = loss + mimic, mimic.detach()
         return loss, stats
 

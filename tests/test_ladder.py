@@ -1,0 +1,242 @@
+"""Ablation ladders: the file, the runs, and what is made of them."""
+
+import json
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from square_runs import load_script, wait_until
+from test_families import small
+from tiny_models import scramble
+
+from lib.families.build import build_tracker
+from lib.models.checkpoint import save_slim
+from lib.pipeline.ladder import Ladder, LadderReport, LadderRun, RunRecord, climb, collect
+from lib.utils.errors import UserError
+from lib.utils.statistics import student_quantile, summarise
+
+RUNGS = {"naive": {"TRAIN.SUP_LOGIT": False, "TRAIN.SUP_FEAT": False, "TRAIN.SUP_REPLACE": False}, "full": None}
+
+
+@pytest.fixture
+def tiny_ladder(tmp_path, square_data):
+    """`tiny_ladder(**changes)`: the file of a ladder of two rungs, a tiny student on the moving squares."""
+    cfg = small("ostrack")
+    cfg.save(tmp_path / "teacher.yaml")
+    weights = tmp_path / "teacher.pth.tar"
+    save_slim(weights, scramble(build_tracker(cfg)), cfg)
+    keys = {"MODEL.PRETRAIN_FILE": str(weights), "MODEL.BACKBONE.EMBED_DIM": 32, "MODEL.BACKBONE.NUM_HEADS": 2,
+            "MODEL.BACKBONE.DEPTH": 4, "MODEL.BACKBONE.IMG_SIZE": 64, "MODEL.HEAD.NUM_CHANNELS": 16,
+            "MODEL.BACKBONE.DISTILL_LAYER": 2, "DATA.TEMPLATE.SIZE": 32, "DATA.SEARCH.SIZE": 64,
+            "TEST.TEMPLATE_SIZE": 32, "TEST.SEARCH_SIZE": 64, "DATA.TRAIN.DATASETS_NAME": [f"FOLDER:{square_data}"],
+            "DATA.TRAIN.DATASETS_RATIO": [1], "DATA.VAL.DATASETS_NAME": [], "DATA.VAL.DATASETS_RATIO": [],
+            "TRAIN.TOTAL_BATCH": 0, "TRAIN.BATCH_SIZE": 4, "DATA.TRAIN.SAMPLE_PER_EPOCH": 8, "TRAIN.EPOCH": 1,
+            "TRAIN.NUM_WORKER": 0}
+
+    def write(**changes):
+        content = {"config": "compresstracker_vitb_256_2", "dataset": f"folder:{square_data}", "seeds": 2, "set": keys,
+                   "rungs": RUNGS} | changes
+        path = tmp_path / "tiny.yaml"
+        path.write_text(yaml.safe_dump({key: value for key, value in content.items() if value is not None},
+                                       sort_keys=False))
+        return path
+    return write
+
+
+@pytest.fixture
+def ablation(root, monkeypatch, tmp_path):
+    """`ablation(file, *more)`: tracking/ablation.py's main in this process, on the CPU."""
+    def run(file, *more):
+        line = ["--ladder", str(file), "--output", str(tmp_path / "out"), "--device", "cpu", *more]
+        monkeypatch.setattr("sys.argv", ["ablation.py", *line])
+        return load_script(root / "tracking" / "ablation.py").main()
+    return run
+
+
+def record(auc: float) -> RunRecord:
+    return RunRecord({}, "set", {"AUC": auc, "AO": auc / 2}, {"one": auc}, {"train": 2.0, "test": 1.0})
+
+
+def report(scores: dict[str, list[float]], **keys) -> LadderReport:
+    rungs = {rung: {} for rung in scores}
+    ladder = Ladder(SimpleNamespace(stem="made"), "compresstracker", "x", "set", (0, 1, 2), {}, rungs, **keys)
+    return LadderReport(ladder, {rung: {seed: record(value) for seed, value in enumerate(values)}
+                                 for rung, values in scores.items()}, {"AUC": 80.0} if keys.get("reference") else None)
+
+
+# ---- numbers
+
+@pytest.mark.parametrize("freedom, value", [(1, 12.7062), (2, 4.3027), (4, 2.7764), (9, 2.2622), (29, 2.0452)])
+def test_students_quantile_is_that_of_the_tables(freedom, value):
+    assert student_quantile(freedom, 0.975) == pytest.approx(value, abs=1e-3)
+    assert student_quantile(freedom, 0.025) == pytest.approx(-value, abs=1e-3)
+
+
+def test_summary_by_hand():
+    whole = summarise([1.0, 2.0, 3.0, 6.0])
+    assert whole.mean == 3 and whole.deviation == pytest.approx((14 / 3) ** 0.5)
+    assert whole.half == pytest.approx(3.1824 * (14 / 3 / 4) ** 0.5, abs=1e-3)
+    assert whole.interval == (whole.mean - whole.half, whole.mean + whole.half)
+    assert summarise([5.0])[:2] == (1, 5.0) and summarise([5.0]).half != summarise([5.0]).half     # NaN
+
+
+def test_differences_are_paired_by_seed():
+    made = report({"a": [50.0, 60.0, 70.0], "b": [51.0, 62.0, 73.0], "c": [40.0, 50.0]})
+    assert made.gain("a") is None
+    assert made.gain("b").mean == 2 and made.gain("b").deviation == 1
+    assert made.gain("c").mean == pytest.approx(-11.5) and made.gain("c").number == 2     # the seeds that both have
+    against_first = report({"a": [50.0, 60.0, 70.0], "b": [51.0, 62.0, 73.0], "c": [40.0, 50.0]}, compare="first")
+    assert against_first.gain("c").mean == -10
+
+
+def test_the_table_and_the_files(tmp_path):
+    made = report({"a": [50.0, 60.0, 70.0], "b": [51.0, 62.0, 73.0], "c": []}, reference="ostrack/x")
+    rows = made.rows()
+    assert [row["rung"] for row in rows] == ["ostrack/x", "a", "b", "c"]
+    assert rows[2]["AUC"] == "62.0 +- 11.0" and rows[2]["of the reference"] == "77.5 %"
+    assert rows[2]["to the rung before"] == "+2.0 [-0.5, +4.5]" and rows[3]["AUC"] == "-"
+    files = made.write(tmp_path)
+    assert {path.name for path in files} == {"table.txt", "table.md", "runs.csv", "ladder.png", "ladder.pdf"}
+    assert (tmp_path / "table.txt").read_text() == made.table() + "\n"
+    assert (tmp_path / "table.md").read_text().splitlines()[4].startswith("| b | 3 | 62.0 +- 11.0 | +2.0 [-0.5, +4.5]")
+    assert (tmp_path / "runs.csv").read_text().splitlines()[1] == "a,0,50.0,25.0,2.0,1.0"
+
+
+# ---- the file
+
+@pytest.mark.parametrize("changes, message", [
+    ({"rungs": None}, "rungs is missing"), ({"rung": {}}, "unknown key rung"), ({"seeds": 0}, "seeds is 0"),
+    ({"seeds": [1, 1]}, r"seeds is \[1, 1\]"), ({"seeds": "two"}, "seeds is 'two'"),
+    ({"set": [1]}, "of the wrong kind"), ({"score": "auc"}, "expected one of AUC"),
+    ({"compare": "last"}, "compare is last; expected one of previous, first"),
+    ({"rungs": {"a/b": {}}}, "rung a/b"), ({"convention": "mine"}, "convention is mine")])
+def test_wrong_files(tiny_ladder, changes, message):
+    with pytest.raises(UserError, match=message):
+        Ladder.read(tiny_ladder(**changes))
+
+
+def test_a_missing_file_and_a_wrong_rung(tiny_ladder, tmp_path):
+    with pytest.raises(UserError, match="no ladder .*none.yaml.*experiments/ladders"):
+        Ladder.read(tmp_path / "none.yaml")
+    ladder = Ladder.read(tiny_ladder(rungs={"good": {}, "bad": {"TRAIN.EPOCHS": 3}}))
+    with pytest.raises(UserError, match=r"tiny.yaml, rung bad: .*TRAIN.EPOCHS.*TRAIN.EPOCH"):
+        climb(ladder, tmp_path / "out", command=pytest.fail)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_takes_the_place_of_the_file(tiny_ladder):
+    assert Ladder.read(tiny_ladder()).seeds == (0, 1)
+    changed = Ladder.read(tiny_ladder(), {"seeds": 3, "dataset": "lasot", "config": None}, ["TRAIN.EPOCH=7"])
+    assert changed.seeds == (0, 1, 2) and changed.dataset == "lasot" and changed.load("full", 2).TRAIN.EPOCH == 7
+    runs = list(Ladder.read(tiny_ladder()).runs())
+    assert runs == [("naive", 0), ("full", 0), ("naive", 1), ("full", 1)]
+
+
+def test_every_ladder_of_the_project_can_be_read(root):
+    files = sorted((root / "experiments" / "ladders").glob("*.yaml"))
+    assert files
+    for file in files:
+        ladder = Ladder.read(file)
+        for rung in ladder.rungs:
+            assert ladder.load(rung, 0).compresses
+
+
+# ---- the runs
+
+def test_a_ladder_is_climbed_stopped_and_gone_on_with(tiny_ladder, ablation, tmp_path, capsys, square_data):
+    file = tiny_ladder(reference=f"ostrack/{tmp_path / 'teacher.yaml'}")
+    assert ablation(file, "--only", "naive", "--seed", "0") == 0        # as a cluster's job would
+    first = tmp_path / "out" / "runs" / "naive_seed0" / "score.json"
+    written = first.stat().st_mtime_ns
+    assert ablation(file, "--report") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert next(line for line in lines if line.startswith("full")).split() == ["full", "0", "-"]
+    assert ablation(file, "--jobs", "2", "--seeds", "2") == 0
+    assert first.stat().st_mtime_ns == written, "a run that was done was done again"
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("naive") and " 2 " in line for line in lines)
+    assert any(line.startswith("full") and " 2 " in line and "[" in line for line in lines)
+    records = [json.loads(path.read_text()) for path in sorted((tmp_path / "out").rglob("score.json"))]
+    assert len(records) == 4 and {one["dataset"] for one in records} == {f"folder:{square_data}"}
+    assert records[0]["settings"]["TRAIN"]["SEED"] == 0 and set(records[0]["sequences"]) == {"one", "two"}
+    for name in ("table.txt", "table.md", "runs.csv", "ladder.png", "ladder.pdf"):
+        assert (tmp_path / "out" / name).is_file()
+
+
+def test_runs_of_other_settings_are_not_taken(tiny_ladder, ablation, tmp_path):
+    assert ablation(tiny_ladder(seeds=1), "--only", "full", "--seed", "0") == 0
+    changed = {"full": {"COMPRESS.FEAT_WEIGHT": 3.0}}
+    ladder = Ladder.read(tiny_ladder(rungs=changed, seeds=1))
+    with pytest.raises(UserError, match=r"full_seed0 was made with other settings: COMPRESS.FEAT_WEIGHT 0.2 instead of "
+                                        r"3.0. Choose another --output"):
+        collect(ladder, tmp_path / "out")
+    (tmp_path / "out" / "runs" / "full_seed0" / "score.json").unlink()      # as if it had been stopped
+    with pytest.raises(UserError, match="was made with other settings"):
+        LadderRun(ladder, tmp_path / "out", "full", 0).execute("cpu")
+    again = Ladder.read(tiny_ladder(seeds=1))
+    path = tmp_path / "out" / "runs" / "full_seed0" / "score.json"
+    path.write_text("{")
+    with pytest.raises(UserError, match="score.json is damaged.*delete it"):
+        collect(again, tmp_path / "out")
+
+
+def test_a_run_that_fails_does_not_stop_the_others(tiny_ladder, tmp_path, root, caplog):
+    ladder = Ladder.read(tiny_ladder(seeds=1))
+    script = str(root / "tracking" / "ablation.py")
+
+    def command(run):
+        if run.rung == "naive":
+            return ["-c", "import sys; sys.exit('error: no such thing')"]
+        return [script, "--ladder", str(ladder.source), "--output", str(tmp_path / "out"), "--only", run.rung, "--seed",
+                "0"]
+
+    failed = climb(ladder, tmp_path / "out", device="cpu", command=command)
+    assert len(failed) == 1 and "naive, seed 0 failed: error: no such thing" in failed[0] and "run.log" in failed[0]
+    report = collect(ladder, tmp_path / "out", "cpu")
+    assert report.score("naive") is None and report.score("full").number == 1
+
+
+def test_a_run_that_is_killed_is_named(tiny_ladder, tmp_path):
+    ladder = Ladder.read(tiny_ladder(seeds=1, rungs={"full": {}}))
+    failed = climb(ladder, tmp_path / "out", device="cpu",
+                   command=lambda run: ["-c", "import os; os.kill(os.getpid(), 9)"])
+    assert "killed by SIGKILL (often: out of memory" in failed[0]
+    with pytest.raises(UserError, match="no run of tiny is done"):
+        collect(ladder, tmp_path / "out")
+
+
+def test_stopping_a_ladder_saves_its_runs(tiny_ladder, tmp_path, root):
+    keys = yaml.safe_load(tiny_ladder().read_text())["set"] | {"TRAIN.EPOCH": 5000, "TRAIN.SAVE_EPOCH_INTERVAL": 5000}
+    file = tiny_ladder(set=keys, seeds=1, rungs={"full": {}})
+    process = subprocess.Popen([sys.executable, str(root / "tracking" / "ablation.py"), "--ladder", str(file),
+                                "--output", str(tmp_path / "out"), "--device", "cpu"], stderr=subprocess.PIPE,
+                               text=True)
+    states = tmp_path / "out" / "runs" / "full_seed0" / "checkpoints"
+    wait_until(lambda: any(states.rglob("state_ep*.pth")))
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "stopped" in (tmp_path / "out" / "runs" / "full_seed0" / "run.log").read_text()
+
+
+def test_missing_data_is_said_before_anything_starts(tiny_ladder, tmp_path):
+    for changes in ({"dataset": "folder:/nowhere"}, {"dataset": "got10k_test"}):
+        with pytest.raises(UserError):
+            climb(Ladder.read(tiny_ladder(**changes)), tmp_path / "out", command=pytest.fail)
+    keys = yaml.safe_load(tiny_ladder().read_text())["set"] | {"DATA.TRAIN.DATASETS_NAME": ["FOLDER:/nowhere"]}
+    with pytest.raises(UserError, match="nowhere"):
+        climb(Ladder.read(tiny_ladder(set=keys)), tmp_path / "out", command=pytest.fail)
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_that_go_together(ablation, tiny_ladder):
+    for more in (("--jobs", "0"), ("--only", "full"), ("--seed", "1")):
+        with pytest.raises(SystemExit):
+            ablation(tiny_ladder(), *more)
+    with pytest.raises(UserError, match="has no rung fool; it has naive, full"):
+        ablation(tiny_ladder(), "--only", "fool", "--seed", "0")
+
+
