@@ -3,8 +3,11 @@
 import cv2
 import numpy as np
 import pytest
+from square_runs import load_script
 from test_vittrack import write_manifest
 
+from lib.config import load_config
+from lib.pipeline.ladder import Ladder
 from lib.quickstart import run
 from lib.quickstart.baseline import MatchTemplateTracker
 from lib.quickstart.render import render_benchmark
@@ -58,6 +61,34 @@ def test_end_to_end(small, tmp_path):
     assert [row.auc for row in again.rows] == [row.auc for row in outcome.rows]
 
 
+def test_the_recorded_runs_are_those_of_the_ladder(root):
+    runs, ladder = run.recorded_runs(), Ladder.read(root / "experiments" / "ladders" / "method.yaml")
+    assert set(runs) == set(run.RUNGS) and set(run.RUNGS.values()) <= set(ladder.rungs)
+    assert all(len(values) >= 5 and all(0 < value < 100 for value in values) for values in runs.values())
+    naive = load_config(*run.STUDENT, run.NAIVE)
+    assert ladder.load("initialisation", 42).flat() == naive.flat()
+    assert ladder.load("mimicking", 42).flat() == load_config(*run.STUDENT).flat()
+
+
+def test_the_table_shows_what_to_expect():
+    rows = [run.Row("teacher", [70.0], 12, 1, 1, 1.0), run.Row("naive student", [60.0], 4, 1, 1, 1.0, [60.0, 62.0]),
+            run.Row("compressed student", [66.0], 4, 1, 1, 1.0, [65.0, 68.0])]
+    table = run.Outcome(rows, 2.0).table().splitlines()
+    assert table[0].endswith("recorded AUC") and table[2].endswith("61.0 [48.3, 73.7]")
+    assert table[-1].endswith("compressed over naive +5.5 [-0.9, +11.9]")
+    assert "recorded" not in run.Outcome([run.Row("teacher", [70.0], 12, 1, 1, 1.0)], 2.0).table()
+
+
+def test_rendering_alone(tmp_path, root, monkeypatch):
+    for name in ("TRAIN_SEQUENCES", "VAL_SEQUENCES", "TEST_SEQUENCES"):
+        monkeypatch.setattr(run, name, 1)
+    monkeypatch.setattr(run, "FRAMES", (3, 3))
+    monkeypatch.setattr("sys.argv", ["quickstart.py", "--only-render", "--data", str(tmp_path / "data"),
+                                     "--workers", "1", "--output", str(tmp_path / "out")])
+    assert load_script(root / "tracking" / "quickstart.py").main() == 0
+    assert len(list((tmp_path / "data").rglob("*.jpg"))) == 9 and not (tmp_path / "out").exists()
+
+
 def test_wrong_input(small, tmp_path):
     with pytest.raises(UserError, match="seeds"):
         small(seeds=0)
@@ -81,7 +112,7 @@ def mean_auc(tracker, sequences) -> float:
 
 @pytest.mark.slow
 def test_template_matching_does_not_solve_the_benchmark(test_split):
-    assert len(test_split) == 20
+    assert len(test_split) == run.TEST_SEQUENCES
     assert 0.15 < mean_auc(MatchTemplateTracker(), test_split) < 0.45
 
 

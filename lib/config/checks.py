@@ -102,8 +102,8 @@ def _compression(cfg):
         yield (f"COMPRESS.ALPHA1 {compress.ALPHA1:g} and COMPRESS.ALPHA2 {compress.ALPHA2:g} make more than the whole "
                "training; expected a sum of at most 1")
     if compress.SCHEDULE == "stagewise" and cfg.TRAIN.EPOCH < student:
-        yield (f"COMPRESS.SCHEDULE is stagewise, but TRAIN.EPOCH {cfg.TRAIN.EPOCH} is less than the {student} stages, so "
-               "that the last would never be trained; set TRAIN.EPOCH to that number at least")
+        yield (f"COMPRESS.SCHEDULE is stagewise, but TRAIN.EPOCH {cfg.TRAIN.EPOCH} is less than the {student} stages: "
+               "the last would never be trained; set TRAIN.EPOCH to that number at least")
     if len(set(compress.TRAINABLE)) != len(compress.TRAINABLE):
         yield f"COMPRESS.TRAINABLE is {show(compress.TRAINABLE)}; expected each part once"
     if compress.HEAD_INIT == "random" and "head" not in compress.TRAINABLE:

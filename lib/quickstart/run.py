@@ -26,6 +26,7 @@ from ..train.run import RunPaths, run_training
 from ..utils.errors import UserError
 from ..utils.files import resolve, write_text
 from ..utils.ownership import own
+from ..utils.statistics import summarise
 from ..vis.draw import VideoWriter, draw_boxes, image_strip, save_image
 from .baseline import MatchTemplateTracker
 from .render import render_benchmark
@@ -36,9 +37,13 @@ TEACHER = ("ostrack", "quickstart_teacher")
 STUDENT = ("compresstracker", "quickstart_4")
 NAIVE = ("TRAIN.SUP_LOGIT=false", "TRAIN.SUP_FEAT=false", "TRAIN.SUP_REPLACE=false")
 """The naive student: same start, same pairs, but nothing of the teacher in the training."""
+RECORDED = Path(__file__).with_name("recorded.csv")
+"""What the runs of experiments/ladders/method.yaml gave: its `runs.csv`."""
+RUNGS = {"naive student": "initialisation", "compressed student": "mimicking"}
+"""Row of the table -> rung of that ladder with the same training."""
 
 SEED, FRAMES, TIMED_PASSES = 0, (24, 80), 200
-TRAIN_SEQUENCES, TEACHER_SEQUENCES, VAL_SEQUENCES, TEST_SEQUENCES = 40, 1000, 10, 20
+TRAIN_SEQUENCES, TEACHER_SEQUENCES, VAL_SEQUENCES, TEST_SEQUENCES = 100, 1000, 40, 60
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class Row:
         name: what it is.
         auc: AUC in per cent, one per training seed (a single one where there is no training).
         layers, parameters, macs, fps: of the network; None for one without.
+        recorded: AUC of recorded runs of the same training with other seeds; empty for none.
     """
 
     name: str
@@ -57,6 +63,7 @@ class Row:
     parameters: int | None = None
     macs: int | None = None
     fps: float | None = None
+    recorded: list[float] = field(default_factory=list)
 
 
 @dataclass
@@ -80,18 +87,30 @@ class Outcome:
         return next(row for row in self.rows if row.name == name)
 
     def table(self) -> str:
-        """The table as text; AUC with its standard deviation over the seeds where there are several."""
+        """The table as text; AUC with its standard deviation over the seeds where there are several, and with the
+        interval of recorded runs where there are any."""
         teacher = mean(self.row("teacher").auc)
-        lines = [f"{'':24}{'layers':>7}{'params M':>10}{'MACs M':>9}{'FPS':>8}{'AUC':>14}{'of teacher':>12}"]
+        with_recorded = any(row.recorded for row in self.rows)
+        lines = [f"{'':24}{'layers':>7}{'params M':>10}{'MACs M':>9}{'FPS':>8}{'AUC':>14}{'of teacher':>12}"
+                 + f"{'recorded AUC':>22}" * with_recorded]
         for row in self.rows:
             auc = f"{mean(row.auc):.1f}" + (f" +- {stdev(row.auc):.1f}" if len(row.auc) > 1 else "")
             share = f"{100 * mean(row.auc) / teacher:.1f} %" if row.layers else "-"
             numbers = ([str(row.layers), f"{row.parameters / 1e6:.2f}", f"{row.macs / 1e6:.0f}", f"{row.fps:.0f}"]
                        if row.layers else ["-"] * 4)
-            lines.append(f"{row.name:24}{numbers[0]:>7}{numbers[1]:>10}{numbers[2]:>9}{numbers[3]:>8}{auc:>14}"
-                         f"{share:>12}")
+            recorded = ""
+            if row.recorded:
+                whole = summarise(row.recorded)
+                recorded = "{:.1f} [{:.1f}, {:.1f}]".format(whole.mean, *whole.interval)
+            lines.append((f"{row.name:24}{numbers[0]:>7}{numbers[1]:>10}{numbers[2]:>9}{numbers[3]:>8}{auc:>14}"
+                          f"{share:>12}{recorded:>22}").rstrip())
         lines.append(f"the student is {self.speed_up:.2f} times as fast as the teacher (model only, batch 1, one "
                      "CPU thread or the GPU, measured in turn)")
+        if with_recorded:
+            naive, compressed = (self.row(name).recorded for name in RUNGS)
+            gain = summarise([ours - theirs for ours, theirs in zip(compressed, naive, strict=True)])
+            lines.append(f"recorded: mean of {gain.number} trainings with its 95 % interval (docs/ablations.md); "
+                         "compressed over naive {:+.1f} [{:+.1f}, {:+.1f}]".format(gain.mean, *gain.interval))
         return "\n".join(lines)
 
     def csv(self) -> str:
@@ -157,7 +176,7 @@ def run_quickstart(output: str | Path, *, data: str | Path = "data/quickstart", 
     with step("profile", "measuring speed"):
         profile = profile_config(student, device=device, threads=1, iterations=TIMED_PASSES)
     with step("draw", "drawing"):
-        outcome.rows, outcome.speed_up = _rows(report, profile, seeds)
+        outcome.rows, outcome.speed_up = _rows(report, profile, seeds, {} if overrides else recorded_runs())
         outcome.files = _write(outcome, report, sequences, output)
     return outcome
 
@@ -225,7 +244,14 @@ def _test(sequences: list[TestSequence], teacher: Path, checkpoints: dict[str, l
     return evaluate_benchmark(sources, sequences, "quickstart", get_convention("plain"))
 
 
-def _rows(report: BenchmarkReport, profile: dict, seeds: int) -> tuple[list[Row], float]:
+def recorded_runs() -> dict[str, list[float]]:
+    """Row of the table -> AUC of its recorded runs, by seed."""
+    runs = pd.read_csv(RECORDED).sort_values("seed")
+    return {row: runs[runs.rung == rung].AUC.tolist() for row, rung in RUNGS.items()}
+
+
+def _rows(report: BenchmarkReport, profile: dict, seeds: int, recorded: dict[str, list[float]]
+          ) -> tuple[list[Row], float]:
     """The table's lines, and the student's speed-up over the teacher."""
     auc = {tracker.label: tracker.scores.as_dict()["AUC"] for tracker in report.trackers}
     models = {model["layers"]: model for model in profile["models"]}
@@ -234,7 +260,8 @@ def _rows(report: BenchmarkReport, profile: dict, seeds: int) -> tuple[list[Row]
     def row(name: str, model: dict | None, scores: list[float]) -> Row:
         if model is None:
             return Row(name, scores)
-        return Row(name, scores, model["layers"], model["parameters"], model["macs"], model["fps"])
+        return Row(name, scores, model["layers"], model["parameters"], model["macs"], model["fps"],
+                   recorded.get(name, []))
 
     rows = [row("template matching", None, [auc["template matching"]]),
             row("teacher", models[max(models)], [auc["teacher"]])]
