@@ -26,6 +26,7 @@ from lib.budget.search import (
 from lib.budget.space import VARIED, Candidate, Kind, describe, kind_of, kinds, overrides
 from lib.config import load_config
 from lib.deploy.crops import unlabelled_pairs
+from lib.deploy.timing import Timings
 from lib.families import FAMILIES
 from lib.families.build import build_for_test, build_tracker
 from lib.models.base import Inputs
@@ -37,10 +38,15 @@ TEACHER = Kind(96, 3, 4.0, 1.0, 64, 32)
 
 
 @pytest.fixture(autouse=True)
-def short(monkeypatch):
-    """Timings of a few passes."""
-    for name, value in (("ITERATIONS", 3), ("WARMUP", 1), ("SECONDS", 1.0)):
-        monkeypatch.setattr(costs, name, value)
+def steady_clock(monkeypatch):
+    """A machine that needs 2 ms for a call and 1 ms for each layer of those that are named after their number; the
+    calls are made once all the same."""
+    def timed(calls, device, *, iterations, warmup, seconds, label):
+        for call in calls.values():
+            call()
+        return {name: Timings(np.full((3, 2), 2e-3 + 1e-3 * (int(name) if name.isdigit() else 0))) for name in calls}
+
+    monkeypatch.setattr(costs, "time_alternately", timed)
 
 
 def request_for(folder, family="ostrack", **changes) -> Request:
@@ -233,9 +239,12 @@ def test_layers_and_the_rest_are_told_apart(tmp_path):
         student, cfg = costs.build_student(base, kind, 4)
         cost = predict(found, kind, 4)
         assert cost[1:] == pytest.approx(costs._counted(student, cfg), rel=1e-9)
-        assert found[kind].layer.ms > 0 and cost.ms > 0
+    assert found[teacher].layer.ms == pytest.approx(1) and found[teacher].fixed.ms == pytest.approx(2)
+    for kind in chosen:
+        cost = predict(found, kind, 4)
+        assert cost.ms == pytest.approx(6)
         assert KindCosts.of(json.loads(json.dumps(found[kind].to_dict()))) == found[kind]
-    assert 0 < found[teacher].embedding_share < 1
+    assert found[teacher].embedding_share == 0.5
 
 
 def test_what_is_known_is_not_measured_again(tmp_path):
@@ -246,9 +255,11 @@ def test_what_is_known_is_not_measured_again(tmp_path):
 
 def test_layers_that_cannot_be_measured(tmp_path, monkeypatch):
     base = compression_of(request_for(tmp_path))
-    monkeypatch.setattr(costs, "_difference", lambda more, few: -0.1)
+    tries = []
+    monkeypatch.setattr(costs, "_difference", lambda more, few: tries.append(1) or -0.1)
     with pytest.raises(UserError, match="layers of ostrack cannot be measured: .*busy"):
         measure_costs(base, [kind_of(base)], Runtime("torch", "float32", CPU), {}, lambda *_: None)
+    assert len(tries) == 3
     one = compression_of(request_for(tmp_path, settings=("MODEL.BACKBONE.DEPTH=1",)))
     with pytest.raises(UserError, match="has 1 layer"):
         measure_costs(one, [kind_of(one)], Runtime("torch", "float32", CPU), {}, lambda *_: None)
@@ -273,9 +284,13 @@ def test_every_family_is_compressed_to_a_budget(tmp_path, family):
     assert cfg.family.name == family and cfg.name == "student"
     assert build_for_test(cfg).depth == 2 and choice.measured_ms > 0
     assert sum(cfg.COMPRESS.STAGES) == cfg.shape.depth
+    paper, teacher = load_config("compresstracker", "compresstracker_vitb_256_4"), load_config(*request.teacher)
+    assert cfg.TRAIN.LR == paper.TRAIN.LR and cfg.COMPRESS.FEAT_WEIGHT == paper.COMPRESS.FEAT_WEIGHT
+    assert cfg.DATA.TRAIN.SAMPLE_PER_EPOCH == paper.DATA.TRAIN.SAMPLE_PER_EPOCH
+    assert cfg.DATA.TRAIN.DATASETS_NAME == teacher.DATA.TRAIN.DATASETS_NAME
     assert "*" in choice.table and "as the teacher" in choice.table
-    assert {path.name for path in choice.files} == {"student.yaml", "students.txt", "search.json", "importance.png",
-                                                    "importance.pdf"}
+    assert {path.name for path in choice.files} == {"student.yaml", "students.txt", "costs.txt", "search.json",
+                                                    "importance.png", "importance.pdf"}
     assert all(path.is_file() for path in choice.files)
 
 
@@ -284,6 +299,7 @@ def test_a_second_call_measures_nothing(tmp_path, monkeypatch):
     first = choose_student(request)
     monkeypatch.setattr(choose, "measure_importance", pytest.fail)
     monkeypatch.setattr(costs, "_measure", pytest.fail)
+    monkeypatch.setattr(choose, "time_students", pytest.fail)
     assert choose_student(request).found == first.found
     (tmp_path / "out" / "costs.json").write_text("{")
     with pytest.raises(UserError, match="costs.json is damaged.*delete it"):

@@ -14,6 +14,7 @@ from tiny_models import scramble
 
 from lib.families.build import build_tracker
 from lib.models.checkpoint import save_slim
+from lib.pipeline import ladder as ladder_module
 from lib.pipeline.ladder import Ladder, LadderReport, LadderRun, RunRecord, climb, collect
 from lib.utils.errors import UserError
 from lib.utils.statistics import student_quantile, summarise
@@ -197,6 +198,15 @@ def test_a_run_that_fails_does_not_stop_the_others(tiny_ladder, tmp_path, root, 
     assert len(failed) == 1 and "naive, seed 0 failed: error: no such thing" in failed[0] and "run.log" in failed[0]
     report = collect(ladder, tmp_path / "out", "cpu")
     assert report.score("naive") is None and report.score("full").number == 1
+
+
+def test_a_long_run_is_not_silent(tiny_ladder, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(ladder_module, "SAY_EVERY", 0.1)
+    ladder = Ladder.read(tiny_ladder(seeds=1, rungs={"full": {}}))
+    with caplog.at_level("INFO"):
+        climb(ladder, tmp_path / "out", device="cpu",
+              command=lambda run: ["-c", "import time; print('epoch 7', flush=True); time.sleep(1.5); exit(1)"])
+    assert "full, seed 0: epoch 7" in [record.getMessage().strip() for record in caplog.records]
 
 
 def test_a_run_that_is_killed_is_named(tiny_ladder, tmp_path):

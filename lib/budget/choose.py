@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 
 RECIPE = "compresstracker/compresstracker_vitb_256_4"
 """Whose TRAIN and COMPRESS sections a student is trained with, where no other is named: the paper's."""
-SHOWN, TIMED = 10, 5
-"""Students in the table, and those of them that are timed before one is chosen."""
+SHOWN, MOST_TIMED = 10, 30
+"""Students in the table, all of which are timed; and how many are timed at most where those do not keep the budget."""
 OWN_PARTS = ("STAGES", "INIT", "INIT_LAYERS", "HEAD_INIT", "FEAT_STAGES")
 """Keys of COMPRESS that belong to a student, not to a recipe."""
 
@@ -46,7 +46,7 @@ class Request:
         budget: of the student.
         runtime: how it will run.
         varied: see `lib.budget.space.VARIED`.
-        recipe: script/config of a compression whose TRAIN and COMPRESS sections are used.
+        recipe: script/config of a compression whose TRAIN and COMPRESS sections are used, and its pairs per epoch.
         frames: a video, a folder of pictures or of sequences, on which the importance of layers is measured (and int8
             ranges); None takes made-up pictures.
         pairs: of crops for that.
@@ -107,25 +107,28 @@ def choose_student(request: Request) -> Choice:
         costs, looked_at = _costs(request, base)
         found = search(looked_at, costs, kind_of(base), importance.skipped, request.budget)
         logger.info("%d of the students looked at fit %s; timing the best %d", len(found), request.budget.text(),
-                    min(TIMED, len(found)))
+                    min(SHOWN, len(found)))
         times = _timed(request, base, found)
         chosen = _choose(found, times, request.budget)
-        table = students_table(found[:SHOWN], times, kind_of(base), chosen)
+        shown = found[:SHOWN] if chosen in found[:SHOWN] else [*found[:SHOWN], chosen]
+        table = students_table(shown, times, kind_of(base), chosen)
         config = output / f"{base.name}.yaml"
         write_text(config, _yaml(request, base, chosen, times[chosen]))
         write_text(output / "students.txt", table + "\n")
+        write_text(output / "costs.txt", costs_table(costs, kind_of(base)) + "\n")
         write_text(output / "search.json", json.dumps({
             "budget": request.budget._asdict(), "runtime": _runtime_facts(request.runtime),
             "importance": importance._asdict(), "students": [
                 {**one.candidate.kind._asdict(), "stages": one.candidate.stages, "predicted": one.cost._asdict(),
-                 "measured_ms": times.get(one), "expected_share": one.kept, "chosen": one is chosen}
-                for one in found[:SHOWN]]}, indent=1) + "\n")
+                 "measured_ms": times[one], "expected_share": one.kept, "chosen": one is chosen}
+                for one in shown]}, indent=1) + "\n")
     return Choice(config, chosen, times[chosen], table,
-                  [config, output / "students.txt", output / "search.json", *files])
+                  [config, *(output / name for name in ("students.txt", "costs.txt", "search.json")), *files])
 
 
 def compression_of(request: Request) -> Config:
-    """The compression of the teacher by the recipe, with the teacher's data and sizes; its student is not yet chosen.
+    """The compression of the teacher by the recipe, with the teacher's data sets and sizes; its student is not yet
+    chosen.
 
     Raises:
         UserError: the two do not go together.
@@ -145,6 +148,8 @@ def compression_of(request: Request) -> Config:
     for part, left_out in (("TRAIN", ()), ("COMPRESS", OWN_PARTS)):
         tree[part] = {key: value for key, value in trained[part].items()
                       if key not in left_out and (isinstance(value, dict) or f"{part}.{key}" in schema)}
+    for part in ("TRAIN", "VAL"):
+        _set(tree, f"DATA.{part}.SAMPLE_PER_EPOCH", trained["DATA"][part]["SAMPLE_PER_EPOCH"])
     for key, value in {**teacher.family.as_teacher(teacher), "MODEL.BACKBONE.DISTILL_LAYER": 1,
                        "MODEL.PRETRAIN_FILE": str(request.checkpoint.absolute()),
                        "TEST.EPOCH": recipe.TRAIN.EPOCH, "TEST.CHECKPOINT": ""}.items():
@@ -201,8 +206,7 @@ def _pairs(request: Request, base: Config) -> list[CropPair]:
 
 def _costs(request: Request, base: Config) -> tuple[dict[Kind, KindCosts], list[Kind]]:
     """Costs of the parts of all kinds, measured as far as they are not known; and the kinds to look at."""
-    path = request.output / "costs.json"
-    made_with = {**_runtime_facts(request.runtime), "teacher": list(kind_of(base)), "family": base.family.name}
+    path, made_with = request.output / "costs.json", _measured_with(request, base)
     known = {Kind(*entry["kind"]): KindCosts.of(entry["costs"]) for entry in _read(path, made_with) or ()}
 
     def keep(kind: Kind, costs: KindCosts) -> None:
@@ -213,6 +217,11 @@ def _costs(request: Request, base: Config) -> tuple[dict[Kind, KindCosts], list[
     return measure_costs(base, looked_at, request.runtime, dict(known), keep), looked_at
 
 
+def _measured_with(request: Request, base: Config) -> dict[str, Any]:
+    """What the times in a file belong to."""
+    return {**_runtime_facts(request.runtime), "teacher": list(kind_of(base)), "family": base.family.name}
+
+
 def _runtime_facts(runtime: Runtime) -> dict[str, Any]:
     """What a time depends on."""
     facts = describe_environment(runtime.device)
@@ -221,13 +230,19 @@ def _runtime_facts(runtime: Runtime) -> dict[str, Any]:
 
 
 def _timed(request: Request, base: Config, found: Sequence[Found]) -> dict[Found, float]:
-    """Milliseconds of the best students, and of more of them as long as none is within the budget."""
+    """Milliseconds of the best students, and of more of them as long as none is within the budget. What was timed
+    before is not timed again: the same command makes the same choice."""
+    path, made_with = request.output / "times.json", _measured_with(request, base)
+    known: dict[str, float] = _read(path, made_with) or {}
     times: dict[Found, float] = {}
-    for first in range(0, min(len(found), 2 * SHOWN), TIMED):
-        some = found[first:first + TIMED]
-        measured = time_students(base, {str(index): one.candidate for index, one in enumerate(some)}, request.runtime)
-        times |= {one: measured[str(index)] for index, one in enumerate(some)}
-        if any(_fits(one, times[one], request.budget) for one in some):
+    for first in range(0, min(len(found), MOST_TIMED), SHOWN):
+        some = {json.dumps(one.candidate.to_list()): one for one in found[first:first + SHOWN]}
+        new = {name: one.candidate for name, one in some.items() if name not in known}
+        if new:
+            known |= time_students(base, new, request.runtime)
+            _write(path, made_with, known)
+        times |= {one: known[name] for name, one in some.items()}
+        if any(_fits(one, times[one], request.budget) for one in some.values()):
             break
     return times
 
@@ -255,14 +270,29 @@ def students_table(found: Sequence[Found], times: Mapping[Found, float], teacher
     """The table of students as text."""
     rows = [("", "layers", "stages", "kind", "predicted ms", "measured ms", "MACs G", "params M", "expected share")]
     for one in found:
-        measured = f"{times[one]:.1f}" if one in times else "-"
         rows.append(("*" if one is chosen else "", str(one.candidate.layers), "-".join(map(str, one.candidate.stages)),
-                     describe(one.candidate.kind, teacher), f"{one.cost.ms:.1f}", measured,
+                     describe(one.candidate.kind, teacher), f"{one.cost.ms:.1f}", f"{times[one]:.1f}",
                      f"{one.cost.macs / 1e9:.2f}", f"{one.cost.parameters / 1e6:.2f}", f"{100 * one.kept:.1f} %"))
+    return "\n".join([*_aligned(rows), "", "*: chosen. The expected share of the teacher's accuracy is a rough proxy made "
+                      "of published trackers (docs/budget.md), not a measurement."])
+
+
+def costs_table(costs: Mapping[Kind, KindCosts], teacher: Kind) -> str:
+    """The costs of the parts as text."""
+    rows = [("kind", "embedding ms", "layer ms", "head ms", "eliminating layer ms", "layer MACs G", "layer params M")]
+    for kind, own in costs.items():
+        ends = ("", "") if own.fixed is None else (f"{own.embedding_share * own.fixed.ms:.2f}",
+                                                   f"{(1 - own.embedding_share) * own.fixed.ms:.2f}")
+        rows.append((describe(kind, teacher), ends[0], f"{own.layer.ms:.2f}", ends[1],
+                     "" if own.eliminating is None else f"{own.eliminating.ms:.2f}", f"{own.layer.macs / 1e9:.3f}",
+                     f"{own.layer.parameters / 1e6:.3f}"))
+    return "\n".join(_aligned(rows))
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines, in columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*lines, "", "*: chosen. The expected share of the teacher's accuracy is a rough proxy made of "
-                      "published trackers (docs/budget.md), not a measurement."])
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _yaml(request: Request, base: Config, chosen: Found, measured_ms: float) -> str:

@@ -65,6 +65,10 @@ class Candidate:
         """Their number."""
         return len(self.stages)
 
+    def to_list(self) -> list[Any]:
+        """For JSON: kind and stages."""
+        return [list(self.kind), list(self.stages)]
+
 
 def elimination_layer(layers: int) -> int:
     """The layer (from 0) in which a student of so many layers eliminates candidates: after a quarter of them, as

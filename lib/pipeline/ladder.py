@@ -40,6 +40,8 @@ COMPARE = ("previous", "first")
 SCORE = "score.json"
 WAIT = 60.0
 """Seconds that the runs have to save and end when the ladder is stopped."""
+SAY_EVERY = 60.0
+"""Seconds between two looks at what the runs say."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,16 @@ class LadderRun:
     def __str__(self) -> str:
         return f"{self.rung}, seed {self.seed}"
 
+    @property
+    def log(self) -> Path:
+        """What its process says."""
+        return self.folder / "run.log"
+
+    def last_words(self) -> str:
+        """The last line of its log; empty where there is none."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return next((line for line in reversed(lines) if line.strip()), "")
+
     def record(self) -> RunRecord | None:
         """What it gave; None where it is not done.
 
@@ -266,12 +278,17 @@ def climb(ladder: Ladder, output: Path, *, jobs: int = 1, device: str = "auto",
     waiting, running, failed = list(left), {}, []
 
     def ended() -> Iterator[LadderRun]:
+        said = time.monotonic()
         while waiting or running:
             while waiting and len(running) < jobs:
                 run = waiting.pop(0)
                 logger.info("-- %s", run)
                 running[run] = _start(run, [*command(run), "--device", device], environment)
             time.sleep(0.2)
+            if time.monotonic() - said > SAY_EVERY:
+                said = time.monotonic()
+                for run in running:
+                    logger.info("   %s: %s", run, run.last_words())
             for run in [run for run, process in running.items() if process.poll() is not None]:
                 yield _outcome(run, running.pop(run), failed)
 
@@ -285,13 +302,12 @@ def climb(ladder: Ladder, output: Path, *, jobs: int = 1, device: str = "auto",
 
 def _start(run: LadderRun, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen:
     run.folder.mkdir(parents=True, exist_ok=True)
-    with open(run.folder / "run.log", "ab") as log:
+    with open(run.log, "ab") as log:
         return subprocess.Popen([sys.executable, *command], stdout=log, stderr=log, env=environment)
 
 
 def _outcome(run: LadderRun, process: subprocess.Popen, failed: list[str]) -> LadderRun:
     """Say how a run ended."""
-    log = run.folder / "run.log"
     if process.returncode == 0:
         record = run.record()
         logger.info("   %s: %s %.1f (training %.0f s, test %.0f s)", run, run.ladder.score,
@@ -301,9 +317,8 @@ def _outcome(run: LadderRun, process: subprocess.Popen, failed: list[str]) -> La
         name = signal.Signals(-process.returncode).name
         reason = f"killed by {name}{' (often: out of memory; see the log of the system)' * (name == 'SIGKILL')}"
     else:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        reason = next((line for line in reversed(lines) if line.strip()), f"status {process.returncode}")
-    failed.append(f"{run} failed: {reason}. All that it said is in {log}; the same command goes on with it")
+        reason = run.last_words() or f"status {process.returncode}"
+    failed.append(f"{run} failed: {reason}. All that it said is in {run.log}; the same command goes on with it")
     logger.error("%s", failed[-1])
     return run
 
