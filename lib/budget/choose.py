@@ -19,6 +19,7 @@ from ..utils.errors import UserError
 from ..utils.files import file_hash, write_text
 from ..utils.ownership import own
 from ..utils.sequences import VIDEO_SUFFIXES
+from ..utils.tables import aligned
 from ..vis.charts import save_importance_chart
 from .costs import KindCosts, Runtime, measure_costs, time_students
 from .importance import Importance, measure_importance
@@ -273,26 +274,21 @@ def students_table(found: Sequence[Found], times: Mapping[Found, float], teacher
         rows.append(("*" if one is chosen else "", str(one.candidate.layers), "-".join(map(str, one.candidate.stages)),
                      describe(one.candidate.kind, teacher), f"{one.cost.ms:.1f}", f"{times[one]:.1f}",
                      f"{one.cost.macs / 1e9:.2f}", f"{one.cost.parameters / 1e6:.2f}", f"{100 * one.kept:.1f} %"))
-    return "\n".join([*_aligned(rows), "", "*: chosen. The expected share of the teacher's accuracy is a rough proxy made "
-                      "of published trackers (docs/budget.md), not a measurement."])
+    return "\n".join([*aligned(rows), "", "*: chosen. The expected share of the teacher's accuracy is a rough proxy "
+                      "made of published trackers (docs/budget.md), not a measurement."])
 
 
 def costs_table(costs: Mapping[Kind, KindCosts], teacher: Kind) -> str:
     """The costs of the parts as text."""
-    rows = [("kind", "embedding ms", "layer ms", "head ms", "eliminating layer ms", "layer MACs G", "layer params M")]
+    rows = [("kind", "embedding ms", "layer ms", "head ms", "eliminating ms", "layer MACs G", "layer params M")]
     for kind, own in costs.items():
-        ends = ("", "") if own.fixed is None else (f"{own.embedding_share * own.fixed.ms:.2f}",
-                                                   f"{(1 - own.embedding_share) * own.fixed.ms:.2f}")
+        ends = [""] * 2
+        if own.fixed is not None:
+            ends = [f"{share * own.fixed.ms:.2f}" for share in (own.embedding_share, 1 - own.embedding_share)]
         rows.append((describe(kind, teacher), ends[0], f"{own.layer.ms:.2f}", ends[1],
                      "" if own.eliminating is None else f"{own.eliminating.ms:.2f}", f"{own.layer.macs / 1e9:.3f}",
                      f"{own.layer.parameters / 1e6:.3f}"))
-    return "\n".join(_aligned(rows))
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of cells as lines, in columns."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join(aligned(rows))
 
 
 def _yaml(request: Request, base: Config, chosen: Found, measured_ms: float) -> str:

@@ -27,6 +27,7 @@ from ..utils.errors import UserError
 from ..utils.files import ROOT, write_text
 from ..utils.progress import progress
 from ..utils.statistics import Summary, summarise
+from ..utils.tables import aligned
 from ..utils.threads import usable_cpus
 from ..vis.charts import save_ladder_chart
 from .scoring import TestSet
@@ -388,11 +389,7 @@ class LadderReport:
     def table(self) -> str:
         """The table as text."""
         rows = self.rows()
-        widths = {column: max(len(column), *(len(row[column]) for row in rows)) for column in rows[0]}
-        lines = [{column: column for column in widths}, *rows]
-        return "\n".join("  ".join(line[column].ljust(width) if number == 0 else line[column].rjust(width)
-                                   for number, (column, width) in enumerate(widths.items())).rstrip()
-                         for line in lines)
+        return "\n".join(aligned([list(rows[0]), *(list(row.values()) for row in rows)], right=True))
 
     def markdown(self) -> str:
         """The table as Markdown."""
