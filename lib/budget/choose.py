@@ -281,13 +281,13 @@ def students_table(found: Sequence[Found], times: Mapping[Found, float], teacher
 def costs_table(costs: Mapping[Kind, KindCosts], teacher: Kind) -> str:
     """The costs of the parts as text."""
     rows = [("kind", "embedding ms", "layer ms", "head ms", "eliminating ms", "layer MACs G", "layer params M")]
-    for kind, own in costs.items():
+    for kind, parts in costs.items():
         ends = [""] * 2
-        if own.fixed is not None:
-            ends = [f"{share * own.fixed.ms:.2f}" for share in (own.embedding_share, 1 - own.embedding_share)]
-        rows.append((describe(kind, teacher), ends[0], f"{own.layer.ms:.2f}", ends[1],
-                     "" if own.eliminating is None else f"{own.eliminating.ms:.2f}", f"{own.layer.macs / 1e9:.3f}",
-                     f"{own.layer.parameters / 1e6:.3f}"))
+        if parts.fixed is not None:
+            ends = [f"{share * parts.fixed.ms:.2f}" for share in (parts.embedding_share, 1 - parts.embedding_share)]
+        rows.append((describe(kind, teacher), ends[0], f"{parts.layer.ms:.2f}", ends[1],
+                     "" if parts.eliminating is None else f"{parts.eliminating.ms:.2f}", f"{parts.layer.macs / 1e9:.3f}",
+                     f"{parts.layer.parameters / 1e6:.3f}"))
     return "\n".join(aligned(rows))
 
 

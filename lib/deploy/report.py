@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..utils.tables import aligned
+
 COLUMNS = ("model", "path", "device", "batch", "median ms", "p95 ms", "FPS", "over teacher", "over plain", "x floor",
            "frame ms", "frame FPS", "GPU MiB", "J")
 """Of the Markdown table."""
@@ -34,7 +36,7 @@ def sizes_text(report: dict[str, Any]) -> str:
         ("MACs by thop, G", lambda m: _beside_paper(m["thop_macs"] / 1e9, m, "macs_g", "macs_match")),
         ("MACs with attention, G", lambda m: f"{m['macs'] / 1e9:.3f}"),
         ("FPS in the paper (RTX 2080 Ti)", lambda m: str(m["published"]["fps"]) if m["published"] else "-")]
-    return "\n".join(_table([[label, *(value(model) for model in report["sizes"])] for label, value in rows]))
+    return "\n".join(aligned([[label, *(value(model) for model in report["sizes"])] for label, value in rows]))
 
 
 def passes_text(report: dict[str, Any], entries: Sequence[dict[str, Any]]) -> str:
@@ -145,13 +147,8 @@ def _fps(value: float) -> str:
 def _by_row(columns: Sequence[tuple[str, Callable[[dict[str, Any]], str]]], models: Sequence[dict[str, Any]]
             ) -> list[str]:
     """A table with a line per model."""
-    return _table([[label for label, _ in columns], *([value(model) for _, value in columns] for model in models)])
+    return aligned([[label for label, _ in columns], *([value(model) for _, value in columns] for model in models)])
 
-
-def _table(cells: Sequence[Sequence[str]]) -> list[str]:
-    """Cells in columns of even width."""
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
 
 
 def _beside_paper(value: float, model: dict[str, Any], key: str, match: str) -> str:
