@@ -218,7 +218,8 @@ def test_a_run_that_is_killed_is_named(tiny_ladder, tmp_path):
         collect(ladder, tmp_path / "out")
 
 
-def test_stopping_a_ladder_saves_its_runs(tiny_ladder, tmp_path, root):
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_stopping_a_ladder_saves_its_runs(tiny_ladder, tmp_path, root, signum):
     keys = yaml.safe_load(tiny_ladder().read_text())["set"] | {"TRAIN.EPOCH": 5000, "TRAIN.SAVE_EPOCH_INTERVAL": 5000}
     file = tiny_ladder(set=keys, seeds=1, rungs={"full": {}})
     process = subprocess.Popen([sys.executable, str(root / "tracking" / "ablation.py"), "--ladder", str(file),
@@ -226,9 +227,9 @@ def test_stopping_a_ladder_saves_its_runs(tiny_ladder, tmp_path, root):
                                text=True)
     states = tmp_path / "out" / "runs" / "full_seed0" / "checkpoints"
     wait_until(lambda: any(states.rglob("state_ep*.pth")))
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signum)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
+    assert process.returncode == 128 + signum and "the same command goes on" in said, said
     assert "stopped" in (tmp_path / "out" / "runs" / "full_seed0" / "run.log").read_text()
 
 

@@ -64,23 +64,25 @@ def main() -> int:
     ladder = Ladder.read(args.ladder, instead, args.settings)
     output = Path(args.output or f"output/ladders/{ladder.name}").expanduser().absolute()
     check_output(output, "--output")
-    if args.only is not None:
-        if args.only not in ladder.rungs:
-            raise UserError(f"{ladder.source} has no rung {args.only}; it has {', '.join(ladder.rungs)}")
-        try:
-            LadderRun(ladder, output, args.only, args.seed).execute(args.device)
-        except TrainingInterrupted as stopped:
-            logger.info("%s", stopped)
-            return stopped.exit_status
-        return 0
+    if args.only is not None and args.only not in ladder.rungs:
+        raise UserError(f"{ladder.source} has no rung {args.only}; it has {', '.join(ladder.rungs)}")
     same = ["--ladder", str(ladder.source), "--output", str(output)]
     for name in INSTEAD:
         same += [f"--{name}", str(instead[name])] if instead[name] is not None else []
     for text in args.settings:
         same += ["--set", text]
-    failed = [] if args.report else climb(
-        ladder, output, jobs=args.jobs, device=args.device,
-        command=lambda run: [str(Path(__file__).resolve()), *same, "--only", run.rung, "--seed", str(run.seed)])
+
+    def command(run: LadderRun) -> list[str]:
+        return [str(Path(__file__).resolve()), *same, "--only", run.rung, "--seed", str(run.seed)]
+
+    try:
+        if args.only is not None:
+            LadderRun(ladder, output, args.only, args.seed).execute(args.device)
+            return 0
+        failed = [] if args.report else climb(ladder, output, jobs=args.jobs, device=args.device, command=command)
+    except TrainingInterrupted as stopped:
+        logger.info("%s", stopped)
+        return stopped.exit_status
     report = collect(ladder, output, args.device)
     files = report.write(output)
     print(f"\n{report.table()}\n")

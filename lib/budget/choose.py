@@ -286,8 +286,8 @@ def costs_table(costs: Mapping[Kind, KindCosts], teacher: Kind) -> str:
         if parts.fixed is not None:
             ends = [f"{share * parts.fixed.ms:.2f}" for share in (parts.embedding_share, 1 - parts.embedding_share)]
         rows.append((describe(kind, teacher), ends[0], f"{parts.layer.ms:.2f}", ends[1],
-                     "" if parts.eliminating is None else f"{parts.eliminating.ms:.2f}", f"{parts.layer.macs / 1e9:.3f}",
-                     f"{parts.layer.parameters / 1e6:.3f}"))
+                     "" if parts.eliminating is None else f"{parts.eliminating.ms:.2f}",
+                     f"{parts.layer.macs / 1e9:.3f}", f"{parts.layer.parameters / 1e6:.3f}"))
     return "\n".join(aligned(rows))
 
 

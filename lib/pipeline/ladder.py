@@ -22,10 +22,12 @@ from ..test.analysis.conventions import CONVENTIONS
 from ..test.analysis.metrics import SCORE_NAMES
 from ..test.evaluation import manifest
 from ..test.tracker.tracker import Tracker
+from ..train.failures import TrainingInterrupted
 from ..train.run import RunPaths, check_inputs, run_training
 from ..utils.errors import UserError
 from ..utils.files import ROOT, write_text
-from ..utils.progress import progress
+from ..utils.progress import Progress
+from ..utils.signals import StopRequest
 from ..utils.statistics import Summary, summarise
 from ..utils.tables import aligned
 from ..utils.threads import usable_cpus
@@ -266,7 +268,7 @@ def climb(ladder: Ladder, output: Path, *, jobs: int = 1, device: str = "auto",
 
     Raises:
         UserError: a rung's settings are wrong, or its run was made with others; data or weights are missing.
-        KeyboardInterrupt: Ctrl-C; the runs have saved their states.
+        TrainingInterrupted: Ctrl-C or SIGTERM; the runs have saved their states.
     """
     TestSet(ladder.dataset, ladder.convention)
     runs = [LadderRun(ladder, output, rung, seed) for rung, seed in ladder.runs()]
@@ -276,28 +278,28 @@ def climb(ladder: Ladder, output: Path, *, jobs: int = 1, device: str = "auto",
     for run in {run.rung: run for run in left}.values():
         check_inputs(run.cfg)
     environment = os.environ | {"OMP_NUM_THREADS": str(max(1, usable_cpus() // jobs))}
-    waiting, running, failed = list(left), {}, []
-
-    def ended() -> Iterator[LadderRun]:
-        said = time.monotonic()
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                run = waiting.pop(0)
-                logger.info("-- %s", run)
-                running[run] = _start(run, [*command(run), "--device", device], environment)
-            time.sleep(0.2)
-            if time.monotonic() - said > SAY_EVERY:
-                said = time.monotonic()
-                for run in running:
-                    logger.info("   %s: %s", run, run.last_words())
-            for run in [run for run, process in running.items() if process.poll() is not None]:
-                yield _outcome(run, running.pop(run), failed)
-
-    try:
-        for _ in progress(ended(), len(left), ladder.name, "runs"):
-            pass
-    finally:
-        _stop(running.values())
+    waiting, running, failed, said = list(left), {}, [], time.monotonic()
+    with StopRequest() as stop, Progress(len(left), ladder.name, "runs") as shown:
+        try:
+            while (waiting or running) and not stop.requested:
+                while waiting and len(running) < jobs:
+                    run = waiting.pop(0)
+                    logger.info("-- %s", run)
+                    running[run] = _start(run, [*command(run), "--device", device], environment)
+                time.sleep(0.2)
+                if time.monotonic() - said > SAY_EVERY:
+                    said = time.monotonic()
+                    for run in running:
+                        logger.info("   %s: %s", run, run.last_words())
+                for run in [run for run, process in running.items() if process.poll() is not None]:
+                    problem = _outcome(run, running.pop(run))
+                    failed += [problem] * bool(problem)
+                    shown.advance()
+        finally:
+            _stop(running.values())
+    if stop.requested:
+        raise TrainingInterrupted(f"stopped with {len(waiting) + len(running)} runs left; their states are saved, and "
+                                  "the same command goes on", stop.signum)
     return failed
 
 
@@ -307,21 +309,21 @@ def _start(run: LadderRun, command: Sequence[str], environment: Mapping[str, str
         return subprocess.Popen([sys.executable, *command], stdout=log, stderr=log, env=environment)
 
 
-def _outcome(run: LadderRun, process: subprocess.Popen, failed: list[str]) -> LadderRun:
-    """Say how a run ended."""
+def _outcome(run: LadderRun, process: subprocess.Popen) -> str:
+    """Say how a run ended; what went wrong, empty for nothing."""
     if process.returncode == 0:
         record = run.record()
         logger.info("   %s: %s %.1f (training %.0f s, test %.0f s)", run, run.ladder.score,
                     record.scores[run.ladder.score], record.seconds["train"], record.seconds["test"])
-        return run
+        return ""
     if process.returncode < 0:
         name = signal.Signals(-process.returncode).name
         reason = f"killed by {name}{' (often: out of memory; see the log of the system)' * (name == 'SIGKILL')}"
     else:
         reason = run.last_words() or f"status {process.returncode}"
-    failed.append(f"{run} failed: {reason}. All that it said is in {run.log}; the same command goes on with it")
-    logger.error("%s", failed[-1])
-    return run
+    problem = f"{run} failed: {reason}. All that it said is in {run.log}; the same command goes on with it"
+    logger.error("%s", problem)
+    return problem
 
 
 def _stop(processes: Iterable[subprocess.Popen]) -> None:
