@@ -162,7 +162,7 @@ def test_a_ladder_is_climbed_stopped_and_gone_on_with(tiny_ladder, ablation, tmp
     assert any(line.startswith("full") and " 2 " in line and "[" in line for line in lines)
     records = [json.loads(path.read_text()) for path in sorted((tmp_path / "out").rglob("score.json"))]
     assert len(records) == 4 and {one["dataset"] for one in records} == {f"folder:{square_data}"}
-    assert records[0]["settings"]["TRAIN"]["SEED"] == 0 and set(records[0]["sequences"]) == {"one", "two"}
+    assert records[0]["settings"]["TRAIN.SEED"] == 0 and set(records[0]["sequences"]) == {"one", "two"}
     for name in ("table.txt", "table.md", "runs.csv", "ladder.png", "ladder.pdf"):
         assert (tmp_path / "out" / name).is_file()
 

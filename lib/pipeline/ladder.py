@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from ..config import Config, load_config, parse_override, read_yaml
+from ..config import Config, load_config, parse_override, read_yaml, schema_of
 from ..config.schema import show
 from ..families.build import find_pretrained
 from ..test.analysis.conventions import CONVENTIONS
@@ -155,7 +155,7 @@ class RunRecord(NamedTuple):
     """What a finished run leaves in its folder (`score.json`).
 
     Attributes:
-        settings: the whole configuration.
+        settings: all keys of the configuration by dotted name.
         dataset: that was tracked.
         scores: by name.
         sequences: AUC of each sequence, in per cent.
@@ -209,7 +209,7 @@ class LadderRun:
         if not path.is_file():
             saved = RunPaths.of(self.folder, self.cfg).checkpoints / "config.yaml"
             if saved.is_file():
-                self._same(load_config(self.cfg.script, str(saved)).to_dict())
+                self._same(load_config(self.cfg.script, str(saved)).flat())
             return None
         try:
             record = RunRecord(**json.loads(path.read_text(encoding="utf-8")))
@@ -222,9 +222,10 @@ class LadderRun:
         return record
 
     def _same(self, made_with: Mapping[str, Any]) -> None:
-        before, now = (dict(_flat(settings)) for settings in (made_with, json.loads(json.dumps(self.cfg.to_dict()))))
-        changed = [f"{key} {show(before.get(key))} instead of {show(now.get(key))}" for key in sorted({*before, *now})
-                   if before.get(key) != now.get(key)]
+        """UserError where settings differ from this run's; a key that they do not have had its default."""
+        schema, plain = schema_of(self.cfg.family.name), json.dumps
+        changed = [f"{key} {show(before)} instead of {show(now)}" for key, now in self.cfg.flat().items()
+                   if plain(before := made_with.get(key, schema[key].default)) != plain(now)]
         if changed:
             raise UserError(f"{self.folder} was made with other settings: {'; '.join(changed[:3])}"
                             f"{f' and {len(changed) - 3} more' * (len(changed) > 3)}. Choose another --output, or move "
@@ -246,7 +247,7 @@ class LadderRun:
         scores, by_sequence = TestSet(ladder.dataset, ladder.convention).score(
             partial(Tracker.from_checkpoint, checkpoint, self.cfg), manifest.describe(self.cfg, checkpoint),
             self.folder / "results", device)
-        record = RunRecord(self.cfg.to_dict(), self.ladder.dataset, scores, by_sequence,
+        record = RunRecord(self.cfg.flat(), self.ladder.dataset, scores, by_sequence,
                            {"train": trained - start, "test": time.monotonic() - trained})
         write_text(self.folder / SCORE, json.dumps(record._asdict(), indent=1) + "\n")
         logger.info("%s: %s %.2f", self, self.ladder.score, scores[self.ladder.score])
@@ -456,12 +457,3 @@ def collect(ladder: Ladder, output: Path, device: str = "auto") -> LadderReport:
         reference, _ = TestSet(ladder.dataset, ladder.convention).score(
             partial(Tracker.from_checkpoint, path, cfg), manifest.describe(cfg, path), output / "reference", device)
     return LadderReport(ladder, records, reference)
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted name, value) of all keys of nested sections."""
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

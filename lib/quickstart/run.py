@@ -43,7 +43,7 @@ RUNGS = {"naive student": "initialisation", "compressed student": "mimicking"}
 """Row of the table -> rung of that ladder with the same training."""
 
 SEED, FRAMES, TIMED_PASSES = 0, (24, 80), 200
-TRAIN_SEQUENCES, TEACHER_SEQUENCES, VAL_SEQUENCES, TEST_SEQUENCES = 100, 1000, 40, 60
+TRAIN_SEQUENCES, TEACHER_SEQUENCES, VAL_SEQUENCES, TEST_SEQUENCES = 70, 1000, 40, 60
 
 
 @dataclass(frozen=True)
