@@ -1,6 +1,7 @@
 """Compression to a budget: importance, costs, the search, and the script from end to end in small."""
 
 import json
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -14,6 +15,7 @@ from lib.budget import choose, costs
 from lib.budget.choose import Request, choose_student, compression_of, name_of
 from lib.budget.costs import Cost, KindCosts, Runtime, measure_costs, predict
 from lib.budget.importance import measure_importance
+from lib.budget.options import RECIPE, VARIED
 from lib.budget.search import (
     Budget,
     balanced_stages,
@@ -23,7 +25,7 @@ from lib.budget.search import (
     search,
     smoothed,
 )
-from lib.budget.space import VARIED, Candidate, Kind, describe, kind_of, kinds, overrides
+from lib.budget.space import Candidate, Kind, describe, kind_of, kinds, overrides
 from lib.config import load_config
 from lib.deploy.crops import unlabelled_pairs
 from lib.deploy.timing import Timings
@@ -41,7 +43,7 @@ TEACHER = Kind(96, 3, 4.0, 1.0, 64, 32)
 def steady_clock(monkeypatch):
     """A machine that needs 2 ms for a call and 1 ms for each layer of those that are named after their number; the
     calls are made once all the same."""
-    def timed(calls, device, *, iterations, warmup, seconds, label):
+    def timed(calls, device, *, iterations, warmup, seconds):
         for call in calls.values():
             call()
         return {name: Timings(np.full((3, 2), 2e-3 + 1e-3 * (int(name) if name.isdigit() else 0))) for name in calls}
@@ -58,7 +60,7 @@ def request_for(folder, family="ostrack", **changes) -> Request:
     save_slim(folder / "teacher.pth.tar", scramble(build_tracker(cfg)), cfg)
     values = {"teacher": (family, str(folder / "teacher.yaml")), "checkpoint": folder / "teacher.pth.tar",
               "output": folder / "out", "budget": Budget(layers=2), "runtime": Runtime("fast", "float32", CPU),
-              "varied": (), "recipe": choose.RECIPE, "frames": None, "pairs": 2, "name": "student"}
+              "varied": (), "recipe": RECIPE, "frames": None, "pairs": 2, "name": "student"}
     return Request(**values | changes)
 
 
@@ -199,12 +201,19 @@ def test_a_budget_that_nothing_fits_names_the_nearest():
     with pytest.raises(UserError, match=r"no student fits 2 ms: the nearest, 1 layers, width 64, takes 4\.0 ms.*2\.00 "
                                         r"times"):
         found_for(ms=2.0)
-    with pytest.raises(UserError, match="13 layers was asked for, but the teacher has 12"):
-        found_for(layers=13)
+    with pytest.raises(UserError, match="no student to look at but the teacher itself"):
+        search([TEACHER], COSTS, TEACHER, [1.0] * 12, Budget(layers=12))
+
+
+def test_a_student_deeper_than_its_teacher_is_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(choose, "measure_importance", pytest.fail)
+    with pytest.raises(UserError, match="5 layers was asked for, but the teacher has 4"):
+        choose_student(request_for(tmp_path, budget=Budget(layers=5)))
 
 
 def test_names_and_words():
-    assert name_of("teacher", Budget(ms=30.0)) == "teacher_30_ms"
+    for teacher in ("teacher", "/some/where/teacher.yaml"):
+        assert name_of(teacher, Budget(ms=30.0)) == "teacher_30_ms"
     assert name_of("teacher", Budget(macs=10e9, layers=4)) == "teacher_10_G_MACs_4_layers"
     assert describe(TEACHER, TEACHER) == "as the teacher"
     assert describe(TEACHER._replace(kept=0.5, search=48), TEACHER) == "50 % of the tokens, 48 px"
@@ -268,7 +277,7 @@ def test_layers_that_cannot_be_measured(tmp_path, monkeypatch):
 @pytest.mark.parametrize("runtime, message", [
     (Runtime("torch", "bfloat16", CPU), "use backend fast"), (Runtime("magic", "float32", CPU), "unknown backend"),
     (Runtime("openvino", "float16", CPU), "openvino has no float16"),
-    (Runtime("onnx", "int8", CPU), "--frames")])
+    (Runtime("onnx", "int8", CPU), "--frames"), (Runtime("onnx", "int8", CPU, None, "film.avi"), "film.avi")])
 def test_runtimes_that_cannot_be(runtime, message):
     with pytest.raises(UserError, match=message):
         runtime.check()
@@ -310,13 +319,44 @@ def test_frames_may_be_a_film_pictures_or_sequences(tmp_path, square_data, film)
     for frames in (square_data, square_data / "one" / "img", film):
         pairs = choose._pairs(request_for(tmp_path, frames=str(frames)), tiny())
         assert len(pairs) == 2
-    with pytest.raises(UserError, match="nowhere"):
-        choose._pairs(request_for(tmp_path, frames=str(tmp_path / "nowhere")), tiny())
+    (tmp_path / "empty").mkdir()
+    for name in ("nowhere", "empty"):
+        with pytest.raises(UserError, match=f"--frames .*{name} holds neither frames"):
+            choose._pairs(request_for(tmp_path, frames=str(tmp_path / name)), tiny())
+
+
+def test_what_was_measured_is_taken_for_the_same_only(tmp_path):
+    """Other heads, crops or threads are measured again."""
+    request = request_for(tmp_path)
+    choose_student(request)
+
+    def known(**changes):
+        other = replace(request, **changes)
+        return choose._read(tmp_path / "out" / "costs.json", choose._measured_with(other, compression_of(other)))
+
+    assert known() and known(budget=Budget(layers=3))
+    assert known(settings=("MODEL.HEAD.NUM_CHANNELS=8",)) is None
+    assert known(settings=("TEST.SEARCH_FACTOR=3.0",)) is None
+    assert known(runtime=replace(request.runtime, threads=7)) is None
+    assert known(runtime=replace(request.runtime, precision="bfloat16")) is None
+
+
+@pytest.mark.parametrize("key", ["STUDENT.MODEL.BACKBONE.MLP_RATIO", "MODEL.BACKBONE.DISTILL_LAYER", "COMPRESS.STAGES",
+                                 "MODEL.PRETRAIN_FILE"])
+def test_keys_that_the_search_decides_cannot_be_set(tmp_path, key):
+    with pytest.raises(UserError, match=f"--set {key}: this key is decided by the search"):
+        compression_of(request_for(tmp_path, settings=(f"{key}=2",)))
+
+
+def test_epochs_that_are_set_are_those_that_are_tested(tmp_path):
+    assert compression_of(request_for(tmp_path, settings=("TRAIN.EPOCH=7",))).TEST.EPOCH == 7
+    assert compression_of(request_for(tmp_path, settings=("TRAIN.EPOCH=7", "TEST.EPOCH=5"))).TEST.EPOCH == 5
 
 
 @pytest.mark.parametrize("changes, message", [
     ({"teacher": ("compresstracker", "quickstart_4")}, "is a compression, not a teacher"),
     ({"recipe": "ostrack/quickstart_teacher"}, "is no compression"),
+    ({"recipe": "compresstracker/mixformerv2_b_8"}, "mixformerv2_b_8 does not go with the teacher"),
     ({"checkpoint": None}, "does not exist")])
 def test_requests_that_do_not_fit(tmp_path, changes, message):
     changes = {name: tmp_path / "none.pth" if value is None else value for name, value in changes.items()}
@@ -345,7 +385,8 @@ def command(tmp_path, square_data, root):
 
     def line(*more):
         return ["--teacher", "/".join(request.teacher), "--checkpoint", str(request.checkpoint), "--device", "cpu",
-                "--output", str(tmp_path / "out"), "--frames", str(square_data), "--pairs", "2", "--vary",
+                "--train-device", "cpu", "--output", str(tmp_path / "out"), "--frames", str(square_data), "--pairs",
+                "2", "--vary",
                 *(part for setting in settings for part in ("--set", setting)), *more]
     return line
 
@@ -374,9 +415,13 @@ def test_from_a_budget_to_a_tested_student(tmp_path, square_data, compress_scrip
     shown = capsys.readouterr().out
     assert "budget 1000 M parameters, 2 layers" in shown and "AUC on folder:" in shown
     checkpoint = tmp_path / "out" / "checkpoints" / "train" / "compresstracker"
-    written = {path: path.stat().st_mtime_ns for path in checkpoint.rglob("*.pth.tar")}
+    assert (tmp_path / "out" / "export").exists() == (backend == "onnx")
+    written = {path: path.stat().st_mtime_ns for folder in (checkpoint, tmp_path / "out" / "export")
+               for path in folder.rglob("*") if path.suffix in (".tar", ".onnx")}
     assert written and compress_script(line) == 0
-    assert written == {path: path.stat().st_mtime_ns for path in written}, "a second call trained again"
+    assert written == {path: path.stat().st_mtime_ns for path in written}, "a second call trained or exported again"
+    with pytest.raises(UserError, match=r"was made with other settings: COMPRESS.FEAT_WEIGHT 0.2 instead of 3.0"):
+        compress_script([*line, "--set", "COMPRESS.FEAT_WEIGHT=3.0"])
 
 
 def test_a_drop_beyond_the_allowed_is_an_error(tmp_path, square_data, compress_script, command, monkeypatch):
@@ -392,6 +437,7 @@ def test_a_drop_beyond_the_allowed_is_an_error(tmp_path, square_data, compress_s
 def test_without_training_the_command_for_it_is_shown(tmp_path, compress_script, command, capsys, train_script):
     assert compress_script(command("--layers", "3")) == 0
     last = capsys.readouterr().out.splitlines()[-1]
+    assert list((tmp_path / "out").glob("teacher_3_layers.yaml"))
     assert last.startswith("python tracking/train.py --script compresstracker --config ")
     assert train_script(last.split()[2:] + ["--device", "cpu"]) == 0
     assert list((tmp_path / "out").rglob("CompressTracker_ep0001.pth.tar"))
@@ -400,7 +446,10 @@ def test_without_training_the_command_for_it_is_shown(tmp_path, compress_script,
 @pytest.mark.parametrize("more, message", [
     ((), "name a budget"), (("--budget-ms", "0"), "--budget-ms must be above 0"),
     (("--layers", "2", "--teacher", "ostrack"), "expected SCRIPT/CONFIG"),
-    (("--layers", "2", "--evaluate", "lasot"), "--evaluate needs --train")])
+    (("--layers", "2", "--evaluate", "lasot"), "--evaluate needs --train"),
+    (("--layers", "2", "--train", "--max-drop", "1"), "need --evaluate"),
+    (("--layers", "2", "--name", "a/b"), "--name must not hold"),
+    (("--layers", "2", "--recipe", "foo"), "--recipe foo: expected SCRIPT/CONFIG")])
 def test_wrong_options(compress_script, command, more, message, capsys):
     with pytest.raises(SystemExit):
         compress_script(command(*more))

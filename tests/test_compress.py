@@ -299,7 +299,8 @@ def test_only_trainable_parts_learn(trainable, head_init, learning):
 def test_a_training_that_could_not_learn_is_refused():
     with pytest.raises(UserError, match=r"COMPRESS\.TRAINABLE.* add embed, norm or head, or set COMPRESS\.FORCED"):
         build_compressor(config(COMPRESS__TRAINABLE="[layers]"), load=False)
-    for allowed in ({"COMPRESS__FORCED_STUDENT": "true"}, {"TRAIN__SUP_REPLACE": "false"}):
+    for allowed in ({"COMPRESS__FORCED_STUDENT": "true"}, {"TRAIN__SUP_REPLACE": "false"},
+                    {"COMPRESS__SCHEDULE": "stagewise"}):
         build_compressor(config(COMPRESS__TRAINABLE="[layers]", **allowed), load=False)
     with pytest.raises(UserError, match=r"nothing learns: COMPRESS\.TRAINABLE is \[head\], .* teacher_frozen"):
         build_compressor(config(COMPRESS__TRAINABLE="[head]", COMPRESS__HEAD_INIT="teacher_frozen"), load=False)

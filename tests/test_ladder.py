@@ -1,14 +1,16 @@
 """Ablation ladders: the file, the runs, and what is made of them."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
-from square_runs import load_script, wait_until
+from square_runs import end, load_script, wait_until
 from test_families import small
 from tiny_models import scramble
 
@@ -16,6 +18,7 @@ from lib.families.build import build_tracker
 from lib.models.checkpoint import save_slim
 from lib.pipeline import ladder as ladder_module
 from lib.pipeline.ladder import Ladder, LadderReport, LadderRun, RunRecord, climb, collect
+from lib.pipeline.scoring import TestSet
 from lib.utils.errors import UserError
 from lib.utils.statistics import student_quantile, summarise
 
@@ -58,7 +61,7 @@ def ablation(root, monkeypatch, tmp_path):
 
 
 def record(auc: float) -> RunRecord:
-    return RunRecord({}, "set", {"AUC": auc, "AO": auc / 2}, {"one": auc}, {"train": 2.0, "test": 1.0})
+    return RunRecord("set", {"AUC": auc, "AO": auc / 2}, {"one": auc}, {"train": 2.0, "test": 1.0})
 
 
 def report(scores: dict[str, list[float]], **keys) -> LadderReport:
@@ -113,7 +116,10 @@ def test_the_table_and_the_files(tmp_path):
     ({"seeds": [1, 1]}, r"seeds is \[1, 1\]"), ({"seeds": "two"}, "seeds is 'two'"),
     ({"set": [1]}, "of the wrong kind"), ({"score": "auc"}, "expected one of AUC"),
     ({"compare": "last"}, "compare is last; expected one of previous, first"),
-    ({"rungs": {"a/b": {}}}, "rung a/b"), ({"convention": "mine"}, "convention is mine")])
+    ({"rungs": {"a/b": {}}}, "rung a/b"), ({"convention": "mine"}, "convention is mine"),
+    ({"seeds": [[1]]}, "seeds is"),
+    ({"rungs": {"a": []}}, "rung a"), ({"rungs": {"-a": {}}}, "rung -a"), ({"rungs": {"a": {"TRAIN.SEED": 1}}},
+                                                                          "the seeds are those of the key seeds")])
 def test_wrong_files(tiny_ladder, changes, message):
     with pytest.raises(UserError, match=message):
         Ladder.read(tiny_ladder(**changes))
@@ -161,27 +167,35 @@ def test_a_ladder_is_climbed_stopped_and_gone_on_with(tiny_ladder, ablation, tmp
     assert any(line.startswith("naive") and " 2 " in line for line in lines)
     assert any(line.startswith("full") and " 2 " in line and "[" in line for line in lines)
     records = [json.loads(path.read_text()) for path in sorted((tmp_path / "out").rglob("score.json"))]
-    assert len(records) == 4 and {one["dataset"] for one in records} == {f"folder:{square_data}"}
-    assert records[0]["settings"]["TRAIN.SEED"] == 0 and set(records[0]["sequences"]) == {"one", "two"}
+    assert len(records) == 4 and {one["test_set"] for one in records} == {TestSet(f"folder:{square_data}").digest}
+    assert set(records[0]["sequences"]) == {"one", "two"}
     for name in ("table.txt", "table.md", "runs.csv", "ladder.png", "ladder.pdf"):
         assert (tmp_path / "out" / name).is_file()
 
 
-def test_runs_of_other_settings_are_not_taken(tiny_ladder, ablation, tmp_path):
+def test_runs_of_other_settings_are_not_taken(tiny_ladder, ablation, tmp_path, square_data):
     assert ablation(tiny_ladder(seeds=1), "--only", "full", "--seed", "0") == 0
-    changed = {"full": {"COMPRESS.FEAT_WEIGHT": 3.0}}
-    ladder = Ladder.read(tiny_ladder(rungs=changed, seeds=1))
+    out, path = tmp_path / "out", tmp_path / "out" / "runs" / "full_seed0" / "score.json"
+    changed = Ladder.read(tiny_ladder(rungs={"full": {"COMPRESS.FEAT_WEIGHT": 3.0}}, seeds=1))
     with pytest.raises(UserError, match=r"full_seed0 was made with other settings: COMPRESS.FEAT_WEIGHT 0.2 instead of "
                                         r"3.0. Choose another --output"):
-        collect(ladder, tmp_path / "out")
-    (tmp_path / "out" / "runs" / "full_seed0" / "score.json").unlink()      # as if it had been stopped
+        collect(changed, out)
+    for change in ({"convention": "ostrack"}, {"dataset": f"folder:{square_data / 'one'}"}):
+        with pytest.raises(UserError, match="was tested on another folder:"):
+            collect(Ladder.read(tiny_ladder(seeds=1, **change)), out)
+    scored = path.read_text()
+    path.unlink()       # as if it had been stopped
     with pytest.raises(UserError, match="was made with other settings"):
-        LadderRun(ladder, tmp_path / "out", "full", 0).execute("cpu")
+        LadderRun(changed, out, "full", 0, TestSet(changed.dataset)).execute("cpu")
     again = Ladder.read(tiny_ladder(seeds=1))
-    path = tmp_path / "out" / "runs" / "full_seed0" / "score.json"
     path.write_text("{")
     with pytest.raises(UserError, match="score.json is damaged.*delete it"):
-        collect(again, tmp_path / "out")
+        collect(again, out)
+    path.write_text(scored)
+    weights = tmp_path / "teacher.pth.tar"
+    torch.save({**torch.load(weights, weights_only=True), "epoch": 99}, weights)
+    with pytest.raises(UserError, match="other weights in .*teacher.pth.tar"):
+        collect(again, out)
 
 
 def test_a_run_that_fails_does_not_stop_the_others(tiny_ladder, tmp_path, root, caplog):
@@ -226,16 +240,24 @@ def test_stopping_a_ladder_saves_its_runs(tiny_ladder, tmp_path, root, signum):
                                 "--output", str(tmp_path / "out"), "--device", "cpu"], stderr=subprocess.PIPE,
                                text=True)
     states = tmp_path / "out" / "runs" / "full_seed0" / "checkpoints"
-    wait_until(lambda: any(states.rglob("state_ep*.pth")))
-    process.send_signal(signum)
-    _, said = process.communicate(timeout=60)
+    try:
+        wait_until(lambda: any(states.rglob("state_ep*.pth")))
+        process.send_signal(signum)
+        _, said = process.communicate(timeout=120)
+    finally:
+        end(process)
     assert process.returncode == 128 + signum and "the same command goes on" in said, said
     assert "stopped" in (tmp_path / "out" / "runs" / "full_seed0" / "run.log").read_text()
 
 
-def test_missing_data_is_said_before_anything_starts(tiny_ladder, tmp_path):
-    for changes in ({"dataset": "folder:/nowhere"}, {"dataset": "got10k_test"}):
-        with pytest.raises(UserError):
+def test_missing_data_is_said_before_anything_starts(tiny_ladder, tmp_path, square_data):
+    unscored = tmp_path / "unscored"
+    shutil.copytree(square_data / "one", unscored / "one")
+    (unscored / "one" / "groundtruth_rect.txt").write_text("15,12,20,16\n")
+    for changes, message in (({"dataset": "folder:/nowhere"}, "nowhere"), ({"reference": "ostrack"}, "script/config"),
+                             ({"reference": "ostrack/none"}, "none.yaml not found"),
+                             ({"dataset": f"folder:{unscored}"}, "only the first boxes")):
+        with pytest.raises(UserError, match=message):
             climb(Ladder.read(tiny_ladder(**changes)), tmp_path / "out", command=pytest.fail)
     keys = yaml.safe_load(tiny_ladder().read_text())["set"] | {"DATA.TRAIN.DATASETS_NAME": ["FOLDER:/nowhere"]}
     with pytest.raises(UserError, match="nowhere"):
@@ -249,5 +271,9 @@ def test_options_that_go_together(ablation, tiny_ladder):
             ablation(tiny_ladder(), *more)
     with pytest.raises(UserError, match="has no rung fool; it has naive, full"):
         ablation(tiny_ladder(), "--only", "fool", "--seed", "0")
+    with pytest.raises(UserError, match=r"seed 9 is none of the ladder's \(0, 1\)"):
+        ablation(tiny_ladder(), "--only", "full", "--seed", "9")
+    with pytest.raises(UserError, match="--set TRAIN.SEED"):
+        ablation(tiny_ladder(), "--set", "TRAIN.SEED=4")
 
 

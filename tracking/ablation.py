@@ -6,7 +6,8 @@ Run the same command again to go on where it stopped. What a ladder's file holds
 come with the project are for the quickstart's tracker; the same for another one:
 
 python tracking/ablation.py --ladder experiments/ladders/method.yaml --config compresstracker_vitb_256_4 \\
-    --dataset lasot --reference ostrack/vitb_256_mae_32x4_ep300 --output output/ladders/method_vitb
+    --dataset lasot --reference ostrack/vitb_256_mae_32x4_ep300 --set TRAIN.EPOCH=300 \\
+    --output output/ladders/method_vitb
 """
 
 import argparse
@@ -43,7 +44,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--jobs", type=int, default=1, metavar="N", help="runs at a time, on one device; on a CPU each gets its share "
         "of the CPUs (default: %(default)s)")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
-    add("--report", action="store_true", help="train nothing; table and plots of the runs that are done")
+    add("--report", action="store_true", help="train nothing; table and chart of the runs that are done, and of "
+        "the reference")
     add("--only", metavar="RUNG", help="execute one run in this process, with the seed of --seed")
     add("--seed", type=int, help="of --only")
     args = parser.parse_args(arguments)
@@ -58,6 +60,7 @@ def main() -> int:
     args = parse_arguments()
     load_torch()
     from lib.pipeline.ladder import Ladder, LadderRun, climb, collect
+    from lib.pipeline.scoring import TestSet
     from lib.train.failures import TrainingInterrupted
 
     instead = {name: getattr(args, name) for name in INSTEAD}
@@ -66,6 +69,9 @@ def main() -> int:
     check_output(output, "--output")
     if args.only is not None and args.only not in ladder.rungs:
         raise UserError(f"{ladder.source} has no rung {args.only}; it has {', '.join(ladder.rungs)}")
+    if args.only is not None and args.seed not in ladder.seeds:
+        raise UserError(f"seed {args.seed} is none of the ladder's ({', '.join(map(str, ladder.seeds))}); give --seeds "
+                        "as for the whole ladder")
     same = ["--ladder", str(ladder.source), "--output", str(output)]
     for name in INSTEAD:
         same += [f"--{name}", str(instead[name])] if instead[name] is not None else []
@@ -77,7 +83,8 @@ def main() -> int:
 
     try:
         if args.only is not None:
-            LadderRun(ladder, output, args.only, args.seed).execute(args.device)
+            test_set = TestSet(ladder.dataset, ladder.convention)
+            LadderRun(ladder, output, args.only, args.seed, test_set).execute(args.device)
             return 0
         failed = [] if args.report else climb(ladder, output, jobs=args.jobs, device=args.device, command=command)
     except TrainingInterrupted as stopped:

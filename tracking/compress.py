@@ -14,16 +14,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from lib.budget.options import BACKENDS, RECIPE, VARIED  # noqa: E402
 from lib.config import SCRIPTS  # noqa: E402
-from lib.deploy.formats import PRECISIONS  # noqa: E402
 from lib.utils.errors import UserError  # noqa: E402
 from lib.utils.files import check_output  # noqa: E402
 from lib.utils.log import load_torch, run_script  # noqa: E402
 
 logger = logging.getLogger(__name__)
-
-VARIED = ("width", "mlp", "tokens", "resolution")
-
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -39,8 +36,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add_limit("--layers", type=int, metavar="N", help="exactly so many layers")
     runtime = parser.add_argument_group("how the student will run")
     runtime.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
-    runtime.add_argument("--threads", type=int, help="CPU threads of PyTorch (default: its own number)")
-    runtime.add_argument("--backend", default="fast", choices=("fast", "torch", *PRECISIONS),
+    runtime.add_argument("--threads", type=int, help="CPU threads of PyTorch while passes are timed (default: its own "
+                         "number)")
+    runtime.add_argument("--backend", default="fast", choices=BACKENDS,
                          help="fast, PyTorch as the tracker runs it; torch, plain PyTorch; or a format of "
                               "tracking/export_model.py (default: %(default)s)")
     runtime.add_argument("--precision", default="float32", help="number format of the backend: float32, bfloat16, "
@@ -53,17 +51,20 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
                       "(and ranges of int8, which need boxes; default: made-up pictures)")
     look.add_argument("--pairs", type=int, default=16, help="pairs of crops for it (default: %(default)s)")
     train = parser.add_argument_group("configuration and training")
-    train.add_argument("--recipe", metavar="SCRIPT/CONFIG", help="compression whose TRAIN and COMPRESS keys are used "
-                       "(default: compresstracker/compresstracker_vitb_256_4, the paper's)")
+    train.add_argument("--recipe", metavar="SCRIPT/CONFIG", default=RECIPE, help="compression whose TRAIN and COMPRESS "
+                       "keys are used (default: %(default)s, the paper's)")
     train.add_argument("--name", default="", help="of the new configuration (default: of teacher and budget)")
     train.add_argument("--output", help="folder of all that is made (default: output/compress/<name>)")
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
                        help="a key of the configuration, for example TRAIN.EPOCH=100; repeatable")
-    train.add_argument("--train", action="store_true", help="train, test and export the student, too")
+    train.add_argument("--train", action="store_true", help="train the student, too; export it where --backend is a "
+                       "format of exports, and test it where --evaluate names a test set")
+    train.add_argument("--train-device", default="auto", help="of the training: auto, cpu, cuda or cuda:N (default: "
+                       "%(default)s)")
     train.add_argument("--evaluate", metavar="NAME", help="with --train: the test set, as for tracking/test.py")
     train.add_argument("--convention", default="", help="of its scores, as in tracking/analysis_results.py")
-    train.add_argument("--max-drop", type=float, default=1.0, metavar="AUC", help="points of AUC on --evaluate that "
-                       "the student may lose by its backend and precision (default: %(default)s)")
+    train.add_argument("--max-drop", type=float, metavar="AUC", help="with --evaluate: points of AUC that the student "
+                       "may lose by its backend and precision (default: 1)")
     args = parser.parse_args(arguments)
     limits = {"--budget-ms": args.budget_ms, "--budget-macs": args.budget_macs, "--budget-params": args.budget_params,
               "--layers": args.layers, "--threads": args.threads, "--pairs": args.pairs}
@@ -75,35 +76,41 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     script, slash, _ = args.teacher.partition("/")
     if not slash or script not in SCRIPTS:
         parser.error(f"--teacher {args.teacher}: expected SCRIPT/CONFIG, for example ostrack/vitb_256_mae_32x4_ep300")
+    if not args.recipe.partition("/")[1]:
+        parser.error(f"--recipe {args.recipe}: expected SCRIPT/CONFIG, for example {RECIPE}")
+    if "/" in args.name:
+        parser.error("--name must not hold a /; --output chooses the folder")
     if args.evaluate and not args.train:
         parser.error("--evaluate needs --train")
+    if not args.evaluate and (args.max_drop is not None or args.convention):
+        parser.error("--max-drop and --convention need --evaluate")
     return args
 
 
 def main() -> int:
     args = parse_arguments()
     load_torch()
-    import torch
-
-    from lib.budget.choose import RECIPE, Request, choose_student, name_of
+    from lib.budget.choose import Request, choose_student, compression_of, name_of
     from lib.budget.costs import Runtime
     from lib.budget.search import Budget
     from lib.pipeline.compress import make_student
     from lib.pipeline.scoring import TestSet
+    from lib.train.failures import TrainingInterrupted
+    from lib.train.run import check_inputs
     from lib.utils.device import pick_device
 
-    if args.threads:
-        torch.set_num_threads(args.threads)
     budget = Budget(args.budget_ms, args.budget_macs and args.budget_macs * 1e9,
                     args.budget_params and args.budget_params * 1e6, args.layers)
     script, _, config = args.teacher.partition("/")
     name = args.name or name_of(config, budget)
     output = Path(args.output or f"output/compress/{name}").expanduser().absolute()
     check_output(output, "--output")
-    runtime = Runtime(args.backend, args.precision, pick_device(args.device), args.frames).check()
+    runtime = Runtime(args.backend, args.precision, pick_device(args.device), args.threads, args.frames).check()
     request = Request((script, config), args.checkpoint.expanduser().absolute(), output, budget, runtime, args.vary,
-                      args.recipe or RECIPE, args.frames, args.pairs, name, args.settings)
+                      args.recipe, args.frames, args.pairs, name, args.settings)
     test_set = TestSet(args.evaluate, args.convention) if args.evaluate else None
+    if args.train:
+        check_inputs(compression_of(request))
     choice = choose_student(request)
     print(f"\n{choice.table}\n")
     if not args.train:
@@ -111,10 +118,8 @@ def main() -> int:
             print(file)
         print(f"\npython tracking/train.py --script compresstracker --config {choice.config} --save_dir {output}")
         return 0
-    from lib.train.failures import TrainingInterrupted
-
     try:
-        made = make_student(request, choice, test_set, args.device)
+        made = make_student(request, choice, test_set, args.train_device)
     except TrainingInterrupted as stopped:
         logger.info("%s", stopped)
         return stopped.exit_status
@@ -122,9 +127,10 @@ def main() -> int:
     for file in (choice.config, made.checkpoint, made.export, output / "report.json"):
         if file is not None:
             print(file)
-    if made.drop > args.max_drop:
+    allowed = 1.0 if args.max_drop is None else args.max_drop
+    if made.drop > allowed:
         raise UserError(f"{args.backend} {args.precision} costs {made.drop:.2f} points of AUC, more than the "
-                        f"{args.max_drop:g} of --max-drop; take another --precision, or allow more")
+                        f"{allowed:g} of --max-drop; take another --precision, or allow more")
     return 0
 
 

@@ -23,13 +23,12 @@ from ..utils.tables import aligned
 from ..vis.charts import save_importance_chart
 from .costs import KindCosts, Runtime, measure_costs, time_students
 from .importance import Importance, measure_importance
+from .options import RECIPE, SEARCHED
 from .search import Budget, Found, search
 from .space import Kind, describe, kind_of, kinds, overrides
 
 logger = logging.getLogger(__name__)
 
-RECIPE = "compresstracker/compresstracker_vitb_256_4"
-"""Whose TRAIN and COMPRESS sections a student is trained with, where no other is named: the paper's."""
 SHOWN, MOST_TIMED = 10, 30
 """Students in the table, all of which are timed; and how many are timed at most where those do not keep the budget."""
 OWN_PARTS = ("STAGES", "INIT", "INIT_LAYERS", "HEAD_INIT", "FEAT_STAGES")
@@ -46,13 +45,13 @@ class Request:
         output: folder of all that is made.
         budget: of the student.
         runtime: how it will run.
-        varied: see `lib.budget.space.VARIED`.
+        varied: see `lib.budget.options.VARIED`.
         recipe: script/config of a compression whose TRAIN and COMPRESS sections are used, and its pairs per epoch.
         frames: a video, a folder of pictures or of sequences, on which the importance of layers is measured (and int8
             ranges); None takes made-up pictures.
         pairs: of crops for that.
         name: of the new configuration.
-        settings: "KEY=VALUE" over all.
+        settings: "KEY=VALUE" over all keys but those that the search decides on (`lib.budget.options.SEARCHED`).
     """
 
     teacher: tuple[str, str]
@@ -87,8 +86,9 @@ class Choice(NamedTuple):
 
 
 def name_of(teacher: str, budget: Budget) -> str:
-    """A name for the configuration of a student."""
-    return f"{teacher}_{budget.text().replace(' parameters', '').replace(',', '').replace(' ', '_')}"
+    """A name for the configuration of a student; `teacher` is its teacher's, or the path of that one's file."""
+    limits = budget.text().replace(" parameters", "").replace(",", "").replace(" ", "_")
+    return f"{Path(teacher).name.removesuffix('.yaml')}_{limits}"
 
 
 def choose_student(request: Request) -> Choice:
@@ -102,6 +102,9 @@ def choose_student(request: Request) -> Choice:
     output = request.output
     with own(output):
         base = compression_of(request)
+        depth, asked = base.shape.depth, request.budget.layers
+        if asked is not None and asked > depth:
+            raise UserError(f"a student of {asked} layers was asked for, but the teacher has {depth}")
         importance = _importance(request, base)
         files = save_importance_chart(output / "importance", importance.influence, importance.skipped,
                                       importance.similarity)
@@ -144,6 +147,11 @@ def compression_of(request: Request) -> Config:
         raise UserError(f"--recipe {request.recipe} is no compression; expected one such as {RECIPE}")
     if not request.checkpoint.is_file():
         raise UserError(f"the teacher's checkpoint {request.checkpoint} does not exist")
+    settings = dict(map(parse_override, request.settings))
+    decided = next((key for key in settings if key.startswith(SEARCHED)), None)
+    if decided is not None:
+        raise UserError(f"--set {decided}: this key is decided by the search, or by another option; leave it out, or "
+                        "change the configuration that is written")
     schema, taken, trained = schema_of(teacher.family.name), teacher.to_dict(), recipe.to_dict()
     tree: dict[str, Any] = {part: taken[part] for part in ("MODEL", "DATA", "TEST")}
     for part, left_out in (("TRAIN", ()), ("COMPRESS", OWN_PARTS)):
@@ -152,11 +160,15 @@ def compression_of(request: Request) -> Config:
     for part in ("TRAIN", "VAL"):
         _set(tree, f"DATA.{part}.SAMPLE_PER_EPOCH", trained["DATA"][part]["SAMPLE_PER_EPOCH"])
     for key, value in {**teacher.family.as_teacher(teacher), "MODEL.BACKBONE.DISTILL_LAYER": 1,
-                       "MODEL.PRETRAIN_FILE": str(request.checkpoint.absolute()),
-                       "TEST.EPOCH": recipe.TRAIN.EPOCH, "TEST.CHECKPOINT": ""}.items():
+                       "MODEL.PRETRAIN_FILE": str(request.checkpoint.absolute()), "TEST.CHECKPOINT": ""}.items():
         _set(tree, key, value)
-    base = config_from_dict("compresstracker", request.name, tree, teacher.source)
-    return base.with_overrides(dict(map(parse_override, request.settings)))
+    try:
+        base = config_from_dict("compresstracker", request.name, tree, teacher.source)
+    except UserError as error:
+        raise UserError(f"the recipe {request.recipe} does not go with the teacher {'/'.join(request.teacher)}: {error}"
+                        ) from error
+    base = base.with_overrides(settings)
+    return base if "TEST.EPOCH" in settings else base.with_overrides({"TEST.EPOCH": base.TRAIN.EPOCH})
 
 
 def _set(tree: dict[str, Any], key: str, value: Any) -> None:
@@ -170,8 +182,8 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
 def _importance(request: Request, base: Config) -> Importance:
     """Measured, or read where it was measured before."""
     path = request.output / "importance.json"
-    made_with = {"checkpoint": file_hash(request.checkpoint), "frames": request.frames, "pairs": request.pairs,
-                 "templates": [base.TEST.TEMPLATE_SIZE, base.TEST.SEARCH_SIZE]}
+    made_with = {"checkpoint": file_hash(request.checkpoint), "frames": _look(request.frames), "pairs": request.pairs,
+                 "model": _model_keys(base)}
     known = _read(path, made_with)
     if known is not None:
         return Importance(**known)
@@ -198,11 +210,21 @@ def _pairs(request: Request, base: Config) -> list[CropPair]:
         return unlabelled_pairs(Path(request.frames), request.pairs, base)
     try:
         return crop_pairs(request.frames, request.pairs, base)
-    except UserError as error:
+    except UserError as no_sequences:
         try:
             return unlabelled_pairs(Path(request.frames), request.pairs, base)
-        except UserError:
-            raise error from None
+        except UserError as no_frames:
+            raise UserError(f"--frames {request.frames} holds neither frames ({no_frames}) nor sequences with boxes "
+                            f"({no_sequences})") from no_sequences
+
+
+def _look(frames: str | None) -> list[Any] | None:
+    """What shows that frames are others than before: their place, and size and time of the file or folder."""
+    if frames is None:
+        return None
+    path = Path(frames.rpartition("@")[0] if "@" in frames and not Path(frames).exists() else frames).absolute()
+    state = path.stat() if path.exists() else None
+    return [frames, str(path), state and state.st_size, state and state.st_mtime_ns]
 
 
 def _costs(request: Request, base: Config) -> tuple[dict[Kind, KindCosts], list[Kind]]:
@@ -220,14 +242,22 @@ def _costs(request: Request, base: Config) -> tuple[dict[Kind, KindCosts], list[
 
 def _measured_with(request: Request, base: Config) -> dict[str, Any]:
     """What the times in a file belong to."""
-    return {**_runtime_facts(request.runtime), "teacher": list(kind_of(base)), "family": base.family.name}
+    return {**_runtime_facts(request.runtime), "model": _model_keys(base)}
+
+
+def _model_keys(base: Config) -> dict[str, Any]:
+    """The settings that a student's costs, or a teacher's crops, depend on."""
+    sections = ("MODEL.", "TEST.", "DATA.SEARCH.", "DATA.TEMPLATE.", "DATA.MEAN", "DATA.STD")
+    without = ("MODEL.PRETRAIN_FILE", "MODEL.BACKBONE.PRETRAIN_FILE", "TEST.EPOCH")
+    return {key: value for key, value in base.flat().items() if key.startswith(sections) and key not in without}
 
 
 def _runtime_facts(runtime: Runtime) -> dict[str, Any]:
     """What a time depends on."""
     facts = describe_environment(runtime.device)
     return {"backend": runtime.backend, "precision": runtime.precision,
-            **{name: facts[name] for name in ("device", "device_name", "threads", "libraries")}}
+            **{name: facts[name] for name in ("device", "device_name", "libraries")},
+            "threads": runtime.threads or facts["threads"]}
 
 
 def _timed(request: Request, base: Config, found: Sequence[Found]) -> dict[Found, float]:

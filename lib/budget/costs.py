@@ -1,5 +1,6 @@
 """What the parts of a student cost on a device: measured on small models with random weights, then added up."""
 
+import copy
 import logging
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -24,14 +25,14 @@ from ..models.checkpoint import save_slim
 from ..utils.device import choose_dtype
 from ..utils.errors import UserError
 from ..utils.progress import progress
+from ..utils.sequences import find_in_spec
+from .options import BACKENDS
 from .space import Candidate, Kind, elimination_layer, overrides
 
 logger = logging.getLogger(__name__)
 
-BACKENDS = ("fast", "torch", *PRECISIONS)
-"""What can run a student: the fast module, plain PyTorch, or the engine of an export format."""
-ITERATIONS, WARMUP, SECONDS = 20, 3, 4.0
-"""Timed and untimed passes of each model, and about the longest time for the models of a kind."""
+ITERATIONS, WARMUP, SECONDS = 20, 3, 1.5
+"""Timed and untimed passes of each model, and about the longest time for each."""
 
 
 class Cost(NamedTuple):
@@ -86,20 +87,22 @@ class Runtime:
     Attributes:
         backend: one of `BACKENDS`.
         precision: number format; of an export one that its format has.
-        device: of `fast` and `torch`; exports other than TensorRT's run on the CPU.
+        device: that the passes are timed on.
+        threads: of PyTorch on the CPU while they are; None leaves its number.
         frames: sequences that ranges of int8 are measured on.
     """
 
     backend: str
     precision: str
     device: torch.device
+    threads: int | None = None
     frames: str | None = None
 
     def check(self) -> "Runtime":
         """This with `auto` precision decided.
 
         Raises:
-            UserError: no such combination.
+            UserError: no such combination, or int8 without sequences.
         """
         if self.backend not in BACKENDS:
             raise UserError(f"unknown backend {self.backend!r}; choose one of {', '.join(BACKENDS)}")
@@ -107,34 +110,65 @@ class Runtime:
             if self.precision not in PRECISIONS[self.backend]:
                 raise UserError(f"format {self.backend} has no {self.precision}; choose one of "
                                 f"{', '.join(PRECISIONS[self.backend])}")
-            if self.precision == "int8" and self.frames is None:
-                raise UserError("int8 measures the ranges of its numbers on your frames: name a folder of sequences "
-                                "with boxes (--frames)")
+            if self.precision == "int8":
+                if self.frames is None:
+                    raise UserError("int8 measures the ranges of its numbers on your frames: name a folder of "
+                                    "sequences with boxes (--frames)")
+                find_in_spec(self.frames, Path.cwd())
             return self
         if self.backend == "torch" and self.precision != "float32":
             raise UserError(f"backend torch runs a student as it was trained, in float32, not {self.precision}; use "
                             "backend fast")
         return replace(self, precision=choose_dtype(self.precision, self.device, "--precision"))
 
-    def one_pass(self, model: StagedTracker, cfg: Config, of_teacher: bool = False) -> Callable[[], object]:
+    @property
+    def as_trained(self) -> bool:
+        """Whether it computes what PyTorch computes in training, but for rounding in float32."""
+        return self.backend in ("fast", "torch") and self.precision == "float32"
+
+    def export_options(self, **effort: int) -> ExportOptions:
+        """Of an export for it."""
+        return ExportOptions(format=self.backend, precision=self.precision,
+                             frames=self.frames if self.precision == "int8" else None, **effort)
+
+    def one_pass(self, model: StagedTracker, cfg: Config) -> Callable[[], object]:
         """One pass of one image, to be timed.
 
         Args:
-            cfg: the compression's configuration.
-            of_teacher: whether the model is its teacher, not its student.
+            cfg: that the model was built of for the test: of a compression the student's.
 
         Raises:
             UserError: it cannot run here.
         """
-        cfg = cfg if of_teacher else cfg.student
+        cfg = cfg.student
         if self.backend == "torch":
-            run = model.to(self.device)
+            run = copy.deepcopy(model).to(self.device)
         elif self.backend == "fast":
             run = build_fast(model, FastOptions.parse([f"dtype={self.precision}"], self.device), device=self.device,
                              mean=cfg.DATA.MEAN, std=cfg.DATA.STD)
         else:
             run = self._export(model, cfg)
         return one_pass(run, cfg, 1, self.device)
+
+    def pass_of_export(self, folder: Path, cfg: Config) -> Callable[[], object]:
+        """As `one_pass`, of a folder that a model was exported to."""
+        return one_pass(ExportedModel(folder, None, self.device), cfg.student, 1, self.device)
+
+    def time(self, calls: Mapping[str, Callable[[], object]], effort: float = 1.0) -> dict[str, Timings]:
+        """Time passes in turn.
+
+        Args:
+            effort: times the usual number of passes, and the usual longest time.
+        """
+        before = torch.get_num_threads()
+        try:
+            if self.threads is not None:
+                torch.set_num_threads(self.threads)
+            with torch.inference_mode():
+                return time_alternately(calls, self.device, iterations=round(effort * ITERATIONS), warmup=WARMUP,
+                                        seconds=effort * SECONDS * len(calls))
+        finally:
+            torch.set_num_threads(before)
 
     def _export(self, model: StagedTracker, cfg: Config) -> Any:
         """The model on its engine, by way of an export that is not kept."""
@@ -146,8 +180,7 @@ class Runtime:
                 weights = Path(folder) / "random.pth.tar"
                 save_slim(weights, model, cfg)
                 export_model(model, cfg, weights, Path(folder) / "export",
-                             ExportOptions(format=self.backend, precision=self.precision, frames=self.frames,
-                                           check_crops=1, calibration_crops=8))
+                             self.export_options(check_crops=1, calibration_crops=8))
                 return ExportedModel(Path(folder) / "export", None, self.device)
         finally:
             speaker.setLevel(level)
@@ -207,9 +240,7 @@ def _measure(base: Config, kind: Kind, runtime: Runtime, whole: KindCosts | None
         calls |= _ends(*models[few])
     counted = {layers: _counted(*pair) for layers, pair in models.items()}
     for effort in (1, 2, 4):        # a busy machine may need more passes
-        with torch.inference_mode():
-            timings = time_alternately(calls, runtime.device, iterations=effort * ITERATIONS, warmup=WARMUP,
-                                       seconds=effort * SECONDS, label="timing")
+        timings = runtime.time(calls, effort)
         between = _difference(timings[str(more)], timings[str(few)])
         if between > 0:
             break
@@ -261,7 +292,4 @@ def time_students(base: Config, students: Mapping[str, Candidate], runtime: Runt
     """Milliseconds of a pass of whole students, timed in turn."""
     calls = {name: runtime.one_pass(*build_student(base, student.kind, student.layers, student.stages))
              for name, student in students.items()}
-    with torch.inference_mode():
-        timings = time_alternately(calls, runtime.device, iterations=ITERATIONS, warmup=WARMUP,
-                                   seconds=SECONDS * len(calls), label="timing the best in turn")
-    return {name: timing.median_ms for name, timing in timings.items()}
+    return {name: timing.median_ms for name, timing in runtime.time(calls, effort=2).items()}

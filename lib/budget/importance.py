@@ -74,6 +74,8 @@ def _without(tracker: StagedTracker, skipped: int, chain: Sequence[Tokens]) -> T
     try:
         for index in range(skipped + 1, tracker.depth):
             tokens = tracker.run_layer(index, tokens)
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         raise UserError(f"layer {skipped} of the teacher cannot be left out, so its importance cannot be measured: "
                         f"the layers after it do not take its input ({error})") from error

@@ -126,11 +126,9 @@ def search(kinds: Iterable[Kind], costs: Mapping[Kind, KindCosts], teacher: Kind
         importance: of each teacher layer, as it was measured.
 
     Raises:
-        UserError: none fits; the message says which comes nearest; or a student deeper than the teacher.
+        UserError: none fits; the message says which comes nearest. Or there is nothing to search.
     """
     importance = smoothed(importance)
-    if budget.layers is not None and budget.layers > len(importance):
-        raise UserError(f"a student of {budget.layers} layers was asked for, but the teacher has {len(importance)}")
     depths = range(1, len(importance) + 1) if budget.layers is None else [budget.layers]
     divisions = {layers: balanced_stages(importance, layers) for layers in depths}
     found = []
@@ -142,6 +140,9 @@ def search(kinds: Iterable[Kind], costs: Mapping[Kind, KindCosts], teacher: Kind
                 candidate = Candidate(kind, stages)
                 found.append(Found(candidate, predict(costs, kind, layers),
                                    expected_share(candidate, teacher, importance)))
+    if not found:
+        raise UserError("there is no student to look at but the teacher itself; ask for fewer layers, or vary more "
+                        "(--vary)")
     fitting = [one for one in found if budget.used(one.cost) <= 1]
     if not fitting:
         nearest = min(found, key=lambda one: budget.used(one.cost))

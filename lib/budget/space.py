@@ -14,8 +14,6 @@ from ..utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-VARIED = ("width", "mlp", "tokens", "resolution")
-"""What may differ from the teacher besides the number of layers."""
 WIDTHS = (1.0, 0.75, 0.5, 0.25)
 """Shares of the teacher's attention heads, which keep their width."""
 MLP_RATIOS = (1.0, 0.5, 0.25)
@@ -116,7 +114,7 @@ def kinds(base: Config, varied: Iterable[str]) -> Iterator[Kind]:
 
     Args:
         base: a compression configuration.
-        varied: some of `VARIED`.
+        varied: some of `lib.budget.options.VARIED`.
 
     Raises:
         UserError: not even the teacher's own kind can be built.
@@ -146,7 +144,7 @@ def kinds(base: Config, varied: Iterable[str]) -> Iterator[Kind]:
 
 
 def _differences(kind: Kind, teacher: Kind) -> list[str]:
-    """Which of `VARIED` differ."""
+    """In which ways they differ, as `lib.budget.options.VARIED` calls them."""
     same = {"width": kind.width == teacher.width, "mlp": kind.mlp_ratio == teacher.mlp_ratio, "tokens": kind.kept == 1,
             "resolution": kind.search == teacher.search}
     return [name for name, equal in same.items() if not equal]

@@ -89,7 +89,8 @@ def build_compressor(cfg: Config, load: bool = True, frames: Callable[[], Iterab
     if not trainable:
         raise UserError(f"{cfg.source}: nothing learns: COMPRESS.TRAINABLE is [head], which COMPRESS.HEAD_INIT: "
                         "teacher_frozen freezes; add embed, layers or norm to COMPRESS.TRAINABLE")
-    if trainable == ["layers"] and cfg.TRAIN.SUP_REPLACE and not compress.FORCED_STUDENT:
+    drawn = cfg.TRAIN.SUP_REPLACE and compress.SCHEDULE != "stagewise"
+    if trainable == ["layers"] and drawn and not compress.FORCED_STUDENT:
         raise UserError(f"{cfg.source}: with nothing but `layers` in COMPRESS.TRAINABLE, a draw that is all teacher "
                         "leaves nothing to learn; add embed, norm or head, or set COMPRESS.FORCED_STUDENT: true")
     teacher, student = build_teacher(cfg), build_student(cfg)

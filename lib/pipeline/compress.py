@@ -8,23 +8,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..budget.choose import Choice, Request
-from ..budget.costs import ITERATIONS, SECONDS, WARMUP
 from ..config import Config, load_config
 from ..deploy.export import export_model
-from ..deploy.formats import PRECISIONS, ExportOptions
-from ..deploy.manifest import MANIFEST, Manifest
-from ..deploy.timing import time_alternately
-from ..families.build import build_for_test, build_teacher
+from ..deploy.formats import PRECISIONS
+from ..deploy.manifest import MANIFEST
+from ..families.build import build_for_test
 from ..models.base import StagedTracker
 from ..models.checkpoint import load_weights
 from ..test.evaluation import manifest
 from ..test.tracker.tracker import Tracker
 from ..train.run import run_training
-from ..utils.files import file_hash, write_text
+from ..utils.files import write_text
+from .provenance import claim
 from .scoring import TestSet
+from .tracking import TrackingValidation
 
 logger = logging.getLogger(__name__)
 
@@ -57,64 +55,71 @@ def make_student(request: Request, choice: Choice, test_set: TestSet | None, dev
 
     Args:
         test_set: on which; None for no test.
-        device: of the training.
+        device: of the training; passes are timed, and the test set is tracked, on the runtime's.
 
     Raises:
-        UserError: see the parts.
+        UserError: see the parts; or the folder holds a student of other settings or another teacher.
     """
-    cfg, runtime = load_config("compresstracker", str(choice.config)), request.runtime
+    cfg, runtime, output = load_config("compresstracker", str(choice.config)), request.runtime, request.output
     teacher_cfg = load_config(*request.teacher)
-    checkpoint = run_training(cfg, request.output, device=device)
-    student = _loaded(build_for_test(cfg), checkpoint, "test")
-    export = None
+    claim(output, cfg)
+    sequences = TrackingValidation(cfg) if cfg.TRAIN.TRACK_EPOCH_INTERVAL else None
+    checkpoint = run_training(cfg, output, device=device, sequences=sequences)
+    student = _loaded(cfg, checkpoint)
+    made_with, export = manifest.describe(cfg, checkpoint), None
     if runtime.backend in PRECISIONS:
-        export = _export(request, student, cfg, checkpoint)
+        export, made_with = _export(request, student, cfg, checkpoint, made_with)
         deployed: Callable[..., Tracker] = partial(Tracker.from_export, export)
+        one_pass = runtime.pass_of_export(export, cfg)
     else:
+        made_with["settings"] |= {"runtime": f"{runtime.backend} {runtime.precision}"}
         deployed = partial(Tracker.from_checkpoint, checkpoint, cfg, backend=runtime.backend,
                            fast=(f"dtype={runtime.precision}",) if runtime.backend == "fast" else ())
-    teacher = _loaded(build_teacher(cfg), request.checkpoint, "teacher")
-    calls = {"teacher": runtime.one_pass(teacher, cfg, of_teacher=True), "student": runtime.one_pass(student, cfg)}
-    with torch.inference_mode():
-        timings = time_alternately(calls, runtime.device, iterations=ITERATIONS, warmup=WARMUP,
-                                   seconds=SECONDS * len(calls), label="timing teacher and student in turn")
+        one_pass = runtime.one_pass(student, cfg)
+    teacher = _loaded(teacher_cfg, request.checkpoint)
+    timings = runtime.time({"teacher": runtime.one_pass(teacher, teacher_cfg), "student": one_pass}, effort=2)
     auc = {}
     if test_set is not None:
-        place, run_on = request.output / "results", str(runtime.device)
         trackers = {"teacher": (partial(Tracker.from_checkpoint, request.checkpoint, teacher_cfg),
                                 manifest.describe(teacher_cfg, request.checkpoint)),
                     "student": (partial(Tracker.from_checkpoint, checkpoint, cfg), manifest.describe(cfg, checkpoint))}
-        if (runtime.backend, runtime.precision) not in (("torch", "float32"), ("fast", "float32")):
-            made_with = manifest.describe(cfg, checkpoint)
-            made_with["settings"] |= {"runtime": f"{runtime.backend} {runtime.precision}"}
+        if not runtime.as_trained:
             trackers["deployed"] = deployed, made_with
-        for name, (make, made_with) in trackers.items():
+        for name, (make, record) in trackers.items():
             logger.info("-- tracking %s with the %s", test_set.name, name)
-            auc[name] = test_set.score(make, made_with, place / name, run_on)[0]["AUC"]
+            auc[name] = test_set.score(make, record, output / "results" / name, str(runtime.device))[0]["AUC"]
     ms = {name: timing.median_ms for name, timing in timings.items()}
     made = Made(checkpoint, export, ms, auc, _report(request, choice, ms, auc, test_set),
                 auc["student"] - auc["deployed"] if "deployed" in auc else 0.0)
-    write_text(request.output / "report.txt", made.report + "\n")
-    write_text(request.output / "report.json", json.dumps(_facts(request, choice, made), indent=1) + "\n")
+    write_text(output / "report.txt", made.report + "\n")
+    write_text(output / "report.json", json.dumps(_facts(request, choice, made), indent=1) + "\n")
     return made
 
 
-def _loaded(model: StagedTracker, path: Path, role: str) -> StagedTracker:
-    load_weights(model, path, role=role)
+def _loaded(cfg: Config, path: Path) -> StagedTracker:
+    """A configuration's model for the test with the weights of a file."""
+    model = build_for_test(cfg)
+    load_weights(model, path, role="test")
     return model.eval()
 
 
-def _export(request: Request, student: StagedTracker, cfg: Config, checkpoint: Path) -> Path:
-    """The student's exported folder, made where it is not there with these weights."""
+def _export(request: Request, student: StagedTracker, cfg: Config, checkpoint: Path, made_with: dict[str, Any]
+            ) -> tuple[Path, dict[str, Any]]:
+    """The student's exported folder, made where it is not there with these weights, settings and frames; and what it is
+    made with."""
     runtime = request.runtime
-    folder = request.output / "export" / f"{runtime.backend}_{runtime.precision}"
-    if (folder / MANIFEST).is_file() and Manifest.read(folder).checkpoint.get("sha256") == file_hash(checkpoint):
+    name = f"{runtime.backend}_{runtime.precision}"
+    folder, record = request.output / "export" / name, request.output / "export" / f"{name}.json"
+    made_with["settings"] |= {"runtime": f"{runtime.backend} {runtime.precision}", "frames": runtime.frames}
+    text = json.dumps(made_with, indent=1) + "\n"
+    if (folder / MANIFEST).is_file() and record.is_file() and record.read_text(encoding="utf-8") == text:
         logger.info("exported before: %s", folder)
-        return folder
-    logger.info("exporting to %s %s", runtime.backend, runtime.precision)
-    export_model(student, cfg, checkpoint, folder,
-                 ExportOptions(format=runtime.backend, precision=runtime.precision, frames=runtime.frames))
-    return folder
+    else:
+        logger.info("exporting to %s %s", runtime.backend, runtime.precision)
+        record.unlink(missing_ok=True)
+        export_model(student, cfg, checkpoint, folder, runtime.export_options())
+        write_text(record, text)
+    return folder, made_with
 
 
 def _report(request: Request, choice: Choice, ms: dict[str, float], auc: dict[str, float], test_set: TestSet | None

@@ -1,8 +1,10 @@
 """Ablation ladders: one configuration trained with several settings ("rungs") and seeds, tested, and compared."""
 
+import datetime
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +17,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from ..config import Config, load_config, parse_override, read_yaml, schema_of
+from ..config import Config, load_config, parse_override, read_yaml
 from ..config.schema import show
 from ..families.build import find_pretrained
 from ..test.analysis.conventions import CONVENTIONS
@@ -23,7 +25,8 @@ from ..test.analysis.metrics import SCORE_NAMES
 from ..test.evaluation import manifest
 from ..test.tracker.tracker import Tracker
 from ..train.failures import TrainingInterrupted
-from ..train.run import RunPaths, check_inputs, run_training
+from ..train.run import check_inputs, run_training
+from ..utils.device import pick_device
 from ..utils.errors import UserError
 from ..utils.files import ROOT, write_text
 from ..utils.progress import Progress
@@ -32,7 +35,9 @@ from ..utils.statistics import Summary, summarise
 from ..utils.tables import aligned
 from ..utils.threads import usable_cpus
 from ..vis.charts import save_ladder_chart
+from .provenance import check_provenance, claim
 from .scoring import TestSet
+from .tracking import TrackingValidation
 
 logger = logging.getLogger(__name__)
 
@@ -106,16 +111,22 @@ class Ladder:
             raise UserError(f"{source}: {missing[0]} is missing")
         given = content.get("seeds", 1)
         chosen = list(range(given)) if isinstance(given, int) else given
-        if not chosen or len(set(chosen)) < len(chosen) or not all(type(seed) is int and seed >= 0 for seed in chosen):
+        if not chosen or not all(type(seed) is int and seed >= 0 for seed in chosen) or len(set(chosen)) < len(chosen):
             raise UserError(f"{source}: seeds is {show(given)}; expected a number from 1, or different numbers from 0")
-        rungs = {str(name): keys or {} for name, keys in content["rungs"].items()}
-        for name, keys in rungs.items():
-            if not isinstance(keys, dict) or not name.replace("_", "").replace("-", "").replace(".", "").isalnum():
+        rungs = {str(name): {} if keys is None else keys for name, keys in content["rungs"].items()}
+        for name, keys in {"set": content.get("set") or {}, **rungs}.items():
+            if not isinstance(keys, dict) or not re.fullmatch(r"\w[\w.-]*", name):
                 raise UserError(f"{source}: rung {name}: expected a name of letters, digits, '_', '-' and '.', and "
                                 "keys with values under it")
+            wrong = [key for key in keys if key == "TRAIN.SEED" or isinstance(keys[key], datetime.date)]
+            if wrong:
+                raise UserError(f"{source}, {name}: {wrong[0]} cannot be set here; "
+                                f"{'the seeds are those of the key seeds' if wrong[0] == 'TRAIN.SEED' else 'quote it'}")
         for name, choices in (("compare", COMPARE), ("score", SCORE_NAMES), ("convention", ("", *CONVENTIONS))):
             if content.get(name, choices[0]) not in choices:
                 raise UserError(f"{source}: {name} is {content[name]}; expected one of {', '.join(choices)}")
+        if any(parse_override(text)[0] == "TRAIN.SEED" for text in settings):
+            raise UserError("--set TRAIN.SEED: the seeds are those of --seeds, or of the ladder's file")
         common = {**(content.get("set") or {}), **dict(map(parse_override, settings))}
         return cls(source, content.get("script", "compresstracker"), content["config"], content["dataset"],
                    tuple(chosen), common, rungs,
@@ -144,6 +155,21 @@ class Ladder:
         except UserError as error:
             raise UserError(f"{self.source}, rung {rung}: {error}") from error
 
+    def find_reference(self) -> tuple[Config, Path] | None:
+        """Configuration and weights of the reference tracker; None for none.
+
+        Raises:
+            UserError: they are missing.
+        """
+        if not self.reference:
+            return None
+        script, slash, config = self.reference.partition("/")
+        if not slash:
+            raise UserError(f"{self.source}: reference is {self.reference}; expected script/config of the teacher")
+        weights = self.load(next(iter(self.rungs)), self.seeds[0]).MODEL.PRETRAIN_FILE
+        return (load_config(script, config),
+                find_pretrained(weights, "MODEL.PRETRAIN_FILE", "the reference's checkpoint"))
+
     def before(self, rung: str) -> str | None:
         """The rung that one is compared with; None for the first."""
         names = list(self.rungs)
@@ -155,15 +181,13 @@ class RunRecord(NamedTuple):
     """What a finished run leaves in its folder (`score.json`).
 
     Attributes:
-        settings: all keys of the configuration by dotted name.
-        dataset: that was tracked.
+        test_set: what it was scored on, see `TestSet.digest`.
         scores: by name.
         sequences: AUC of each sequence, in per cent.
         seconds: of the training and the test.
     """
 
-    settings: dict[str, Any]
-    dataset: str
+    test_set: str
     scores: dict[str, float]
     sequences: dict[str, float]
     seconds: dict[str, float]
@@ -175,14 +199,15 @@ class LadderRun:
     Args:
         ladder: it belongs to.
         output: the ladder's folder.
+        test_set: of the ladder.
 
     Attributes:
         folder: of all its files.
         cfg: its configuration.
     """
 
-    def __init__(self, ladder: Ladder, output: Path, rung: str, seed: int):
-        self.ladder, self.rung, self.seed = ladder, rung, seed
+    def __init__(self, ladder: Ladder, output: Path, rung: str, seed: int, test_set: TestSet):
+        self.ladder, self.rung, self.seed, self._test_set = ladder, rung, seed, test_set
         self.folder = output / "runs" / f"{rung}_seed{seed}"
         self.cfg = ladder.load(rung, seed)
 
@@ -203,33 +228,21 @@ class LadderRun:
         """What it gave; None where it is not done.
 
         Raises:
-            UserError: it was made with other settings than the ladder has now, or its record is damaged.
+            UserError: it was made with other settings or weights than the ladder has now, or tested on another set, or
+                its record is damaged.
         """
+        check_provenance(self.folder, self.cfg)
         path = self.folder / SCORE
         if not path.is_file():
-            saved = RunPaths.of(self.folder, self.cfg).checkpoints / "config.yaml"
-            if saved.is_file():
-                self._same(load_config(self.cfg.script, str(saved)).flat())
             return None
         try:
             record = RunRecord(**json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
             raise UserError(f"{path} is damaged ({error}); delete it, and the run is tested again") from error
-        self._same(record.settings)
-        if record.dataset != self.ladder.dataset:
-            raise UserError(f"{self.folder} was tested on {record.dataset}, not on {self.ladder.dataset}; choose "
-                            "another --output")
+        if record.test_set != self._test_set.digest:
+            raise UserError(f"{self.folder} was tested on another {self._test_set.name}, or scored by another "
+                            f"convention; choose another --output, or delete {path} to test it again")
         return record
-
-    def _same(self, made_with: Mapping[str, Any]) -> None:
-        """UserError where settings differ from this run's; a key that they do not have had its default."""
-        schema, plain = schema_of(self.cfg.family.name), json.dumps
-        changed = [f"{key} {show(before)} instead of {show(now)}" for key, now in self.cfg.flat().items()
-                   if plain(before := made_with.get(key, schema[key].default)) != plain(now)]
-        if changed:
-            raise UserError(f"{self.folder} was made with other settings: {'; '.join(changed[:3])}"
-                            f"{f' and {len(changed) - 3} more' * (len(changed) > 3)}. Choose another --output, or move "
-                            "that folder away to train this rung again")
 
     def execute(self, device: str = "auto") -> RunRecord:
         """Train (or go on), test and score; at once where all of it is done.
@@ -240,14 +253,15 @@ class LadderRun:
         done = self.record()
         if done is not None:
             return done
+        claim(self.folder, self.cfg)
         start = time.monotonic()
-        checkpoint = run_training(self.cfg, self.folder, device=device)
+        sequences = TrackingValidation(self.cfg) if self.cfg.TRAIN.TRACK_EPOCH_INTERVAL else None
+        checkpoint = run_training(self.cfg, self.folder, device=device, sequences=sequences)
         trained = time.monotonic()
-        ladder = self.ladder
-        scores, by_sequence = TestSet(ladder.dataset, ladder.convention).score(
+        scores, by_sequence = self._test_set.score(
             partial(Tracker.from_checkpoint, checkpoint, self.cfg), manifest.describe(self.cfg, checkpoint),
             self.folder / "results", device)
-        record = RunRecord(self.cfg.flat(), self.ladder.dataset, scores, by_sequence,
+        record = RunRecord(self._test_set.digest, scores, by_sequence,
                            {"train": trained - start, "test": time.monotonic() - trained})
         write_text(self.folder / SCORE, json.dumps(record._asdict(), indent=1) + "\n")
         logger.info("%s: %s %.2f", self, self.ladder.score, scores[self.ladder.score])
@@ -271,14 +285,17 @@ def climb(ladder: Ladder, output: Path, *, jobs: int = 1, device: str = "auto",
         UserError: a rung's settings are wrong, or its run was made with others; data or weights are missing.
         TrainingInterrupted: Ctrl-C or SIGTERM; the runs have saved their states.
     """
-    TestSet(ladder.dataset, ladder.convention)
-    runs = [LadderRun(ladder, output, rung, seed) for rung, seed in ladder.runs()]
+    test_set = TestSet(ladder.dataset, ladder.convention)
+    ladder.find_reference()
+    runs = [LadderRun(ladder, output, rung, seed, test_set) for rung, seed in ladder.runs()]
     left = [run for run in runs if run.record() is None]
     if len(left) < len(runs):
         logger.info("%d of %d runs are done already", len(runs) - len(left), len(runs))
     for run in {run.rung: run for run in left}.values():
         check_inputs(run.cfg)
-    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, usable_cpus() // jobs))}
+    environment = dict(os.environ)
+    if jobs > 1 and pick_device(device).type == "cpu":
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, usable_cpus() // jobs)))
     waiting, running, failed, said = list(left), {}, [], time.monotonic()
     with StopRequest() as stop, Progress(len(left), ladder.name, "runs") as shown:
         try:
@@ -441,19 +458,17 @@ def collect(ladder: Ladder, output: Path, device: str = "auto") -> LadderReport:
     Raises:
         UserError: nothing is done, or the reference cannot be tested.
     """
+    test_set = TestSet(ladder.dataset, ladder.convention)
     records: dict[str, dict[int, RunRecord]] = {rung: {} for rung in ladder.rungs}
     for rung, seed in ladder.runs():
-        record = LadderRun(ladder, output, rung, seed).record()
+        record = LadderRun(ladder, output, rung, seed, test_set).record()
         if record is not None:
             records[rung][seed] = record
     if not any(records.values()):
         raise UserError(f"no run of {ladder.name} is done in {output}")
-    reference = None
-    if ladder.reference:
-        script, _, config = ladder.reference.partition("/")
-        weights = ladder.load(next(iter(ladder.rungs)), ladder.seeds[0]).MODEL.PRETRAIN_FILE
-        path = find_pretrained(weights, "MODEL.PRETRAIN_FILE", "the reference's checkpoint")
-        cfg = load_config(script, config)
-        reference, _ = TestSet(ladder.dataset, ladder.convention).score(
-            partial(Tracker.from_checkpoint, path, cfg), manifest.describe(cfg, path), output / "reference", device)
+    found, reference = ladder.find_reference(), None
+    if found is not None:
+        cfg, path = found
+        reference, _ = test_set.score(partial(Tracker.from_checkpoint, path, cfg), manifest.describe(cfg, path),
+                                      output / "reference", device)
     return LadderReport(ladder, records, reference)

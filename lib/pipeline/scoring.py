@@ -1,9 +1,12 @@
 """One tracker on one test set, as numbers."""
 
+import hashlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ..test.analysis.conventions import convention_for
 from ..test.analysis.results import ResultFolder, evaluate_benchmark, has_annotations
@@ -33,6 +36,16 @@ class TestSet:
         if not has_annotations(self._sequences):
             raise UserError(f"only the first boxes of {name} are public; choose a set that can be scored here, such as "
                             "got10k_val")
+
+    @property
+    def digest(self) -> str:
+        """Of what scores depend on besides the boxes: the sequences' names and annotations, and the convention."""
+        digest = hashlib.sha256(repr(self.convention).encode())
+        for sequence in self._sequences:
+            digest.update(f"{sequence.name} {sequence.length}".encode())
+            digest.update(np.ascontiguousarray(sequence.ground_truth, dtype=np.float64).tobytes())
+            digest.update(b"" if sequence.visible is None else np.ascontiguousarray(sequence.visible).tobytes())
+        return digest.hexdigest()
 
     def score(self, make: Callable[..., Any], made_with: Mapping[str, Any], folder: Path, device: str = "auto"
               ) -> tuple[dict[str, float], dict[str, float]]:

@@ -54,7 +54,7 @@ class Row:
         name: what it is.
         auc: AUC in per cent, one per training seed (a single one where there is no training).
         layers, parameters, macs, fps: of the network; None for one without.
-        recorded: AUC of recorded runs of the same training with other seeds; empty for none.
+        recorded: AUC of recorded runs of the same training, by seed; empty for none.
     """
 
     name: str
@@ -155,6 +155,7 @@ def run_quickstart(output: str | Path, *, data: str | Path = "data/quickstart", 
     if not train_teacher:
         teacher = find_pretrained(student.MODEL.PRETRAIN_FILE, "MODEL.PRETRAIN_FILE", "the teacher's checkpoint")
 
+    recorded = {} if overrides else recorded_runs()
     with step("render", "rendering the benchmark"):
         render(data, workers, train_teacher)
     if train_teacher:
@@ -176,7 +177,7 @@ def run_quickstart(output: str | Path, *, data: str | Path = "data/quickstart", 
     with step("profile", "measuring speed"):
         profile = profile_config(student, device=device, threads=1, iterations=TIMED_PASSES)
     with step("draw", "drawing"):
-        outcome.rows, outcome.speed_up = _rows(report, profile, seeds, {} if overrides else recorded_runs())
+        outcome.rows, outcome.speed_up = _rows(report, profile, seeds, recorded)
         outcome.files = _write(outcome, report, sequences, output)
     return outcome
 

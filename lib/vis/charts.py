@@ -75,7 +75,8 @@ def save_importance_chart(path: Path, influence: Sequence[float], skipped: Seque
         axes.set(title=title, xlabel="layer", xticks=layers)
         _plain(axes, "y")
     shown = bars[2].imshow(np.asarray(similarity), vmin=0, vmax=1, cmap="viridis", origin="lower")
-    bars[2].set(title="similarity of tokens (CKA)", xlabel="after so many layers")
+    ticks = range(0, len(layers) + 1, 2)
+    bars[2].set(title="similarity of tokens (CKA)", xlabel="after so many layers", xticks=ticks, yticks=ticks)
     figure.colorbar(shown, ax=bars[2], shrink=0.85)
     return _save(figure, path)
 
