@@ -156,11 +156,15 @@ def test_python_commands_are_understood(name, line, parse, capsys):
         options = vars(parse(words[1:]))
     except SystemExit:
         pytest.fail(f"{name}: {line}\n{capsys.readouterr().err}")
-    script = options.get("script") or options.get("tracker_name")
+    script = options.get("script") or options.get("tracker_name") or "compresstracker"      # of ladders
     config = options.get("config") or options.get("tracker_param") or options.get("cfg_name")
     if config:
         cfg = load_config(script, config, options.get("overrides") or ())
         assert cfg.name == config
+    for option in ("teacher", "recipe", "reference"):
+        if "/" in (options.get(option) or ""):
+            load_config(*options[option].split("/"))
+    assert (ROOT / options.get("ladder", "")).exists()
 
 
 def test_options_are_told_without_pytorch():
