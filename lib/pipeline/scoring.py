@@ -67,6 +67,6 @@ class TestSet:
         if summary.failures:
             failure = summary.failures[0]
             raise UserError(f"{failure.sequence} failed: {failure.message}")
-        tracker, = evaluate_benchmark([ResultFolder("model", folder)], self._sequences, self.name,
+        tracker, = evaluate_benchmark([ResultFolder("model", folder, form="xywh")], self._sequences, self.name,
                                       self.convention).trackers
         return tracker.scores.as_dict(), {name: 100 * scores.auc for name, scores in tracker.sequences.items()}

@@ -241,7 +241,7 @@ def _test(sequences: list[TestSequence], teacher: Path, checkpoints: dict[str, l
                               force=True)
         if summary.failures:
             raise UserError(f"{label} failed on {summary.failures[0].sequence}: {summary.failures[0].message}")
-        sources.append(ResultFolder(label, place))
+        sources.append(ResultFolder(label, place, form="xywh"))
     return evaluate_benchmark(sources, sequences, "quickstart", get_convention("plain"))
 
 
@@ -277,7 +277,7 @@ def _write(outcome: Outcome, report: BenchmarkReport, sequences: list[TestSequen
     write_text(output / "table.csv", outcome.csv())
     save_plots(report, output / "plots", ("png", "pdf"))
     shown = _typical(report, sequences)
-    tracks = {label: boxes_of(ResultFolder(label, output / "results" / label.replace(" ", "_")), shown,
+    tracks = {label: boxes_of(ResultFolder(label, output / "results" / label.replace(" ", "_"), form="xywh"), shown,
                               report.convention)
               for label in ("teacher", "naive student", "compressed student")}
     tracks = {"ground truth": shown.ground_truth, **tracks}
