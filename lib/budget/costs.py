@@ -155,7 +155,8 @@ class Runtime:
         return one_pass(ExportedModel(folder, None, self.device), cfg.student, 1, self.device)
 
     def time(self, calls: Mapping[str, Callable[[], object]], effort: float = 1.0) -> dict[str, Timings]:
-        """Time passes in turn.
+        """Time passes in turn; on engines with threads of their own one after the other, since the threads of several
+        disturb each other.
 
         Args:
             effort: times the usual number of passes, and the usual longest time.
@@ -164,9 +165,13 @@ class Runtime:
         try:
             if self.threads is not None:
                 torch.set_num_threads(self.threads)
+            alone = [{name: call} for name, call in calls.items()]
+            timings = {}
             with torch.inference_mode():
-                return time_alternately(calls, self.device, iterations=round(effort * ITERATIONS), warmup=WARMUP,
-                                        seconds=effort * SECONDS * len(calls))
+                for group in alone if self.backend in PRECISIONS else [calls]:
+                    timings |= time_alternately(group, self.device, iterations=round(effort * ITERATIONS),
+                                                warmup=WARMUP, seconds=effort * SECONDS * len(group))
+            return timings
         finally:
             torch.set_num_threads(before)
 
@@ -289,12 +294,7 @@ def _difference(more: Timings, few: Timings) -> float:
 
 
 def time_students(base: Config, students: Mapping[str, Candidate], runtime: Runtime) -> dict[str, float]:
-    """Milliseconds of a pass of whole students, timed in turn; those that run on an engine with threads of its own one
-    after the other, since the threads of many disturb each other."""
-    together = [students] if runtime.backend in ("fast", "torch") else [{name: one} for name, one in students.items()]
-    times = {}
-    for group in together:
-        calls = {name: runtime.one_pass(*build_student(base, student.kind, student.layers, student.stages))
-                 for name, student in group.items()}
-        times |= {name: timing.median_ms for name, timing in runtime.time(calls, effort=2).items()}
-    return times
+    """Milliseconds of a pass of whole students."""
+    calls = {name: runtime.one_pass(*build_student(base, student.kind, student.layers, student.stages))
+             for name, student in students.items()}
+    return {name: timing.median_ms for name, timing in runtime.time(calls, effort=2).items()}
