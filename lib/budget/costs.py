@@ -288,9 +288,11 @@ def _counted(model: StagedTracker, cfg: Config) -> tuple[int, int]:
 
 
 def _difference(more: Timings, few: Timings) -> float:
-    """Milliseconds between two that were timed in turn: the median over the blocks, each of which is compared with its
-    neighbour in time."""
-    return float(np.median(np.median(more.seconds, axis=1) - np.median(few.seconds, axis=1)) * 1e3)
+    """Milliseconds between two: the median over the blocks, each of which is compared with its neighbour in time (where
+    the two were timed in turn)."""
+    blocks = [np.median(timing.seconds, axis=1) for timing in (more, few)]
+    both = min(map(len, blocks))
+    return float(np.median(blocks[0][:both] - blocks[1][:both]) * 1e3)
 
 
 def time_students(base: Config, students: Mapping[str, Candidate], runtime: Runtime) -> dict[str, float]:
