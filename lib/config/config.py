@@ -232,6 +232,21 @@ def config_from_dict(script: str, name: str, tree: Mapping[str, Any], source: st
     return Config(script, name, source, _complete(script, tree, source)[1])
 
 
+def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """(key, value before, value now), lists for tuples, of the keys in which two sets of settings differ, sorted. A key
+    that one of them does not have had its default.
+
+    Args:
+        before, now: dotted name -> value, as `Config.flat` gives them or JSON gives them back.
+    """
+    schema = schema_of(now["MODEL.FAMILY"])
+    for key in sorted({*before, *now}):
+        default = schema[key].default if key in schema else None
+        old, new = (_plain(settings.get(key, default)) for settings in (before, now))
+        if old != new:
+            yield key, old, new
+
+
 def list_configs(script: str) -> list[str]:
     """Names of the experiments of a script, sorted."""
     return sorted(path.stem for path in (EXPERIMENTS / script).glob("*.yaml"))

@@ -30,7 +30,7 @@ from ..utils.device import pick_device
 from ..utils.errors import UserError
 from ..utils.files import ROOT, write_text
 from ..utils.progress import Progress
-from ..utils.signals import StopRequest
+from ..utils.signals import StopRequest, killed_by
 from ..utils.statistics import Summary, summarise
 from ..utils.tables import aligned
 from ..utils.threads import usable_cpus
@@ -335,8 +335,7 @@ def _outcome(run: LadderRun, process: subprocess.Popen) -> str:
                     record.scores[run.ladder.score], record.seconds["train"], record.seconds["test"])
         return ""
     if process.returncode < 0:
-        name = signal.Signals(-process.returncode).name
-        reason = f"killed by {name}{' (often: out of memory; see the log of the system)' * (name == 'SIGKILL')}"
+        reason = killed_by(-process.returncode)
     else:
         reason = run.last_words() or f"status {process.returncode}"
     problem = f"{run} failed: {reason}. All that it said is in {run.log}; the same command goes on with it"

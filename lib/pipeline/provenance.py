@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..config import Config, schema_of
+from ..config import Config, changed_keys
 from ..config.schema import show
 from ..families.build import find_pretrained
 from ..utils.errors import UserError
@@ -22,7 +22,7 @@ def made_with(cfg: Config) -> dict[str, Any]:
         UserError: they are missing.
     """
     weights = find_pretrained(cfg.MODEL.PRETRAIN_FILE, "MODEL.PRETRAIN_FILE") if cfg.MODEL.PRETRAIN_FILE else None
-    return {"settings": json.loads(json.dumps(cfg.flat())), "weights": weights and file_hash(weights)}
+    return {"settings": cfg.flat(), "weights": weights and file_hash(weights)}
 
 
 def check_provenance(folder: Path, cfg: Config) -> None:
@@ -39,12 +39,9 @@ def check_provenance(folder: Path, cfg: Config) -> None:
         settings, weights = dict(before["settings"]), before["weights"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}); move {folder} away and start again") from error
-    now, schema = made_with(cfg), schema_of(cfg.family.name)
-    changed = []
-    for key, value in now["settings"].items():     # a key that the record does not have had its default
-        old = settings.get(key, json.loads(json.dumps(schema[key].default)))
-        if old != value:
-            changed.append(f"{key} {show(old)} instead of {show(value)}")
+    now = made_with(cfg)
+    changed = [f"{key} {show(old)} instead of {show(new)}"
+               for key, old, new in changed_keys(settings, now["settings"])]
     if weights != now["weights"]:
         changed.append(f"other weights in {cfg.MODEL.PRETRAIN_FILE}")
     if changed:

@@ -16,7 +16,7 @@ from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig, launch_agent
 
 from ..utils.errors import UserError
-from ..utils.signals import kept_handlers
+from ..utils.signals import kept_handlers, killed_by
 from .failures import FOLLOWS, LAUNCHER
 
 logger = logging.getLogger(__name__)
@@ -123,9 +123,7 @@ def describe_failure(rank: int, failure: ProcessFailure) -> str:
     if recorded:
         return f"process {rank}: {recorded}"
     if failure.exitcode < 0:
-        name = signal.Signals(-failure.exitcode).name
-        hint = " (often: out of memory; see the system's log)" if name == "SIGKILL" else ""
-        return (f"process {rank} was killed by {name}{hint}; the other processes were ended. "
+        return (f"process {rank} was {killed_by(-failure.exitcode)}; the other processes were ended. "
                 "Run the same command again to go on from the last saved state.")
     return f"process {rank} ended with status {failure.exitcode}; the other processes were ended"
 

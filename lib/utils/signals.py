@@ -14,6 +14,17 @@ IMPATIENT_AFTER = 2.0
 """Seconds after the first signal from which a second one stops at once (one key press may arrive twice)."""
 
 
+def killed_by(number: int, remedy: str = "see the system's log") -> str:
+    """`killed by SIGKILL (often: out of memory; ...)`: how a signal ended a process.
+
+    Args:
+        number: of the signal.
+        remedy: what to do about too little memory.
+    """
+    name = signal.Signals(number).name if number in set(signal.Signals) else str(number)
+    return f"killed by {name}" + (f" (often: out of memory; {remedy})" if name == "SIGKILL" else "")
+
+
 class StopRequest:
     """Context manager that turns SIGINT and SIGTERM into a wish: `signum` is set, the old handlers come back after.
 

@@ -7,11 +7,11 @@ folder without a manifest, as other projects and earlier versions leave them, ar
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...config import Config, schema_of
+from ...config import Config, changed_keys
 from ...utils.errors import UserError
 from ...utils.files import file_hash, set_aside, write_text
 from .results import has_results
@@ -36,7 +36,7 @@ def describe(cfg: Config, checkpoint: str | Path) -> dict[str, Any]:
         UserError: the checkpoint cannot be read.
     """
     path = Path(checkpoint).resolve()
-    settings = {name: value for name, value in _flat(cfg.to_dict())
+    settings = {name: value for name, value in cfg.flat().items()
                 if name.startswith(_SECTIONS) and name not in _WITHOUT}
     return {"format": FORMAT, "rules": RULES, "script": cfg.script, "config": cfg.name,
             "checkpoint": {"file": str(checkpoint), "sha256": file_hash(path)}, "settings": settings}
@@ -152,24 +152,5 @@ def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
     if stored.get("rules") != wanted["rules"]:
         changes.append(f"tracking rules {stored.get('rules')} instead of {wanted['rules']}, an earlier or later "
                        "version of this code")
-    schema = schema_of(wanted["settings"]["MODEL.FAMILY"])
-    for name in sorted({*stored["settings"], *wanted["settings"]}):
-        default = _plain(schema[name].default) if name in schema else None
-        before, now = (part["settings"].get(name, default) for part in (stored, wanted))
-        if before != now:
-            changes.append(f"{name} {before} instead of {now}")
-    return changes
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted name, value) of a configuration's dictionary."""
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def _plain(value: Any) -> Any:
-    """A default as JSON gives it back."""
-    return list(value) if isinstance(value, tuple) else value
+    return changes + [f"{name} {before} instead of {now}"
+                      for name, before, now in changed_keys(stored["settings"], wanted["settings"])]

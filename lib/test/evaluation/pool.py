@@ -21,6 +21,7 @@ from typing import Any
 import cv2
 
 from ...utils.errors import UserError
+from ...utils.signals import killed_by
 from .lockstep import track_in_lockstep
 from .single import Failure, Tracked, attempt
 
@@ -228,7 +229,5 @@ def _obituary(worker: _Worker) -> str:
     """Why a worker process that said nothing is gone."""
     exit_code, who = worker.process.exitcode, f"its worker process {worker.process.pid} on {worker.device}"
     if exit_code is not None and exit_code < 0:
-        name = signal.Signals(-exit_code).name if -exit_code in set(signal.Signals) else str(-exit_code)
-        hint = " (often: out of memory; use fewer --threads)" if name == "SIGKILL" else ""
-        return f"{who} was killed by {name}{hint}"
+        return f"{who} was {killed_by(-exit_code, 'use fewer --threads')}"
     return f"{who} ended with exit status {exit_code}"
