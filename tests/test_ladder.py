@@ -17,7 +17,8 @@ from tiny_models import scramble
 from lib.families.build import build_tracker
 from lib.models.checkpoint import save_slim
 from lib.pipeline import ladder as ladder_module
-from lib.pipeline.ladder import Ladder, LadderReport, LadderRun, RunRecord, climb, collect
+from lib.pipeline.ladder import Ladder, LadderRun, RunRecord, climb
+from lib.pipeline.ladder_report import LadderReport, collect
 from lib.pipeline.scoring import TestSet
 from lib.utils.errors import UserError
 from lib.utils.statistics import student_quantile, summarise

@@ -59,7 +59,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     args = parse_arguments()
     load_torch()
-    from lib.pipeline.ladder import Ladder, LadderRun, climb, collect
+    from lib.pipeline.ladder import Ladder, LadderRun, climb
+    from lib.pipeline.ladder_report import collect
     from lib.pipeline.scoring import TestSet
     from lib.train.failures import TrainingInterrupted
 

@@ -22,18 +22,19 @@ from lib.utils.log import load_torch, run_script  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
+
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--teacher", required=True, metavar="SCRIPT/CONFIG", help="the teacher's configuration")
     add("--checkpoint", required=True, type=Path, metavar="FILE", help="the teacher's weights")
     budget = parser.add_argument_group("budget (one or several)")
-    add_limit = budget.add_argument
-    add_limit("--budget-ms", type=float, metavar="MS", help="milliseconds of a pass of the network on --device")
-    add_limit("--budget-macs", type=float, metavar="G", help="billions of multiply-accumulates of a pass, attention's "
-              "products among them")
-    add_limit("--budget-params", type=float, metavar="M", help="millions of parameters")
-    add_limit("--layers", type=int, metavar="N", help="exactly so many layers")
+    budget.add_argument("--budget-ms", type=float, metavar="MS", help="milliseconds of a pass of the network on "
+                        "--device")
+    budget.add_argument("--budget-macs", type=float, metavar="G", help="billions of multiply-accumulates of a pass, "
+                        "attention's products among them")
+    budget.add_argument("--budget-params", type=float, metavar="M", help="millions of parameters")
+    budget.add_argument("--layers", type=int, metavar="N", help="exactly so many layers")
     runtime = parser.add_argument_group("how the student will run")
     runtime.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     runtime.add_argument("--threads", type=int, help="CPU threads of PyTorch while passes are timed (default: its own "
@@ -107,7 +108,7 @@ def main() -> int:
     check_output(output, "--output")
     runtime = Runtime(args.backend, args.precision, pick_device(args.device), args.threads, args.frames).check()
     request = Request((script, config), args.checkpoint.expanduser().absolute(), output, budget, runtime, args.vary,
-                      args.recipe, args.frames, args.pairs, name, args.settings)
+                      args.recipe, args.pairs, name, args.settings)
     test_set = TestSet(args.evaluate, args.convention) if args.evaluate else None
     if args.train:
         check_inputs(compression_of(request))

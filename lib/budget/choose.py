@@ -47,9 +47,8 @@ class Request:
         runtime: how it will run.
         varied: see `lib.budget.options.VARIED`.
         recipe: script/config of a compression whose TRAIN and COMPRESS sections are used, and its pairs per epoch.
-        frames: a video, a folder of pictures or of sequences, on which the importance of layers is measured (and int8
-            ranges); None takes made-up pictures.
-        pairs: of crops for that.
+        pairs: of crops of the runtime's frames, on which the importance of layers is measured; of made-up pictures
+            where it has none.
         name: of the new configuration.
         settings: "KEY=VALUE" over all keys but those that the search decides on (`lib.budget.options.SEARCHED`).
     """
@@ -61,7 +60,6 @@ class Request:
     runtime: Runtime
     varied: Sequence[str]
     recipe: str
-    frames: str | None
     pairs: int
     name: str
     settings: Sequence[str] = ()
@@ -182,8 +180,8 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
 def _importance(request: Request, base: Config) -> Importance:
     """Measured, or read where it was measured before."""
     path = request.output / "importance.json"
-    made_with = {"checkpoint": file_hash(request.checkpoint), "frames": _look(request.frames), "pairs": request.pairs,
-                 "model": _model_keys(base)}
+    made_with = {"checkpoint": file_hash(request.checkpoint), "frames": _look(request.runtime.frames),
+                 "pairs": request.pairs, "model": _model_keys(base)}
     known = _read(path, made_with)
     if known is not None:
         return Importance(**known)
@@ -202,19 +200,20 @@ def _importance(request: Request, base: Config) -> Importance:
 
 def _pairs(request: Request, base: Config) -> list[CropPair]:
     """Of the user's frames: sequences with boxes, or a video or pictures without."""
-    if request.frames is None:
+    frames, number = request.runtime.frames, request.pairs
+    if frames is None:
         logger.warning("no --frames: the importance of layers is measured on made-up pictures, which says little of "
                        "yours")
-        return crop_pairs(None, request.pairs, base)
-    if Path(request.frames).suffix.lower() in VIDEO_SUFFIXES:
-        return unlabelled_pairs(Path(request.frames), request.pairs, base)
+        return crop_pairs(None, number, base)
+    if Path(frames).suffix.lower() in VIDEO_SUFFIXES:
+        return unlabelled_pairs(Path(frames), number, base)
     try:
-        return crop_pairs(request.frames, request.pairs, base)
+        return crop_pairs(frames, number, base)
     except UserError as no_sequences:
         try:
-            return unlabelled_pairs(Path(request.frames), request.pairs, base)
+            return unlabelled_pairs(Path(frames), number, base)
         except UserError as no_frames:
-            raise UserError(f"--frames {request.frames} holds neither frames ({no_frames}) nor sequences with boxes "
+            raise UserError(f"--frames {frames} holds neither frames ({no_frames}) nor sequences with boxes "
                             f"({no_sequences})") from no_sequences
 
 

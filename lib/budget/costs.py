@@ -89,7 +89,8 @@ class Runtime:
         precision: number format; of an export one that its format has.
         device: that the passes are timed on.
         threads: of PyTorch on the CPU while they are; None leaves its number.
-        frames: sequences that ranges of int8 are measured on.
+        frames: such as will be tracked: a video, a folder of pictures or of sequences; for int8 sequences, on which
+            the ranges of its numbers are measured. None for none.
     """
 
     backend: str
@@ -278,8 +279,7 @@ def _ends(model: StagedTracker, cfg: Config) -> dict[str, Callable[[], object]]:
 
 def _counted(model: StagedTracker, cfg: Config) -> tuple[int, int]:
     """MACs of a pass, and parameters."""
-    inputs = example_inputs(cfg.student, 1, torch.device("cpu"), takes_pixels=False)
-    templates, search, further = inputs
+    templates, search, further = example_inputs(cfg.student, 1, torch.device("cpu"), takes_pixels=False)
     with torch.device("meta"):
         twin = build_for_test(cfg).eval()
     further = {name: value.to("meta") for name, value in further.items()}

@@ -9,12 +9,10 @@ from typing import NamedTuple
 
 from ..utils.errors import UserError
 from .costs import Cost, KindCosts, predict
-from .space import Candidate, Kind, describe
+from .space import MIN_ELIMINATING, Candidate, Kind, describe
 
 PROXY = Path(__file__).with_name("proxy.json")
 """Published points that the proxy is fitted to."""
-MIN_ELIMINATING = 3
-"""Layers of the shallowest student that eliminates candidates."""
 EVEN_SHARE = 0.5
 """Part of the importance that is divided evenly among all layers: a layer does more than what it changes alone."""
 

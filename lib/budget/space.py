@@ -22,6 +22,8 @@ KEPT = (1.0, 0.7, 0.5)
 """Shares of the search tokens that stay after the elimination."""
 RESOLUTIONS = (1.0, 0.75, 0.5)
 """Shares of the sides of the teacher's crops."""
+MIN_ELIMINATING = 3
+"""Layers of the shallowest student that eliminates candidates."""
 
 
 class Kind(NamedTuple):
@@ -152,9 +154,10 @@ def _differences(kind: Kind, teacher: Kind) -> list[str]:
 
 def _probe(base: Config, kind: Kind, depth: int) -> None:
     """UserError where a student of this kind cannot be built."""
-    layers = min(depth, 3 if kind.kept < 1 else 2)
-    if kind.kept < 1 and depth < 3:
-        raise UserError(f"the teacher has {depth} layers, and a student that eliminates candidates needs 3")
+    if kind.kept < 1 and depth < MIN_ELIMINATING:
+        raise UserError(f"the teacher has {depth} layers, and a student that eliminates candidates needs "
+                        f"{MIN_ELIMINATING}")
+    layers = min(depth, MIN_ELIMINATING if kind.kept < 1 else 2)
     cfg = base.with_overrides(overrides(base, kind, layers))
     with torch.device("meta"):
         student = build_for_test(cfg)

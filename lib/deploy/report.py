@@ -150,7 +150,6 @@ def _by_row(columns: Sequence[tuple[str, Callable[[dict[str, Any]], str]]], mode
     return aligned([[label for label, _ in columns], *([value(model) for _, value in columns] for model in models)])
 
 
-
 def _beside_paper(value: float, model: dict[str, Any], key: str, match: str) -> str:
     """A count with the paper's beside it and a mark that says whether they agree."""
     paper = model["published"]

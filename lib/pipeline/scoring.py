@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ class TestSet:
             raise UserError(f"only the first boxes of {name} are public; choose a set that can be scored here, such as "
                             "got10k_val")
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Of what scores depend on besides the boxes: the sequences' names and annotations, and the convention."""
         digest = hashlib.sha256(repr(self.convention).encode())

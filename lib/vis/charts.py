@@ -27,7 +27,7 @@ def save_ladder_chart(path: Path, title: str, score: str, scores: Mapping[str, S
         the files.
     """
     names = list(scores)
-    figure = _figure(9.5, 1.4 + 0.42 * len(names))
+    figure = new_figure(9.5, 1.4 + 0.42 * len(names))
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     for place, name in enumerate(names):
         values = list(scores[name])
@@ -50,7 +50,7 @@ def save_ladder_chart(path: Path, title: str, score: str, scores: Mapping[str, S
     left.set(xlabel=f"{score}: runs, mean with 95 % interval", title=title)
     right.set(xlabel=f"difference in {score} with 95 % interval")
     for axes in (left, right):
-        _plain(axes, "x")
+        plain_axes(axes, "x")
     return _save(figure, path)
 
 
@@ -67,13 +67,13 @@ def save_importance_chart(path: Path, influence: Sequence[float], skipped: Seque
         the files.
     """
     layers = np.arange(len(influence))
-    figure = _figure(12, 3.6)
+    figure = new_figure(12, 3.6)
     bars = figure.subplots(1, 3, width_ratios=(3, 3, 2.6))
     for axes, values, color, title in ((bars[0], influence, BLUE, "block influence"),
                                        (bars[1], skipped, ORANGE, "IoU lost without the layer")):
         axes.bar(layers, values, color=color)
         axes.set(title=title, xlabel="layer", xticks=layers)
-        _plain(axes, "y")
+        plain_axes(axes, "y")
     shown = bars[2].imshow(np.asarray(similarity), vmin=0, vmax=1, cmap="viridis", origin="lower")
     ticks = range(0, len(layers) + 1, 2)
     bars[2].set(title="similarity of tokens (CKA)", xlabel="after so many layers", xticks=ticks, yticks=ticks)
@@ -81,7 +81,8 @@ def save_importance_chart(path: Path, influence: Sequence[float], skipped: Seque
     return _save(figure, path)
 
 
-def _figure(width: float, height: float):
+def new_figure(width: float, height: float):
+    """An empty Matplotlib figure of this size in inches, which draws into files."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # Matplotlib takes a second to import
     from matplotlib.figure import Figure
 
@@ -90,7 +91,8 @@ def _figure(width: float, height: float):
     return figure
 
 
-def _plain(axes, grid: str) -> None:
+def plain_axes(axes, grid: str = "both") -> None:
+    """Pale grid lines behind the curves, along `grid` (x, y or both), and no frame above and at the right."""
     axes.grid(axis=grid, color="0.88", linewidth=0.7)
     axes.set_axisbelow(True)
     for side in ("top", "right"):

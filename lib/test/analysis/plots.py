@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ...utils.files import atomic_write
+from ...vis import charts
 from . import curves
 from .curves import COLORS, PLOTS, PlotSpec
 from .report import by_score
@@ -27,15 +28,12 @@ def draw_plot(report: BenchmarkReport, plot: PlotSpec):
     Returns:
         a Matplotlib figure.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # Matplotlib takes a second to import
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import PercentFormatter  # Matplotlib takes a second to import
 
     styles = [(tracker, COLORS[i % len(COLORS)], DASHES[(i + i // len(COLORS)) % len(DASHES)])
               for i, tracker in enumerate(tracker for tracker in by_score(report) if tracker.scores)]
     styles.sort(key=lambda style: -getattr(style[0].scores, plot.score))
-    figure = Figure(figsize=(5.2, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = charts.new_figure(5.2, 4.2)
     axes = figure.add_subplot()
     for rank, (tracker, color, dashes) in enumerate(styles):
         score = getattr(tracker.scores, plot.score)
@@ -44,10 +42,7 @@ def draw_plot(report: BenchmarkReport, plot: PlotSpec):
     axes.set(xlabel=plot.x_label, ylabel=plot.y_label, xlim=(plot.thresholds[0], plot.thresholds[-1]), ylim=(0, 100))
     axes.set_title(f"{plot.title} on {report.dataset} ({report.scored} sequences)", fontsize=11)
     axes.yaxis.set_major_formatter(PercentFormatter(decimals=0))
-    axes.grid(color="0.88", linewidth=0.7)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    charts.plain_axes(axes)
     if len(styles) > _INSIDE:
         figure.legend(loc="outside right upper", fontsize=8.5, frameon=False)
         figure.set_figwidth(8.6)
@@ -85,7 +80,7 @@ def _key(report: BenchmarkReport, plot: PlotSpec) -> str:
              [[tracker.label, getattr(tracker.scores, plot.score), getattr(tracker.scores, plot.curve).tolist()]
               for tracker in by_score(report) if tracker.scores]]
     digest = hashlib.sha256(json.dumps(shown).encode())
-    for source in (__file__, curves.__file__):
+    for source in (__file__, curves.__file__, charts.__file__):
         digest.update(Path(source).read_bytes())
     return f"scores {digest.hexdigest()}"
 
