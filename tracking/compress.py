@@ -4,7 +4,8 @@ student that promises to keep most, and write its configuration.
 python tracking/compress.py --teacher ostrack/vitb_256_mae_32x4_ep300 --checkpoint OSTrack_ep0300.pth.tar \\
     --budget-ms 30 --device cpu --frames my_video.mp4
 
-With --train it goes on to the end: student, test, report, export. Run the same command again to go on where it stopped.
+With --train it goes on to the trained student, its export and its test. Run the same command again to go on where it
+stopped.
 """
 
 import argparse
