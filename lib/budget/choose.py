@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from ..config import Config, config_from_dict, load_config, parse_override, schema_of
+from ..config import Config, changed_keys, config_from_dict, load_config, parse_override, schema_of
 from ..deploy.crops import CropPair, crop_pairs, model_inputs, unlabelled_pairs
 from ..deploy.profile import describe_environment
 from ..families.build import build_teacher
@@ -324,10 +324,9 @@ def _yaml(request: Request, base: Config, chosen: Found, measured_ms: float) -> 
     """The configuration of a student: only what differs from the defaults."""
     candidate = chosen.candidate
     cfg = base.with_overrides(overrides(base, candidate.kind, candidate.layers, candidate.stages))
-    schema, tree = schema_of(cfg.family.name), {}
-    for key, value in cfg.flat().items():
-        if value != schema[key].default or key == "MODEL.FAMILY":
-            _set(tree, key, list(value) if isinstance(value, tuple) else value)
+    tree = {"MODEL": {"FAMILY": cfg.family.name}}
+    for key, _, value in changed_keys({}, cfg.flat()):
+        _set(tree, key, value)
     runtime = request.runtime
     head = (f"# {candidate.layers} layers, {describe(candidate.kind, kind_of(base))}, from the {base.shape.depth} of "
             f"{'/'.join(request.teacher)}, for {request.budget.text()}.\n"

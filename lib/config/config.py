@@ -171,8 +171,8 @@ class Config(Section):
         return {name: _plain(value) for name, value in vars(self).items() if not name.startswith("_")}
 
     def flat(self) -> dict[str, Any]:
-        """Dotted name -> value of all keys; lists are tuples."""
-        return dict(self._values)
+        """Dotted name -> value of all keys, with plain lists."""
+        return {name: _plain(value) for name, value in self._values.items()}
 
     def with_overrides(self, overrides: Mapping[str, Any]) -> "Config":
         """Another configuration with some keys set, e.g. ``{"TRAIN.EPOCH": 3}``; checked like a file.
