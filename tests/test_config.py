@@ -311,6 +311,9 @@ def test_a_wrong_override_is_an_error(load, text, words):
     ("ostrack", CE, ["TRAIN.SCHEDULER.TYPE=Mstep"], ["MILESTONES is empty"]),
     ("ostrack", CE, ["TRAIN.SCHEDULER.MILESTONES=[20, 10]"], ["rising"]),
     ("ostrack", CE, ["TRAIN.EPOCH=1", "TRAIN.WARMUP_EPOCH=1.5"], ["TRAIN.WARMUP_EPOCH is 1.5"]),
+    ("ostrack", CE, ["TRAIN.FROZEN_LAYERS=13"], ["TRAIN.FROZEN_LAYERS is 13; the tracker has only 12 layers"]),
+    ("ostrack", CE, ["TRAIN.FROZEN_LAYERS=6", "MODEL.PRETRAIN_FILE="], ["these layers would stay random"]),
+    ("compresstracker", STUDENT, ["TRAIN.FROZEN_LAYERS=6"], ["COMPRESS.TRAINABLE"]),
     ("ostrack", CE, ["TRAIN.BATCH_SIZE=4"], ["no effect", "TRAIN.TOTAL_BATCH is 128", "TRAIN.TOTAL_BATCH=0"]),
 ])
 def test_an_impossible_combination_is_an_error(script, name, overrides, words):

@@ -286,6 +286,19 @@ def test_mae_initialisation(tmp_path):
     assert torch.equal(model.backbone.pos_embed_x.data, weights["pos_embed"][:, 1:])
 
 
+def test_first_layers_that_keep_their_weights(tmp_path):
+    path, weights = mae_file(tmp_path)
+    cfg = tiny(MODEL__PRETRAIN_FILE=path, MODEL__BACKBONE__DEPTH=4, TRAIN__FROZEN_LAYERS=3)
+    model = build_for_train(cfg)
+    prediction = model(*crops(cfg))
+    (prediction.boxes.sum() + prediction.score_map.sum()).backward()
+    learning = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert {"backbone.blocks.3.attn.qkv.weight", "backbone.norm.weight"} <= learning
+    assert not [name for name in learning if model.part_of(name) == "embed" or name.startswith(
+        tuple(f"backbone.blocks.{number}." for number in range(3)))]
+    assert torch.equal(model.backbone.state_dict()["blocks.0.mlp.fc2.bias"], weights["blocks.0.mlp.fc2.bias"])
+
+
 def test_mae_with_another_patch_size_and_grid(tmp_path):
     path, weights = mae_file(tmp_path)
     model = build_tracker(tiny(MODEL__BACKBONE__DEPTH=4, MODEL__BACKBONE__STRIDE=8, MODEL__BACKBONE__IMG_SIZE=48))

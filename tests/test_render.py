@@ -11,6 +11,7 @@ import pytest
 
 from lib.quickstart import render
 from lib.quickstart.baseline import MatchTemplateTracker
+from lib.quickstart.photographs import cut_out, list_photographs, read_outlines
 from lib.quickstart.render import SPLITS, render_benchmark
 from lib.quickstart.scene import Sequence, make_assets, tight_box
 from lib.utils.errors import UserError
@@ -171,6 +172,65 @@ def test_photographs_stay_in_their_split(tmp_path):
         render_benchmark(tmp_path / "bad", seed=0, train=0, val=1, test=0, backgrounds=photos, **SMALL)
     with pytest.raises(UserError, match="no such folder"):
         render_benchmark(tmp_path / "bad", seed=0, train=1, val=0, test=0, backgrounds=tmp_path / "none", **SMALL)
+
+
+def outlined(folder: Path, count: int = 8) -> tuple[Path, Path]:
+    """Grey photographs, each with a red disc of 60 px, and the COCO instances file that outlines the discs."""
+    photos = folder / "photos"
+    photos.mkdir(parents=True)
+    angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+    disc = np.stack([100 + 30 * np.cos(angle), 70 + 30 * np.sin(angle)], axis=-1)
+    images, annotations = [], []
+    for i in range(count):
+        photo = np.full((140, 200, 3), 120, np.uint8)
+        cv2.circle(photo, (100, 70), 31, (0, 0, 220), -1)
+        cv2.imwrite(str(photos / f"{i}.png"), photo)
+        images.append({"id": i, "file_name": f"{i}.png"})
+        annotations.append({"image_id": i, "segmentation": [disc.ravel().tolist()], "iscrowd": 0})
+        annotations.append({"image_id": i, "segmentation": {"counts": [5, 3], "size": [9, 9]}, "iscrowd": 1})
+        annotations.append({"image_id": i, "segmentation": [[1, 1, 9, 1, 9, 9]], "iscrowd": 0})
+    path = folder / "instances.json"
+    path.write_text(json.dumps({"images": images, "annotations": annotations}))
+    return photos, path
+
+
+def test_objects_are_cut_out_of_photographs(tmp_path):
+    photos, outlines = outlined(tmp_path)
+    found = read_outlines(outlines, list_photographs(photos))
+    assert len(found) == 8 and all(len(items) == 1 for items in found.values())     # no crowd, nothing small
+    item = cut_out(next(iter(found.values()))[0], 100)
+    inside = item.cover[..., 0] > 0.9
+    assert item.aspect == pytest.approx(1, abs=0.02) and inside.mean() == pytest.approx(np.pi / 4 * (100 / 116) ** 2,
+                                                                                         abs=0.03)
+    assert (item.colour[inside].astype(int) - (0, 0, 220)).__abs__().max() < 10
+    render_benchmark(tmp_path / "out", seed=0, train=2, val=0, test=0, backgrounds=photos, outlines=outlines, **SMALL)
+    for folder in sorted((tmp_path / "out" / "train").glob("train_*")):
+        boxes = np.loadtxt(folder / "groundtruth.txt", delimiter=",")
+        for number, (x, y, w, h) in enumerate(boxes, start=1):
+            frame = cv2.imread(str(folder / f"{number:08d}.jpg")).astype(int)
+            middle = frame[int(y + h / 2), int(x + w / 2)]
+            assert middle[2] - middle[:2].max() > 40 and 0.3 < w / h < 3
+    again = files(tmp_path / "out")
+    render_benchmark(tmp_path / "out", seed=0, train=2, val=0, test=0, backgrounds=photos, outlines=outlines, **SMALL)
+    assert files(tmp_path / "out") == again
+
+
+def test_outlines_that_cannot_be_used_are_named(tmp_path):
+    photos, outlines = outlined(tmp_path, 5)
+
+    def draw(**arguments):
+        render_benchmark(tmp_path / "out", seed=0, train=1, val=0, test=0, **arguments, **SMALL)
+
+    with pytest.raises(UserError, match="5 usable objects .* at least 6"):
+        draw(backgrounds=photos, outlines=outlines)
+    with pytest.raises(UserError, match="give backgrounds"):
+        draw(outlines=outlines)
+    outlines.write_text(json.dumps({"images": [], "annotations": []}))
+    with pytest.raises(UserError, match="outlines no object of at least 40 px"):
+        draw(backgrounds=photos, outlines=outlines)
+    outlines.write_text("{")
+    with pytest.raises(UserError, match="instances.json is not a readable COCO"):
+        draw(backgrounds=photos, outlines=outlines)
 
 
 @pytest.mark.parametrize(("change", "name"), [({"seed": -1}, "seed"), ({"test": -2}, "test"),

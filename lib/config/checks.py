@@ -76,6 +76,15 @@ def _training(cfg):
         yield "TRAIN.SCHEDULER.TYPE is Mstep, but TRAIN.SCHEDULER.MILESTONES is empty; name the epochs of the drops"
     if cfg.TRAIN.WARMUP_EPOCH > cfg.TRAIN.EPOCH:
         yield (f"TRAIN.WARMUP_EPOCH is {cfg.TRAIN.WARMUP_EPOCH:g}; expected at most TRAIN.EPOCH ({cfg.TRAIN.EPOCH})")
+    frozen = cfg.TRAIN.FROZEN_LAYERS
+    if frozen and cfg.compresses:
+        yield (f"TRAIN.FROZEN_LAYERS is {frozen}, which is for a tracker's own training; what of a student learns is "
+               "said by COMPRESS.TRAINABLE")
+    elif frozen > cfg.shape.depth:
+        yield f"TRAIN.FROZEN_LAYERS is {frozen}; the tracker has only {cfg.shape.depth} layers"
+    elif frozen and not cfg.MODEL.PRETRAIN_FILE:
+        yield (f"TRAIN.FROZEN_LAYERS is {frozen}, but MODEL.PRETRAIN_FILE is empty: these layers would stay random; "
+               "name the weights, or set it to 0")
     if cfg.TRAIN.TOTAL_BATCH and "TRAIN.BATCH_SIZE" in cfg.overrides:
         yield (f"TRAIN.BATCH_SIZE has no effect, because TRAIN.TOTAL_BATCH is {cfg.TRAIN.TOTAL_BATCH}; set TOTAL_BATCH "
                "alone (pairs per step of all processes), or TRAIN.TOTAL_BATCH=0 with TRAIN.BATCH_SIZE")

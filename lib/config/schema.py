@@ -205,6 +205,8 @@ KEYS: dict[str, Key] = {
     "TRAIN.SUP_LOGIT": Key(False, "bool", "compresstracker: prediction guidance by the teacher."),
     "TRAIN.SUP_FEAT": Key(False, "bool", "compresstracker: feature mimicking of the teacher's stages."),
     "TRAIN.SUP_REPLACE": Key(False, "bool", "compresstracker: replacement training (mixed teacher and student)."),
+    "TRAIN.FROZEN_LAYERS": Key(0, "int", "A tracker's own training: the embedding and so many first layers keep the "
+                               "weights of MODEL.PRETRAIN_FILE; 0: all learns.", low=0),
     "TRAIN.FREEZE_LAYERS": Key((0,), "ints", "Official key that the official code never reads.", fixed=NOT_BUILT),
     "TRAIN.AMP": Key(False, "bool", "Mixed precision."),
     "TRAIN.AMP_DTYPE": Key("auto", "str", "Number format of the mixed precision; auto is bfloat16 where the device has "

@@ -57,22 +57,28 @@ def build_for_test(cfg: Config) -> StagedTracker:
     return build_student(cfg) if cfg.compresses else build_tracker(cfg)
 
 
-def build_for_train(cfg: Config, frames: Callable[[], Iterable[Inputs]] | None = None) -> StagedTracker | Compressor:
-    """What the configuration trains, with its initial weights loaded.
+def build_for_train(cfg: Config, frames: Callable[[], Iterable[Inputs]] | None = None, load: bool = True
+                    ) -> StagedTracker | Compressor:
+    """What the configuration trains.
 
     Args:
+        load: with its initial weights; else random ones, for profiles.
         frames: gives batches of the training data, all on one device, for COMPRESS.INIT influence.
 
     Raises:
         UserError: a weights file is missing or does not fit.
     """
     if cfg.compresses:
-        return build_compressor(cfg, frames=frames)
+        return build_compressor(cfg, load, frames)
     model = build_tracker(cfg)
-    if cfg.MODEL.PRETRAIN_FILE:
+    if cfg.MODEL.PRETRAIN_FILE and load:
         path = find_pretrained(cfg.MODEL.PRETRAIN_FILE, "MODEL.PRETRAIN_FILE")
         cfg.family.load_start(model, path)
         logger.info("training starts from %s", path)
+    if cfg.TRAIN.FROZEN_LAYERS:
+        parts = model.parts()
+        for parameter in (*parts["embed"], *model.layers[:cfg.TRAIN.FROZEN_LAYERS].parameters()):
+            parameter.requires_grad_(False)
     return model
 
 

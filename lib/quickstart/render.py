@@ -17,7 +17,8 @@ import numpy as np
 from ..utils.errors import UserError
 from ..utils.files import cannot_write, write_text
 from ..utils.progress import progress
-from .scene import Sequence
+from .photographs import Outline, cut_out, list_photographs, read_outlines, read_photograph
+from .scene import CUTOUTS, Sequence, generator, sprite_side
 
 logger = logging.getLogger(__name__)
 
@@ -43,11 +44,12 @@ class _Job:
     length: int
     size: tuple[int, int]
     photo: str | None
+    outlines: tuple[Outline, ...]
 
 
 def render_benchmark(out_dir: str | Path, *, seed: int, train: int, val: int, test: int,
                      frames: tuple[int, int] = (24, 80), size: tuple[int, int] = (320, 240), workers: int = 1,
-                     backgrounds: str | Path | None = None) -> None:
+                     backgrounds: str | Path | None = None, outlines: str | Path | None = None) -> None:
     """Render a benchmark, or complete one that an interruption left unfinished; at once when nothing is missing.
 
     Writes `<out_dir>/{train,val,test}/<sequence>/` with `00000001.jpg`.., `groundtruth.txt` (x,y,w,h of the whole
@@ -65,20 +67,24 @@ def render_benchmark(out_dir: str | Path, *, seed: int, train: int, val: int, te
         size: width and height of the pictures in pixels.
         workers: processes that draw; 1 draws in this process.
         backgrounds: folder with photographs (jpg, png, bmp; at least 3) to use instead of procedural backgrounds; each
-            photograph belongs to one split.
+            photograph belongs to one split, and a split without sequences gets none.
+        outlines: COCO instances file of the photographs: the objects of a split are then cut out of its photographs.
 
     Raises:
         UserError: a bad argument, a folder that holds something else, unreadable photographs, a full disk.
     """
     out_dir, counts = Path(out_dir), dict(zip(SPLITS, (train, val, test), strict=True))
     _check(seed, counts, frames, size, workers)
-    photos = _split_photos(backgrounds)
+    photos = _split_photos(backgrounds, [split for split in SPLITS if counts[split]])
+    objects = _split_objects(outlines, photos)
     jobs: list[_Job] = []
     lists: dict[Path, str] = {}
     for split, count in counts.items():
         length = frames[0] if split == "train" else frames[1]
         state = {"version": VERSION, "seed": seed, "frames": length, "size": list(size),
                  "photographs": [[Path(p).name, Path(p).stat().st_size] for p in photos[split]]}
+        if outlines:
+            state["outlines"] = len(objects[split])
         folder = out_dir / split
         names = [f"{split}_{index:05d}" for index in range(count)]
         listing = "".join(f"{name}\n" for name in names)
@@ -87,7 +93,9 @@ def render_benchmark(out_dir: str | Path, *, seed: int, train: int, val: int, te
         for index, name in enumerate(names):
             if name not in done:
                 photo = photos[split][index % len(photos[split])] if photos[split] else None
-                jobs.append(_Job(str(folder / name), seed, split, index, length, tuple(size), photo))
+                picked = generator(seed, split, index, "target").permutation(len(objects[split]))[:CUTOUTS]
+                cutouts = tuple(objects[split][i] for i in picked)
+                jobs.append(_Job(str(folder / name), seed, split, index, length, tuple(size), photo, cutouts))
     if jobs:
         logger.info("rendering %d synthetic sequences into %s", len(jobs), out_dir)
         _run(jobs, workers)
@@ -106,19 +114,34 @@ def _check(seed: int, counts: dict[str, int], frames: tuple[int, int], size: tup
             raise UserError(f"render_benchmark: {name} must be an integer of at least {least}, found {value!r}")
 
 
-def _split_photos(folder: str | Path | None) -> dict[str, list[str]]:
+def _split_photos(folder: str | Path | None, splits: list[str]) -> dict[str, list[str]]:
     """Deal a folder's photographs to the splits: every eighth to val and to test, the others to train."""
+    dealt: dict[str, list[str]] = {split: [] for split in SPLITS}
     if folder is None:
-        return {split: [] for split in SPLITS}
-    if not Path(folder).is_dir():
-        raise UserError(f"backgrounds: no such folder: {folder}; give a folder with photographs")
-    endings = {".jpg", ".jpeg", ".png", ".bmp"}
-    photos = sorted(str(p) for p in Path(folder).iterdir() if p.suffix.lower() in endings)
-    if len(photos) < 3:
+        return dealt
+    photos = list_photographs(folder)
+    if len(photos) < len(SPLITS):
         raise UserError(f"backgrounds: {folder} holds {len(photos)} pictures (jpg, png, bmp); at least 3 are needed, "
                         "because each belongs to one split only")
-    return {"val": photos[0::8], "test": photos[1::8],
-            "train": [p for i, p in enumerate(photos) if i % 8 > 1]}
+    for number, photo in enumerate(photos):
+        split = {0: "val", 1: "test"}.get(number % 8, "train")
+        dealt[split if split in splits else splits[0]].append(photo)
+    return dealt
+
+
+def _split_objects(path: str | Path | None, photos: dict[str, list[str]]) -> dict[str, list[Outline]]:
+    """The objects of each split's photographs."""
+    if path is None:
+        return {split: [] for split in SPLITS}
+    if not any(photos.values()):
+        raise UserError("outlines: they belong to photographs; give backgrounds, too")
+    by_photo = read_outlines(path, [photo for dealt in photos.values() for photo in dealt])
+    objects = {split: [item for photo in photos[split] for item in by_photo.get(photo, [])] for split in SPLITS}
+    for split, items in objects.items():
+        if photos[split] and len(items) < CUTOUTS:
+            raise UserError(f"outlines: {path} outlines {len(items)} usable objects in the photographs for {split}; at "
+                            f"least {CUTOUTS} are needed. Give more photographs")
+    return objects
 
 
 def _prepare(folder: Path, state: dict, names: list[str], listing: str) -> set[str]:
@@ -178,13 +201,11 @@ def _render(job: _Job) -> None:
     """Draw one sequence into a hidden folder beside its place, then move it there."""
     final = Path(job.folder)
     partial = final.with_name(f".{final.name}.part")
-    photo = None
-    if job.photo is not None:
-        photo = cv2.imread(job.photo, cv2.IMREAD_COLOR)
-        if photo is None:
-            raise UserError(f"backgrounds: {job.photo} cannot be read as a picture; repair or remove it")
+    photo = None if job.photo is None else read_photograph(job.photo)
+    cutouts = [cut_out(outline, sprite_side(job.size)) for outline in job.outlines]
     pace = TRAIN_PACE if job.split == "train" else 1.0
-    sequence = Sequence(job.seed, job.split, job.index, length=job.length, size=job.size, pace=pace, photo=photo)
+    sequence = Sequence(job.seed, job.split, job.index, length=job.length, size=job.size, pace=pace, photo=photo,
+                        cutouts=cutouts)
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)

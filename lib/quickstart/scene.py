@@ -11,6 +11,8 @@ from .textures import MARGIN, Sprite
 
 ROLES = ("background", "target", "distractors", "occluders", "motion", "light")
 """Parts of a sequence; each draws from a generator of its own."""
+CUTOUTS = 6
+"""Objects cut out of photographs that a sequence takes: a target, two others, three that hide it."""
 
 _SPLITS = {"train": 1, "val": 2, "test": 3}
 
@@ -27,12 +29,14 @@ class Frame:
 
 @dataclass(frozen=True)
 class Assets:
-    """Everything that has a texture in one sequence."""
+    """Everything that has a texture in one sequence; `tilt` 0..1 is how far objects may be turned at first (1: by any
+    angle)."""
 
     background: np.ndarray
     target: Sprite
     distractors: list[Sprite]
     occluders: list[Sprite]
+    tilt: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -62,13 +66,16 @@ def wander(rng: np.random.Generator, times: np.ndarray, period: float, columns: 
     return b + 0.5 * f * (c - a + f * (2 * a - 5 * b + 4 * c - d + f * (3 * (b - c) + d - a)))
 
 
-def make_assets(seed: int, split: str, index: int, size: tuple[int, int], photo: np.ndarray | None = None) -> Assets:
+def make_assets(seed: int, split: str, index: int, size: tuple[int, int], photo: np.ndarray | None = None,
+                cutouts: list[Sprite] | None = None) -> Assets:
     """Draw the surfaces and shapes of one sequence; `size` is the picture's (W, H), `photo` (uint8, any size) takes
-    the place of the procedural background."""
+    the place of the procedural background, `cutouts` (`CUTOUTS` of them) that of the objects."""
     width, height = (int(1.6 * v) for v in size)
     rng = generator(seed, split, index, "background")
     scene = textures.background(rng, height, width) if photo is None else _cut(rng, photo, height, width)
-    resolution = max(48, int(0.45 * min(size)))
+    resolution = sprite_side(size)
+    if cutouts:
+        return _photographic(generator(seed, split, index, "distractors"), scene, cutouts)
     rng = generator(seed, split, index, "target")
     target = _set_apart(rng, textures.sprite(rng, resolution), scene)
     rng = generator(seed, split, index, "distractors")
@@ -78,6 +85,20 @@ def make_assets(seed: int, split: str, index: int, size: tuple[int, int], photo:
     rng = generator(seed, split, index, "occluders")
     occluders = [_liken(rng, textures.sprite(rng, resolution), scene) for _ in range(3)]
     return Assets(scene, target, distractors, occluders)
+
+
+def sprite_side(size: tuple[int, int]) -> int:
+    """Side of an object's picture in px, for pictures of `size` (W, H)."""
+    return max(48, int(0.45 * min(size)))
+
+
+def _photographic(rng: np.random.Generator, scene: np.ndarray, cutouts: list[Sprite]) -> Assets:
+    """The first object is the target; up to two of the others, and now and then its double, go about with it. They
+    stand upright, as in photographs."""
+    target, others, occluders = cutouts[0], cutouts[1:-3], cutouts[-3:]
+    distractors = [textures.relative(rng, target, 0.9)] * int(rng.random() < 0.25)
+    distractors += others[: rng.integers(0, len(others) + 1)]
+    return Assets(scene, target, distractors, [_liken(rng, item, scene) for item in occluders], tilt=0.1)
 
 
 def _cut(rng: np.random.Generator, photo: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -119,12 +140,13 @@ def _recolour(item: Sprite, old: np.ndarray, new: np.ndarray, gain: np.ndarray) 
 
 class Sequence:
     """A synthetic sequence of `length` pictures of `size` (W, H); `pace` is the time between two pictures (1 for
-    evaluation; more spreads the pictures of a training sequence over a longer story)."""
+    evaluation; more spreads the pictures of a training sequence over a longer story). For `photo` and `cutouts` see
+    `make_assets`."""
 
     def __init__(self, seed: int, split: str, index: int, *, length: int, size: tuple[int, int], pace: float = 1.0,
-                 photo: np.ndarray | None = None) -> None:
+                 photo: np.ndarray | None = None, cutouts: list[Sprite] | None = None) -> None:
         self.size, self.length = size, length
-        self.assets = make_assets(seed, split, index, size, photo)
+        self.assets = make_assets(seed, split, index, size, photo, cutouts)
         self._times = np.arange(length) * pace
         self._pace = pace
         self._plan_target(generator(seed, split, index, "motion"))
@@ -153,7 +175,7 @@ class Sequence:
             step = centre[t] - centre[t - 1]
             centre[t] = centre[t - 1] + step * min(1.0, limit[t] / max(np.hypot(*step), 1e-9))
         turn = rng.choice([0.05, 0.25, 0.8], p=[0.4, 0.35, 0.25]) * wander(rng, times, rng.uniform(20, 45))[:, 0]
-        turn += rng.uniform(-np.pi, np.pi)
+        turn += rng.uniform(-np.pi, np.pi) * self.assets.tilt
         self._target = self._pose(rng, centre, size, turn)
 
         pan = wander(rng, times, rng.uniform(25, 60), 2) * rng.uniform(0.2, 1.0) * 0.25 * np.array([width, height])
@@ -176,7 +198,7 @@ class Sequence:
         for item in self.assets.distractors:
             size = target.size.mean(axis=0).max() * rng.uniform(0.7, 1.25) * np.array([item.aspect, 1.0])
             size = np.broadcast_to(size / max(item.aspect, 1.0), (self.length, 2))
-            angle = rng.uniform(0, 2 * np.pi) + rng.uniform(0, 0.5) * wander(rng, times, 30)[:, 0]
+            angle = rng.uniform(0, 2 * np.pi) * self.assets.tilt + rng.uniform(0, 0.5) * wander(rng, times, 30)[:, 0]
             direction = rng.uniform(0, 2 * np.pi) + 1.5 * wander(rng, times, 40)[:, 0]
             away = np.stack([np.cos(direction), np.sin(direction)], axis=-1)
             if rng.random() < 0.6:
@@ -203,7 +225,7 @@ class Sequence:
             start = centre[0] - target.centre[0]
             if np.hypot(*start) < scale[0, 0] * (0.6 + 0.6 * large):
                 continue
-            angle = rng.uniform(0, 2 * np.pi) + 0.2 * wander(rng, times, 30)[:, 0]
+            angle = rng.uniform(0, 2 * np.pi) * self.assets.tilt + 0.2 * wander(rng, times, 30)[:, 0]
             pose = self._pose(rng, centre, np.broadcast_to(size, (self.length, 2)), angle)
             self._occluders.append((item, pose))
 

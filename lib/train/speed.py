@@ -8,6 +8,7 @@ from torch import nn
 
 from ..config import Config
 from ..models.base import StagedTracker
+from ..models.layers.plain_attention import write_out_attention
 from ..utils.device import choose_dtype
 from ..utils.errors import UserError
 
@@ -19,11 +20,16 @@ and training mode."""
 def apply_switches(cfg: Config, net: nn.Module, device: torch.device) -> None:
     """TRAIN.CHANNELS_LAST, CHECKPOINT_ACTIVATIONS and COMPILE for a network on `device`, in place.
 
+    In mixed precision on a CPU attention is written out: PyTorch's fused operator, its backward pass above all, takes
+    three times as long there at the few hundred tokens of a tracker.
+
     Raises:
         UserError: torch.compile does not work here.
     """
     if cfg.TRAIN.CHANNELS_LAST:
         net.to(memory_format=torch.channels_last)
+    if cfg.TRAIN.AMP and device.type == "cpu":
+        write_out_attention(net)
     trackers = [module for module in net.modules() if isinstance(module, StagedTracker)]
     for tracker in trackers:
         tracker.checkpoint_layers = cfg.TRAIN.CHECKPOINT_ACTIVATIONS

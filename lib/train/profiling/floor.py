@@ -9,7 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ...config import Config
-from ...families.build import build_compressor, build_tracker
+from ...families.build import build_for_train
 from ..actors import build_actor
 
 
@@ -37,7 +37,7 @@ def step_work(cfg: Config) -> StepWork:
     """Count a configuration's step on shapes alone (`meta` device); nothing is computed and no weights are read."""
     compress = cfg.compresses
     cfg = cfg.with_overrides({"COMPRESS.TEACHER_DTYPE": "same"})  # the number format changes no count
-    net = (build_compressor(cfg, load=False) if compress else build_tracker(cfg)).to("meta").train()
+    net = build_for_train(cfg, load=False).to("meta").train()
     actor = build_actor(cfg, net)
     batch = {}
     for name, view in (("template", cfg.DATA.TEMPLATE), ("search", cfg.DATA.SEARCH)):

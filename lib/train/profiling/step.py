@@ -22,7 +22,7 @@ from torch import nn
 from ...config import FOLDER_PREFIX, Config
 from ...deploy.profile import describe_environment
 from ...deploy.rates import matrix_rate, memory_rate
-from ...families.build import build_compressor, build_tracker
+from ...families.build import build_for_train
 from ...models.compress.initialise import initialise_student
 from ...models.compress.replacement import replacement_probability
 from ...models.layers.plain_attention import write_out_attention
@@ -164,9 +164,9 @@ def _nothing(*_: Any) -> Any:
 def _network(cfg: Config) -> nn.Module:
     """What the configuration trains, with random weights. A student has its teacher's embedding and head as in
     training, because the embedding decides on what the two passes share."""
+    net = build_for_train(cfg, load=False)
     if not cfg.compresses:
-        return build_tracker(cfg)
-    net = build_compressor(cfg, load=False)
+        return net
     initialise_student(net.student, net.teacher, sources=None, embed=cfg.COMPRESS.INIT != "mae",
                        head=cfg.COMPRESS.HEAD_INIT)
     if cfg.COMPRESS.SHARE_PREFIX:
