@@ -1,6 +1,7 @@
 """Compression to a budget: importance, costs, the search, and the script from end to end in small."""
 
 import json
+import sys
 from dataclasses import replace
 from itertools import combinations
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from test_families import small
-from tiny_models import scramble, tiny
+from tiny_models import require_packages, scramble, tiny
 
 from lib.budget import choose, costs
 from lib.budget.choose import Request, choose_student, compression_of, name_of
@@ -280,6 +281,30 @@ def test_layers_that_cannot_be_measured(tmp_path, monkeypatch):
 def test_runtimes_that_cannot_be(runtime, message):
     with pytest.raises(UserError, match=message):
         runtime.check()
+
+
+@pytest.mark.parametrize("backend, precision, package", [
+    ("onnx", "float32", "onnxscript"), ("onnx", "float32", "onnxruntime"), ("openvino", "float32", "openvino"),
+    ("openvino", "int8", "onnxruntime")])
+def test_a_missing_package_is_named_at_once(monkeypatch, square_data, backend, precision, package):
+    require_packages(backend)
+    runtime = Runtime(backend, precision, CPU, frames=str(square_data))
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError, match=f"needs the package {package}; install it with: pip install {package}$"):
+        runtime.check()
+
+
+def test_an_engine_that_does_not_run_on_the_device_is_named_at_once():
+    require_packages("openvino")
+    with pytest.raises(UserError, match="openvino runs on the CPU, not on cuda"):
+        Runtime("openvino", "float32", torch.device("cuda")).check()
+
+
+def test_tensorrt_without_its_package(monkeypatch):
+    require_packages("onnx")
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(UserError, match="pip install tensorrt$"):
+        Runtime("tensorrt", "float32", torch.device("cuda")).check()
 
 
 # ---- all together

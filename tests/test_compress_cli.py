@@ -1,6 +1,7 @@
 """tracking/compress.py from the command line, in small: from a budget to a tested student."""
 
 import json
+import sys
 
 import pytest
 from square_runs import load_script
@@ -69,6 +70,13 @@ def test_a_drop_beyond_the_allowed_is_an_error(tmp_path, square_data, compress_s
     with pytest.raises(UserError, match=r"fast bfloat16 costs 9\.00 points of AUC, more than the 2 of --max-drop"):
         compress_script(command("--layers", "2", "--train", "--evaluate", f"folder:{square_data}", "--precision",
                                 "bfloat16", "--max-drop", "2"))
+
+
+def test_a_missing_package_is_heard_of_before_anything_is_measured(tmp_path, compress_script, command, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(UserError, match="pip install.* openvino"):
+        compress_script(command("--layers", "2", "--backend", "openvino"))
+    assert not list((tmp_path / "out").rglob("*.json")), "importance or costs were measured"
 
 
 def test_without_training_the_command_for_it_is_shown(tmp_path, compress_script, command, capsys, train_script):

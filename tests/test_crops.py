@@ -216,6 +216,18 @@ def test_changed_boxes_do_not_mix_with_what_is_there(data):
         pack(data)
 
 
+def test_the_digest_is_that_of_the_stored_boxes(data):
+    digests = []
+    for stride, first in ((1, None), (1, None), (4, None), (4, "0,0,0,0")):
+        if first:
+            boxes = (data.root / "GOT-10k_Train_000001" / "groundtruth.txt").read_text().splitlines()
+            write_boxes(data, first, *boxes[1:])
+        folder = pack(data, stride=stride)
+        digests.append(opened(data).digest())
+        shutil.rmtree(folder)
+    assert digests[0] == digests[1] and len(set(digests)) == 3
+
+
 def test_a_small_disk_is_noticed_before_the_start(data, monkeypatch):
     monkeypatch.setattr(packing_module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
     with pytest.raises(UserError, match="needs about .* GB .* are free.*--stride"):

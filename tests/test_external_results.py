@@ -14,7 +14,7 @@ from lib.test.analysis.reading import align, fitting_form, suspected
 from lib.test.analysis.report import remarks
 from lib.test.analysis.results import ResultFolder, evaluate_benchmark
 from lib.test.analysis.run import choose_trackers, external_runs
-from lib.test.evaluation import get_dataset
+from lib.test.evaluation import get_dataset, manifest
 from lib.utils.box_forms import to_xywh
 from lib.utils.errors import UserError
 from lib.utils.files import ROOT
@@ -406,3 +406,27 @@ def test_own_results_of_another_data_set_with_these_names_are_not_scored(benchma
     report = evaluate_benchmark([ResultFolder("own", tmp_path)], other, "folder:mine", get_convention("plain"), True)
     assert list(report.trackers[0].unusable) == ["s0"]
     assert "its first row is not the first box of s0" in report.trackers[0].unusable["s0"]
+
+
+@pytest.mark.parametrize("chosen", [{}, {"trackers": ["mine:bad"]}, {"results": ["bad={}/mine/bad"]}])
+def test_own_results_are_xywh_whatever_they_look_like(tmp_path, benchmark, chosen):
+    """A bad tracker's boxes may fit the annotations as corners; the manifest says who wrote them."""
+    folder = tmp_path / "mine" / "bad"
+    named = [text.format(tmp_path) for text in chosen.get("results", ())]
+
+    def evaluate(*forms):
+        sources, _ = choose_trackers(tmp_path, chosen.get("trackers", ()), named, box_formats=forms)
+        return evaluate_benchmark(sources, benchmark, "lasot", get_convention("plain")).trackers[0]
+
+    benchmark = [sequence(seq.name, "lasot", seq.ground_truth) for seq in benchmark]
+    made_with = {"format": manifest.FORMAT, "rules": manifest.RULES, "settings": {},
+                 "checkpoint": {"file": "bad.pth.tar", "sha256": "0"}}
+    manifest.claim(folder, made_with)
+    fill(folder, benchmark, convert=lambda rows: np.vstack([rows[:1], corners(rows)[1:]]))
+    own = evaluate()
+    assert not own.unusable and own.scores.AO < 40
+    assert evaluate("bad=xyxy").scores.AO == pytest.approx(100), "a form that is stated counts"
+    for spoil in (lambda file: file.write_text("damaged"), lambda file: file.unlink()):
+        spoil(manifest.manifest_file(folder))
+        with pytest.raises(UserError, match="--box-format bad=xyxy"):
+            evaluate()

@@ -42,6 +42,7 @@ def test_the_index_holds_what_the_files_say(tmp_path, name, caplog):
     assert caplog.text.count("building the index") == 1 and len(folders(tmp_path)) == 1
     for dataset in (first, second, pickle.loads(pickle.dumps(second))):
         same(dataset, plain)
+        assert dataset.digest() == plain.digest()
         last = len(plain) - 1
         assert dataset.frame_path(last, 0) == plain.frame_path(last, 0)
         assert dataset.encoded(last, 0) == plain.encoded(last, 0)
@@ -62,6 +63,20 @@ def test_arrays_are_mapped_and_pickled_by_path(tmp_path):
 
 def _boxes(dataset):
     return dataset.annotation(0).boxes
+
+
+def test_the_digest_is_that_of_names_and_boxes(tmp_path):
+    root, env = made(tmp_path)
+    digest = build_dataset("LASOT", env).digest()
+    moved = environment(tmp_path, lasot_dir=str(shutil.copytree(root, tmp_path / "moved")))
+    assert build_dataset("LASOT", moved).digest() == digest
+    for file, old, new in (("groundtruth.txt", "20.00", "21.00"), ("out_of_view.txt", "0", "1")):
+        path = root / "zebra" / "zebra-4" / file
+        text = path.read_text()
+        path.write_text(text.replace(old, new, 1))
+        assert build_dataset("LASOT", env).digest() != digest
+        path.write_text(text)
+    assert build_dataset("LASOT", env).digest() == digest
 
 
 def test_a_changed_data_set_is_indexed_again(tmp_path, caplog):

@@ -17,6 +17,7 @@ from tiny_models import scramble
 from lib.families.build import build_tracker
 from lib.models.checkpoint import save_slim
 from lib.pipeline import ladder as ladder_module
+from lib.pipeline import provenance
 from lib.pipeline.ladder import Ladder, LadderRun, RunRecord, climb
 from lib.pipeline.ladder_report import LadderReport, collect
 from lib.pipeline.scoring import TestSet
@@ -197,6 +198,47 @@ def test_runs_of_other_settings_are_not_taken(tiny_ladder, ablation, tmp_path, s
     torch.save({**torch.load(weights, weights_only=True), "epoch": 99}, weights)
     with pytest.raises(UserError, match="other weights in .*teacher.pth.tar"):
         collect(again, out)
+
+
+def test_runs_of_other_training_data_are_not_taken(tiny_ladder, tmp_path, square_data, monkeypatch):
+    """Sequences and boxes count, wherever they lie; not pictures, nor a record of a version that did not look."""
+    data, out = shutil.copytree(square_data, tmp_path / "videos"), tmp_path / "run"
+    keys = yaml.safe_load(tiny_ladder().read_text())["set"] | {"DATA.TRAIN.DATASETS_NAME": [f"FOLDER:{data}"]}
+    cfg = Ladder.read(tiny_ladder(set=keys)).load("full", 0)
+
+    def check():
+        monkeypatch.setattr(provenance, "_digests", {})     # as another process would
+        provenance.check_provenance(out, cfg)
+
+    provenance.claim(out, cfg)
+    file, picture = data / "one" / "groundtruth_rect.txt", next((data / "one").rglob("*.jpg"))
+    boxes = file.read_text()
+    shutil.copy(next((data / "two").rglob("*.jpg")), picture)
+    check()
+    for change in (lambda: file.write_text(boxes.replace("15,12,20,16", "15,12,21,16")),
+                   lambda: (data / "two").rename(data / "three"), lambda: shutil.rmtree(data / "three")):
+        change()
+        with pytest.raises(UserError, match=f"other sequences or boxes in FOLDER:{data}"):
+            check()
+        file.write_text(boxes)
+    record = json.loads((out / provenance.NAME).read_text())
+    del record["data"]
+    (out / provenance.NAME).write_text(json.dumps(record))
+    check()
+    with pytest.raises(UserError, match="was made with other settings"):
+        provenance.check_provenance(out, Ladder.read(tiny_ladder(set=keys)).load("naive", 0))
+
+
+def test_runs_whose_training_data_are_gone_are_kept(tiny_ladder, tmp_path, square_data, monkeypatch):
+    data, out = shutil.copytree(square_data, tmp_path / "videos"), tmp_path / "run"
+    keys = yaml.safe_load(tiny_ladder().read_text())["set"] | {"DATA.TRAIN.DATASETS_NAME": [f"FOLDER:{data}"]}
+    cfg = Ladder.read(tiny_ladder(set=keys)).load("full", 0)
+    provenance.claim(out, cfg)
+    shutil.rmtree(data)
+    monkeypatch.setattr(provenance, "_digests", {})
+    provenance.check_provenance(out, cfg)
+    with pytest.raises(UserError, match="videos"):
+        provenance.made_with(cfg)
 
 
 def test_a_run_that_fails_does_not_stop_the_others(tiny_ladder, tmp_path, root, caplog):

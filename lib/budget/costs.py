@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from ..config import Config
-from ..deploy.backends import ExportedModel
+from ..deploy.backends import ExportedModel, check_backend
 from ..deploy.counting import exact_macs
-from ..deploy.export import export_model
+from ..deploy.export import check_packages, export_model
 from ..deploy.fast import FastOptions, build_fast
-from ..deploy.formats import PRECISIONS, ExportOptions
+from ..deploy.formats import PRECISIONS, ExportOptions, own_backend
 from ..deploy.paths import example_inputs, one_pass
 from ..deploy.timing import Timings, time_alternately
 from ..families.build import build_for_test
@@ -103,7 +103,8 @@ class Runtime:
         """This with `auto` precision decided.
 
         Raises:
-            UserError: no such combination, or int8 without sequences.
+            UserError: no such combination, int8 without sequences, or a package that is missing or does not run on the
+                device.
         """
         if self.backend not in BACKENDS:
             raise UserError(f"unknown backend {self.backend!r}; choose one of {', '.join(BACKENDS)}")
@@ -116,7 +117,8 @@ class Runtime:
                     raise UserError("int8 measures the ranges of its numbers on your frames: name a folder of "
                                     "sequences with boxes (--frames)")
                 find_in_spec(self.frames, Path.cwd())
-            return self
+            check_packages(self.export_options())
+            check_backend(own_backend(self.backend), self.device)
         if self.backend == "torch" and self.precision != "float32":
             raise UserError(f"backend torch runs a student as it was trained, in float32, not {self.precision}; use "
                             "backend fast")

@@ -3,6 +3,7 @@
 import functools
 import warnings
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 from ..models.base import Prediction
 from ..utils.device import choose_dtype
 from ..utils.errors import UserError
-from .formats import ENGINES
+from .formats import ENGINES, own_backend
 from .manifest import Manifest, Part
 
 Runner = Callable[[Mapping[str, Tensor]], list[Tensor]]
@@ -42,7 +43,7 @@ class ExportedModel:
         folder = Path(folder).expanduser()
         self.manifest = manifest = Manifest.read(folder)
         if backend is None:
-            backend = next((name for name, formats in ENGINES.items() if manifest.format in formats), "")
+            backend = own_backend(manifest.format)
         if backend not in ENGINES:
             raise UserError(f"unknown backend {backend!r}; choose one of {', '.join(ENGINES)}")
         if manifest.format not in ENGINES[backend]:
@@ -119,24 +120,70 @@ def _shape(shape: Any) -> str:
     return " x ".join(map(str, shape))
 
 
-def missing(package: str, purpose: str) -> UserError:
-    """The error for a package of the `export` extra that is not installed."""
-    return UserError(f"{purpose} needs the package {package}; install it with: pip install {package}")
+def require(packages: str, purpose: str) -> ModuleType:
+    """Import packages of the `export` extra.
+
+    Args:
+        packages: names with spaces between them.
+        purpose: what needs them, for the message.
+
+    Returns:
+        the last one.
+
+    Raises:
+        UserError: some are not installed.
+    """
+    absent, cause = [], None
+    for name in packages.split():
+        try:
+            module = import_module(name)
+        except ImportError as error:
+            absent, cause = [*absent, name], error
+    if absent:
+        names = " ".join(absent)
+        raise UserError(f"{purpose} needs the package {names}; install it with: pip install {names}") from cause
+    return module
+
+
+def check_backend(backend: str, device: torch.device) -> None:
+    """Refuse a backend of `ENGINES` that cannot run here, before the work for it.
+
+    Raises:
+        UserError: its package is not installed, or does not run on `device`.
+    """
+    if backend in _PACKAGES:
+        _PACKAGES[backend](device)
+
+
+def _onnxruntime_for(device: torch.device) -> ModuleType:
+    onnxruntime = require("onnxruntime", "backend onnxruntime")
+    if device.type == "cuda" and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        raise UserError("backend onnxruntime on CUDA needs the package onnxruntime-gpu instead of onnxruntime; install "
+                        "it, or use --device cpu")
+    return onnxruntime
+
+
+def _openvino_for(device: torch.device) -> ModuleType:
+    openvino = require("openvino", "backend openvino")
+    if device.type != "cpu":
+        raise UserError(f"backend openvino runs on the CPU, not on {device}; use --device cpu")
+    return openvino
+
+
+def _tensorrt_for(device: torch.device) -> ModuleType:
+    tensorrt = require("tensorrt", "backend tensorrt")
+    if device.type != "cuda":
+        raise UserError(f"backend tensorrt needs a CUDA device, not {device}")
+    return tensorrt
 
 
 def _onnxruntime(path: Path, part: Part, device: torch.device, precision: str) -> Runner:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise missing("onnxruntime", "backend onnxruntime") from error
+    onnxruntime = _onnxruntime_for(device)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     providers = ["CPUExecutionProvider"]
     if device.type == "cuda":
-        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-            raise UserError("backend onnxruntime on CUDA needs the package onnxruntime-gpu instead of onnxruntime; "
-                            "install it, or use --device cpu")
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0, "use_tf32": 0}))
     session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     if len(providers) > len(session.get_providers()):     # it falls back to the CPU without an error
@@ -159,13 +206,7 @@ def _the_core(openvino: ModuleType) -> Any:
 
 
 def _openvino(path: Path, part: Part, device: torch.device, precision: str) -> Runner:
-    try:
-        import openvino
-    except ImportError as error:
-        raise missing("openvino", "backend openvino") from error
-    if device.type != "cpu":
-        raise UserError(f"backend openvino runs on the CPU, not on {device}; use --device cpu")
-    core = _the_core(openvino)
+    core = _the_core(_openvino_for(device))
     float_hint = "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"  # beside int8
     hint = {"bfloat16": "bf16", "float16": "f16", "int8": float_hint}.get(precision, "f32")
     compiled = core.compile_model(core.read_model(str(path)), "CPU", {
@@ -211,12 +252,7 @@ def _load_torchexport(path: Path, device: torch.device) -> Callable[..., Any]:
 
 
 def _tensorrt(path: Path, part: Part, device: torch.device, precision: str) -> Runner:
-    try:
-        import tensorrt
-    except ImportError as error:
-        raise missing("tensorrt", "backend tensorrt") from error
-    if device.type != "cuda":
-        raise UserError(f"backend tensorrt needs a CUDA device, not {device}")
+    tensorrt = _tensorrt_for(device)
     with torch.cuda.device(device):     # an engine belongs to the device that is current when it is made
         engine = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR)).deserialize_cuda_engine(path.read_bytes())
         if engine is None:
@@ -247,5 +283,7 @@ _LOADERS: dict[str, Callable[..., Runner]] = {
     "torchexport": _torch_graph(_load_torchexport),
     "tensorrt": _tensorrt,
 }
+_PACKAGES = {"onnxruntime": _onnxruntime_for, "openvino": _openvino_for, "tensorrt": _tensorrt_for}
+"""Backend -> gives its package for a device; PyTorch runs the others."""
 _READ_ON_HOST = ("onnxruntime", "openvino")
 """Backends that read their inputs in the CPU's memory."""

@@ -21,10 +21,10 @@ from ..utils.device import full_float32
 from ..utils.errors import UserError
 from ..utils.files import atomic_folder, file_hash
 from ..utils.ownership import own
-from .backends import ExportedModel, missing
+from .backends import ExportedModel, require
 from .crops import CropPair, changing_sizes, crop_pairs, model_inputs, score_weights
 from .fast import FastOptions, FastTracker, PlainTracker, build_fast
-from .formats import ExportOptions
+from .formats import INT8_WRITERS, WRITERS, ExportOptions
 from .manifest import MANIFEST, Manifest, Part, Port
 from .quantise import quantise_onnx
 
@@ -83,6 +83,7 @@ def export_model(model: StagedTracker, cfg: Config, checkpoint: Path, target: Pa
         RuntimeError: a float32 export differs from the model by more than `TOLERANCE`.
     """
     target, cfg = Path(target).expanduser().absolute(), cfg.student
+    check_packages(options)
     model.eval()
     pairs = crop_pairs(options.frames, options.check_crops, cfg)
     device = torch.device("cuda" if options.format == "tensorrt" else "cpu")
@@ -102,6 +103,18 @@ def export_model(model: StagedTracker, cfg: Config, checkpoint: Path, target: Pa
         manifest = replace(manifest, largest_difference=difference)
         manifest.write(folder)
     return manifest
+
+
+def check_packages(options: ExportOptions) -> None:
+    """Refuse an export that cannot be written here, before the work for it.
+
+    Raises:
+        UserError: a package is missing. What runs the export has a check of its own (`check_backend`).
+    """
+    if options.format in WRITERS:
+        require(WRITERS[options.format], f"format {options.format}")
+    if options.precision == "int8":
+        require(INT8_WRITERS, "precision int8")
 
 
 def compare(model: StagedTracker, exported: ExportedModel, pairs: Sequence[CropPair], cfg: Config
@@ -217,7 +230,7 @@ def _write_graph(graph: _Graph, part: Part, inputs: dict[str, Tensor], path: Pat
         return
     with TemporaryDirectory(dir=path.parent) as scratch:
         onnx = Path(scratch) / "graph.onnx"
-        _write_onnx(graph, part, inputs, onnx, options)
+        _write_onnx(graph, part, inputs, onnx)
         if feeds is not None:
             quantise_onnx(onnx, Path(scratch) / "int8.onnx", feeds, symmetric=options.format == "tensorrt")
             onnx = Path(scratch) / "int8.onnx"
@@ -238,12 +251,7 @@ def _dynamic(part: Part) -> tuple[Any, ...] | None:
     return (*sizes[:2], tuple(sizes[2:]))[:len(sizes)] if dims else None     # the rest is one parameter of the graph's
 
 
-def _write_onnx(graph: _Graph, part: Part, inputs: dict[str, Tensor], path: Path, options: ExportOptions) -> None:
-    try:
-        import onnx  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise missing("onnx onnxscript", f"format {options.format}") from error
+def _write_onnx(graph: _Graph, part: Part, inputs: dict[str, Tensor], path: Path) -> None:
     names = [[port.name for port in ports.values()] for ports in (part.inputs, part.outputs)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -253,10 +261,8 @@ def _write_onnx(graph: _Graph, part: Part, inputs: dict[str, Tensor], path: Path
 
 
 def _write_openvino(onnx: Path, path: Path) -> None:
-    try:
-        import openvino
-    except ImportError as error:
-        raise missing("openvino", "format openvino") from error
+    import openvino
+
     openvino.save_model(openvino.convert_model(str(onnx)), str(path), compress_to_fp16=False)
 
 

@@ -20,6 +20,16 @@ ENGINES = {
     "tensorrt": ("tensorrt",),
 }
 """Backend -> the formats it runs, the format's own backend first."""
+WRITERS = {"onnx": "onnx onnxscript", "openvino": "onnx onnxscript openvino", "tensorrt": "onnx onnxscript"}
+"""Format -> the packages that write it, but for TensorRT's own, in whose place there is a program; PyTorch alone writes
+the others."""
+INT8_WRITERS = "onnx onnxruntime"
+"""The packages that make a graph int8."""
+
+
+def own_backend(format: str) -> str:
+    """The backend that runs a format where none is named; empty for an unknown format."""
+    return next((name for name, formats in ENGINES.items() if format in formats), "")
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from .backends import missing
-
 PRODUCTS = ("Conv", "Gemm", "MatMul")
 """Kinds of products. Gemm is a linear layer of single rows, which is little work and stays as it is."""
 SMALLEST = 1e-5
@@ -32,15 +30,9 @@ def quantise_onnx(source: Path, target: Path, feeds: Sequence[Mapping[str, np.nd
         feeds: the graph's named inputs for each calibration pass.
         symmetric: activations in -128..127 around zero, the only ones that TensorRT takes, instead of 0..255 with a
             zero point, which lose less.
-
-    Raises:
-        UserError: onnx or onnxruntime is not installed.
     """
-    try:
-        import onnx
-        import onnxruntime  # noqa: F401
-    except ImportError as error:
-        raise missing("onnx onnxruntime", "precision int8") from error
+    import onnx
+
     model = onnx.load(str(source))
     weights = {value.name: onnx.numpy_helper.to_array(value) for value in model.graph.initializer}
     last, first = last_products(model.graph), embedding(model.graph)

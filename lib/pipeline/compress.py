@@ -58,7 +58,7 @@ def make_student(request: Request, choice: Choice, test_set: TestSet | None, dev
         device: of the training; passes are timed, and the test set is tracked, on the runtime's.
 
     Raises:
-        UserError: see the parts; or the folder holds a student of other settings or another teacher.
+        UserError: see the parts; or the folder holds a student of other settings, another teacher or other data.
     """
     cfg, runtime, output = load_config("compresstracker", str(choice.config)), request.runtime, request.output
     teacher_cfg = load_config(*request.teacher)

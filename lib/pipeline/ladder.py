@@ -223,8 +223,8 @@ class LadderRun:
         """What it gave; None where it is not done.
 
         Raises:
-            UserError: it was made with other settings or weights than the ladder has now, or tested on another set, or
-                its record is damaged.
+            UserError: it was made with other settings, weights or training data than the ladder has now, or tested on
+                another set, or its record is damaged.
         """
         check_provenance(self.folder, self.cfg)
         path = self.folder / SCORE

@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from ...utils.errors import UserError
+from ..evaluation import manifest
 from ..evaluation.results import boxes_file, has_own_names, has_results, tracker_folder
 from .names import match_names
 from .textfiles import SUFFIXES, Rows, parse_boxes, parse_times, read_bytes
@@ -148,7 +149,8 @@ class ResultFolder:
     write them.
 
     Attributes:
-        label, form, mean_of: see `ResultSource`.
+        label, mean_of: see `ResultSource`.
+        form: see there; where the folder has this project's manifest, x,y,w,h, which is what it writes.
         folder: where the files are; some data sets have their own sub-folder in it (`dataset_folder`).
         external: another project wrote them: every data set's files may be in `folder` itself too, may be .csv or .json
             files, and may have names in other forms (`match_names`).
@@ -159,6 +161,10 @@ class ResultFolder:
     external: bool = False
     form: str | None = None
     mean_of: str = ""
+
+    def __post_init__(self):
+        if self.form is None and manifest.is_own(self.folder):
+            self.form = "xywh"
 
     @property
     def remedy(self) -> str:

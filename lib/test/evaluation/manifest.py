@@ -88,10 +88,7 @@ def is_stale(folder: Path, wanted: Mapping[str, Any]) -> bool:
 
 def replaces(folder: Path, wanted: Mapping[str, Any]) -> bool:
     """Whether `claim` would move results away: those of something else than `wanted`, or of nobody knows what."""
-    try:
-        stored = read_manifest(folder)
-    except UserError:
-        stored = None  # damaged
+    stored = _intact(folder)
     return has_results(folder) and (stored is None or bool(differences(stored, wanted)))
 
 
@@ -101,10 +98,7 @@ def claim(folder: Path, wanted: Mapping[str, Any], force: bool = False) -> None:
     With `force`, results of something else (or of nobody knows what) are moved to a folder `previous_N`; what is left
     of the folder after a crash in between is still under its old manifest.
     """
-    try:
-        stored = read_manifest(folder)
-    except UserError:
-        stored = None  # damaged: `check` has refused unless it is forced
+    stored = _intact(folder)    # `check` has refused a damaged one unless it is forced
     if stored is not None and not differences(stored, wanted):
         return
     if has_results(folder):
@@ -114,6 +108,11 @@ def claim(folder: Path, wanted: Mapping[str, Any], force: bool = False) -> None:
                    if path.name != "debug" and not path.name.startswith(("previous_", "."))]
         set_aside(sorted(entries, key=lambda path: path == manifest_file(folder)))
     write_text(manifest_file(folder), json.dumps(wanted, indent=1) + "\n")
+
+
+def is_own(folder: Path) -> bool:
+    """Whether this project's runner wrote the results in `folder`; False also where its manifest is damaged."""
+    return _intact(folder) is not None
 
 
 def manifest_file(folder: Path) -> Path:
@@ -140,6 +139,14 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         raise UserError(f"{path} is damaged or of another version of this code. Delete it to take the results beside "
                         "it as they are, or track again with --force")
     return content
+
+
+def _intact(folder: Path) -> dict[str, Any] | None:
+    """As `read_manifest`; None for a damaged one, too."""
+    try:
+        return read_manifest(folder)
+    except UserError:
+        return None
 
 
 def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

@@ -30,6 +30,7 @@ import numpy as np
 from ...utils.crop import sample_square
 from ...utils.errors import UserError
 from ..dataset import Annotation
+from ..dataset.columns import columns_digest
 from .decode import Picture, open_picture
 from .pixels import VIEWS, CropPixels, cut, moved, turned, unreadable, views_of
 from .processing import CropParams, View
@@ -98,6 +99,10 @@ class PackedDataset:
     def counts(self) -> tuple[np.ndarray, np.ndarray]:
         """(S,) frames of each sequence and (S,) stored ones."""
         return np.asarray(self._lengths), np.diff(self._first)
+
+    def digest(self) -> str:
+        """What tells the stored frames and their boxes from others, whatever the pictures show."""
+        return columns_digest([self._lengths, *(self._records[name] for name in ("sequence", "frame", "box_xywh"))])
 
     def annotation(self, sequence: int) -> Annotation:
         """The boxes of the stored frames of a sequence; NaN in the others."""

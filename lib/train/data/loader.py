@@ -21,8 +21,8 @@ from torch import Tensor
 from ...utils.crop import Normaliser
 from ...utils.errors import UserError
 from ..admin.environment import env_settings
-from ..dataset import build_dataset
-from .crops import PackedPixels, open_packed
+from ..dataset import TrackingDataset, build_dataset
+from .crops import PackedDataset, PackedPixels, open_packed
 from .device import Upload, to_device
 from .gpu import DevicePixels, Undecodable
 from .pixels import VIEWS, FramePixels, Key, Pixels, Sample, Unreadable, by_view, too_many
@@ -292,13 +292,8 @@ def build_loader(cfg: Any, split: str, *, seed: int, rank: int = 0, world_size: 
     if split == "train" and part.SAMPLE_PER_EPOCH < batch_size * world_size:
         raise UserError(f"DATA.TRAIN.SAMPLE_PER_EPOCH ({part.SAMPLE_PER_EPOCH}) is less than one batch of "
                         f"{batch_size} on {world_size} process(es); raise it or lower TRAIN.BATCH_SIZE")
-    env = env_settings()
     processing = PairProcessing.of(cfg, augment=split == "train")
-    views = (processing.template, processing.search)
-    if data.LOADER == "crops":
-        datasets = [open_packed(name, env.crops_dir, views) for name in part.DATASETS_NAME]
-    else:
-        datasets = [build_dataset(name, env, data.STORAGE) for name in part.DATASETS_NAME]
+    datasets = open_datasets(cfg, split)
     sampler = PairSampler(datasets, part.DATASETS_RATIO, cfg.family.clips(cfg))
     pairs = Pairs(sampler, processing, pixels or build_pixels(cfg, device), seed=seed, split=split)
     if rank == 0:
@@ -308,6 +303,20 @@ def build_loader(cfg: Any, split: str, *, seed: int, rank: int = 0, world_size: 
                   pin_memory=device is not None and device.type == "cuda",
                   copy_ahead=cfg.TRAIN.ACCUMULATE == 1,  # else the crops of all passes would be on the device at once
                   normaliser=Normaliser(data.MEAN, data.STD), max_unreadable=data.MAX_UNREADABLE)
+
+
+def open_datasets(cfg: Any, split: str) -> list[TrackingDataset | PackedDataset]:
+    """The data sets of DATA.TRAIN or DATA.VAL, in the form that DATA.LOADER reads.
+
+    Raises:
+        UserError: one (or its packed crops) is not there or cannot be used.
+    """
+    env, data = env_settings(), cfg.DATA
+    names = (data.TRAIN if split == "train" else data.VAL).DATASETS_NAME
+    if data.LOADER != "crops":
+        return [build_dataset(name, env, data.STORAGE) for name in names]
+    processing = PairProcessing.of(cfg, augment=split == "train")
+    return [open_packed(name, env.crops_dir, (processing.template, processing.search)) for name in names]
 
 
 def build_pixels(cfg: Any, device: torch.device | None = None) -> Pixels:

@@ -135,6 +135,10 @@ class StoredDataset(TrackingDataset):
     def counts(self) -> tuple[np.ndarray, np.ndarray]:
         return super().counts() if self._index is None else self._index.counts()
 
+    def digest(self) -> str:
+        """What tells its annotations from others: see `Index.digest`."""
+        return self.index.digest()
+
     @property
     def index(self) -> Index:
         """The index; made in memory where there is none yet."""

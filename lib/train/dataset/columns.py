@@ -1,5 +1,6 @@
-"""Many texts as two arrays, which can be memory-mapped."""
+"""Many texts as two arrays, which can be memory-mapped, and what tells such columns from others."""
 
+import hashlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -33,3 +34,12 @@ class TextColumn(Sequence[str]):
         index %= len(self.ends)
         start = int(self.ends[index - 1]) if index else 0
         return self.text[start : int(self.ends[index])].tobytes().decode("utf-8", "surrogateescape")
+
+
+def columns_digest(columns: Iterable[np.ndarray]) -> str:
+    """SHA-256 of the content of arrays, which may be memory-mapped, in hexadecimal."""
+    digest = hashlib.sha256()
+    for column in columns:
+        digest.update(f"{column.dtype.str}{column.shape}".encode())
+        digest.update(np.ascontiguousarray(column))
+    return digest.hexdigest()

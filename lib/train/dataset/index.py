@@ -23,7 +23,7 @@ import numpy as np
 
 from ...utils.storage import State
 from .annotation import Annotation
-from .columns import TextColumn
+from .columns import TextColumn, columns_digest
 
 logger = logging.getLogger(__name__)
 
@@ -146,6 +146,12 @@ class Index:
     def counts(self) -> tuple[np.ndarray, np.ndarray]:
         """(S,) frames and (S,) visible frames of each sequence."""
         return np.diff(self._offsets), self._arrays["seen"]
+
+    def digest(self) -> str:
+        """Of the names, the numbers of frames, the boxes and their visibility: the same wherever the data set lies, and
+        whatever the pictures show."""
+        names = self.texts("names")
+        return columns_digest([names.text, names.ends, self._offsets, self._boxes, self._visible])
 
     def texts(self, name: str) -> TextColumn:
         """A column of texts."""
