@@ -98,8 +98,8 @@ def run_ids(first: int | None, runs: int) -> Iterable[int | None]:
     """Numbers of the repeated runs to track; None is a run without a number."""
     if runs == 1:
         return [first]
-    logger.info("%d runs of the same weights: the tracker draws nothing at random, so they differ by the device's "
-                "rounding at most", runs)
+    logger.info("%d runs of the same weights: the trackers of this project draw nothing at random, so theirs differ "
+                "by the device's rounding at most", runs)
     first = 1 if first is None else first
     return range(first, first + runs)
 

@@ -126,8 +126,8 @@ class OpenCVTracker:
         left, top = min(max(left, 0), width - 1), min(max(top, 0), height - 1)
         right, bottom = max(min(right, width), left + 1), max(min(bottom, height), top + 1)
         if min(right - left, bottom - top) < self.kind.least:
-            raise UserError(f"OpenCV's {self.kind.title} cannot follow the target box {box}: inside the frame its sides "
-                            f"must be at least {self.kind.least} pixels long; choose another tracker")
+            raise UserError(f"OpenCV's {self.kind.title} cannot follow the target box {box}: inside the frame its "
+                            f"sides must be at least {self.kind.least} pixels long; choose another tracker")
         tracker = self._make()
         with _errors_of(f"OpenCV's {self.kind.title} refuses the target box {box} in a frame of {width} x {height} "
                         "pixels"):
@@ -214,8 +214,9 @@ def find_files(name: str, first: Path | None = None) -> tuple[Path, ...]:
         [first, *(first.with_name(file) for file in names[1:])]
     missing = [str(file) for file in files if not file.is_file()]
     if missing:
-        raise UserError(f"OpenCV's {kind.title} needs {' and '.join(missing)}, from {kind.source}; put them there, or "
-                        f"name {'it' if len(names) == 1 else f'{names[0]} with the others beside it'} with --checkpoint")
+        alone = "it" if len(names) == 1 else f"{names[0]} with the others beside it"
+        raise UserError(f"OpenCV's {kind.title} needs {' and '.join(missing)}, from {kind.source}; put that there, or "
+                        f"name {alone} with --checkpoint")
     return tuple(files)
 
 
