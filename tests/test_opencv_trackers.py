@@ -144,6 +144,13 @@ def test_options_of_other_trackers_are_refused(test_script, capsys, more, messag
     assert message in capsys.readouterr().err
 
 
+def test_the_help_names_all_of_them(test_script, capsys):
+    with pytest.raises(SystemExit):
+        test_script("--help")
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"of opencv: {', '.join(KINDS)}" in told
+
+
 def test_from_the_command_line_to_the_analysis(test_script, root, tmp_path, square_data, capsys, caplog):
     with caplog.at_level(logging.INFO):
         assert test_script("opencv", "mil", "--dataset", f"folder:{square_data}", "--float", "--batch", "2") == 0
