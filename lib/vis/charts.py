@@ -93,6 +93,8 @@ def save_speed_chart(path: Path, title: str, score: str, points: Mapping[str, tu
     Returns:
         the files.
     """
+    from matplotlib.ticker import LogFormatter
+
     figure = new_figure(7, 4.5)
     axes = figure.subplots()
     for label, (ms, value) in points.items():
@@ -101,7 +103,7 @@ def save_speed_chart(path: Path, title: str, score: str, points: Mapping[str, tu
         axes.annotate(label, (ms, value.mean), fontsize=9, xytext=(6, 4), textcoords="offset points")
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))     # fewer over several decades
     axes.margins(x=0.18, y=0.12)
     axes.set(xlabel="milliseconds per frame, median", ylabel=score, title=title)
     plain_axes(axes)
