@@ -27,8 +27,9 @@ logger = logging.getLogger(__name__)
 SCORE, TIMES = "score.json", "times.json"
 CLIPS, FRAMES = 4, 30
 """Sequences, and first frames of each, that are timed."""
-PASSES, WARMUP = 240, 10
-"""Timed frames of each tracker, about once forth and back through all clips; and those before."""
+PASSES, ROUNDS, WARMUP = 240, 40, 10
+"""Timed frames of each tracker, about once forth and back through all clips; in how many rounds, short ones, so that a
+busy moment of the machine hits all alike; and frames before."""
 SECONDS = 60.0
 """About the longest time that a tracker's frames take; slower ones are timed on fewer."""
 
@@ -159,8 +160,8 @@ def time_runs(runs: Sequence[Run], test_set: TestSet, device: str, output: Path)
         chosen.setdefault(run.label, run)
     clips, place = _clips(test_set.sequences), pick_device(device)
     calls = {label: _Stream(run.choice.make(device=device), clips) for label, run in chosen.items()}
-    timings = time_alternately(calls, place, iterations=PASSES, warmup=WARMUP, seconds=SECONDS * len(calls),
-                               label="timing whole frames")
+    timings = time_alternately(calls, place, iterations=PASSES, blocks=ROUNDS, warmup=WARMUP,
+                               seconds=SECONDS * len(calls), label="timing whole frames")
     times = {label: {"run": chosen[label].folder.name,
                      **FrameTimes(timing.median_ms, timing.p95_ms, timing.seconds.size)._asdict()}
              for label, timing in timings.items()}
