@@ -14,6 +14,8 @@ import pytest
 
 from lib.config import list_configs, load_config, schema_of
 from lib.families import FAMILIES
+from lib.test.tracker.choice import OPENCV, parse_tracker
+from lib.test.tracker.opencv import KINDS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "pretrained_models/README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -128,10 +130,10 @@ def parse(monkeypatch):
     def run(words):
         path = ROOT / words[0]
         assert path.is_file(), f"no script {words[0]}"
-        monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
-        monkeypatch.setattr(sys, "argv", words)
         module = script_module(path)
-        with pytest.raises(Parsed) as parsed:
+        with monkeypatch.context() as patch, pytest.raises(Parsed) as parsed:
+            patch.setattr(argparse.ArgumentParser, "parse_args", stop)
+            patch.setattr(sys, "argv", words)
             if hasattr(module, "main"):
                 module.main()
             else:
@@ -158,9 +160,13 @@ def test_python_commands_are_understood(name, line, parse, capsys):
         pytest.fail(f"{name}: {line}\n{capsys.readouterr().err}")
     script = options.get("script") or options.get("tracker_name") or "compresstracker"      # of ladders
     config = options.get("config") or options.get("tracker_param") or options.get("cfg_name")
-    if config:
-        cfg = load_config(script, config, options.get("overrides") or ())
-        assert cfg.name == config
+    trackers = [parse_tracker(word)[1] for word in options.get("trackers", ())]
+    named = [(tracker.tracker_name, tracker.tracker_param) for tracker in trackers] or [(script, config)]
+    for script, config in named:
+        if script == OPENCV:
+            assert config in KINDS
+        elif config:
+            assert load_config(script, config, options.get("overrides") or ()).name == config
     for option in ("teacher", "recipe", "reference"):
         if "/" in (options.get(option) or ""):
             load_config(*options[option].split("/"))

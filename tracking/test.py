@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib.test.evaluation import get_dataset, manifest  # noqa: E402
+from lib.test.evaluation import get_dataset  # noqa: E402
 from lib.test.evaluation.environment import env_settings  # noqa: E402
 from lib.test.evaluation.readahead import FRAMES_AHEAD  # noqa: E402
 from lib.test.evaluation.results import results_root, tracker_folder  # noqa: E402
@@ -30,6 +30,7 @@ EXAMPLES = """examples:
   python tracking/test.py compresstracker compresstracker_vitb_256_4 --dataset folder:my_videos --float
   python tracking/test.py compresstracker compresstracker_vitb_256_4 --dataset lasot --backend fast --device cpu
   python tracking/test.py compresstracker compresstracker_vitb_256_4 --dataset lasot --exported my_export
+  python tracking/test.py opencv nano --dataset folder:my_videos
 """
 
 
@@ -78,8 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.batch > 1 and choice.batch != "batch":
         raise UserError(f"--batch {options.batch} needs graphs for any batch, and those in {options.exported} are for "
                         f"{choice.batch}; export again with --batch 0")
-    made_with = manifest.describe(choice.cfg, choice.weights)
-    made_with["settings"] |= choice.settings
+    made_with = choice.made_with()
     sequences = get_dataset(options.dataset, env, options.sequence)
     from lib.test.evaluation.running import run_dataset
 
@@ -98,8 +98,8 @@ def run_ids(first: int | None, runs: int) -> Iterable[int | None]:
     """Numbers of the repeated runs to track; None is a run without a number."""
     if runs == 1:
         return [first]
-    logger.info("%d runs of the same weights: the tracker draws nothing at random, so they differ by the device's "
-                "rounding at most", runs)
+    logger.info("%d runs of the same weights: the trackers of this project draw nothing at random, so theirs differ "
+                "by the device's rounding at most", runs)
     first = 1 if first is None else first
     return range(first, first + runs)
 

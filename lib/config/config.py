@@ -239,7 +239,7 @@ def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[
     Args:
         before, now: dotted name -> value, as `Config.flat` gives them or JSON gives them back.
     """
-    schema = schema_of(now["MODEL.FAMILY"])
+    schema = schema_of(now["MODEL.FAMILY"]) if "MODEL.FAMILY" in now else {}    # else no tracker of this project
     for key in sorted({*before, *now}):
         default = schema[key].default if key in schema else None
         old, new = (_plain(settings.get(key, default)) for settings in (before, now))

@@ -11,7 +11,7 @@ from ..test.tracker.tracker import Tracker
 from ..utils.errors import UserError
 from ..utils.files import write_text
 from ..utils.statistics import Summary, summarise
-from ..utils.tables import aligned
+from ..utils.tables import aligned, interval, markdown, spread
 from ..vis.charts import save_ladder_chart
 from .ladder import Ladder, LadderRun, RunRecord
 from .scoring import TestSet
@@ -68,9 +68,7 @@ class LadderReport:
 
     def markdown(self) -> str:
         """The table as Markdown."""
-        rows = self.rows()
-        lines = [list(rows[0]), ["---"] * len(rows[0]), *([*row.values()] for row in rows)]
-        return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+        return markdown(self.rows())
 
     def csv(self) -> str:
         """One line per run, for programs."""
@@ -90,21 +88,6 @@ class LadderReport:
         charts = save_ladder_chart(folder / "ladder", self.ladder.name, self.ladder.score, scores,
                                    {rung: self.gain(rung) for rung in self.ladder.rungs}, reference)
         return [*(folder / name for name in texts), *charts]
-
-
-def spread(summary: Summary | None) -> str:
-    """Mean and standard deviation, as far as there are any."""
-    if summary is None:
-        return "-"
-    return f"{summary.mean:.1f}" + (f" +- {summary.deviation:.1f}" if summary.number > 1 else "")
-
-
-def interval(summary: Summary | None) -> str:
-    """A mean difference with its interval, as far as there are any."""
-    if summary is None:
-        return ""
-    low, high = summary.interval
-    return f"{summary.mean:+.1f}" + (f" [{low:+.1f}, {high:+.1f}]" if summary.number > 1 else "")
 
 
 def collect(ladder: Ladder, output: Path, device: str = "auto") -> LadderReport:

@@ -24,6 +24,9 @@ class TestSet:
         name: for `get_dataset`.
         convention: of the scores (lib/test/analysis/conventions.py); empty for the set's own.
 
+    Attributes:
+        sequences: of it.
+
     Raises:
         UserError: it is unknown, missing, or not public.
     """
@@ -32,8 +35,8 @@ class TestSet:
 
     def __init__(self, name: str, convention: str = ""):
         self.name, self.convention = name, convention_for(name, convention or None)
-        self._sequences = get_dataset(name, env_settings())
-        if not has_annotations(self._sequences):
+        self.sequences = get_dataset(name, env_settings())
+        if not has_annotations(self.sequences):
             raise UserError(f"only the first boxes of {name} are public; choose a set that can be scored here, such as "
                             "got10k_val")
 
@@ -41,7 +44,7 @@ class TestSet:
     def digest(self) -> str:
         """Of what scores depend on besides the boxes: the sequences' names and annotations, and the convention."""
         digest = hashlib.sha256(repr(self.convention).encode())
-        for sequence in self._sequences:
+        for sequence in self.sequences:
             digest.update(f"{sequence.name} {sequence.length}".encode())
             digest.update(np.ascontiguousarray(sequence.ground_truth, dtype=np.float64).tobytes())
             digest.update(b"" if sequence.visible is None else np.ascontiguousarray(sequence.visible).tobytes())
@@ -62,11 +65,11 @@ class TestSet:
         Raises:
             UserError: a sequence failed.
         """
-        summary = run_dataset(self._sequences, partial(make, benchmark=self.name), folder, num_gpus=1, device=device,
+        summary = run_dataset(self.sequences, partial(make, benchmark=self.name), folder, num_gpus=1, device=device,
                               sub_pixel=True, made_with=made_with, force=manifest.is_stale(folder, made_with))
         if summary.failures:
             failure = summary.failures[0]
             raise UserError(f"{failure.sequence} failed: {failure.message}")
-        tracker, = evaluate_benchmark([ResultFolder("model", folder, form="xywh")], self._sequences, self.name,
+        tracker, = evaluate_benchmark([ResultFolder("model", folder, form="xywh")], self.sequences, self.name,
                                       self.convention).trackers
         return tracker.scores.as_dict(), {name: 100 * scores.auc for name, scores in tracker.sequences.items()}

@@ -1,6 +1,7 @@
 """Work that leaves Python's lock free (it waits for the disk, or decodes), done by several threads."""
 
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +18,16 @@ R = TypeVar("R")
 def usable_cpus() -> int:
     """CPUs that this process may use, where the system tells; else those of the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def set_compute_threads(threads: int) -> None:
+    """Let PyTorch (where it is loaded) and OpenCV compute with so many threads in this process; engines of exports that
+    are made later take PyTorch's number."""
+    import cv2
+
+    cv2.setNumThreads(threads)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
 
 
 def map_in_threads(function: Callable[[T], R], items: Iterable[T], threads: int, ahead: int = AHEAD) -> Iterator[R]:

@@ -81,6 +81,35 @@ def save_importance_chart(path: Path, influence: Sequence[float], skipped: Seque
     return _save(figure, path)
 
 
+def save_speed_chart(path: Path, title: str, score: str, points: Mapping[str, tuple[float, Summary]]) -> list[Path]:
+    """Draw trackers as points, a score over the time of a frame (logarithmic); of several runs the mean with its
+    interval.
+
+    Args:
+        path: of the files, without ending.
+        score: its name, for the axis.
+        points: label -> milliseconds per frame, and the score.
+
+    Returns:
+        the files.
+    """
+    from matplotlib.ticker import LogFormatter
+
+    figure = new_figure(7, 4.5)
+    axes = figure.subplots()
+    for label, (ms, value) in points.items():
+        axes.errorbar(ms, value.mean, yerr=None if np.isnan(value.half) else value.half, fmt="o", color=BLUE,
+                      markersize=6, capsize=3)
+        axes.annotate(label, (ms, value.mean), fontsize=9, xytext=(6, 4), textcoords="offset points")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))     # fewer over several decades
+    axes.margins(x=0.18, y=0.12)
+    axes.set(xlabel="milliseconds per frame, median", ylabel=score, title=title)
+    plain_axes(axes)
+    return _save(figure, path)
+
+
 def new_figure(width: float, height: float):
     """An empty Matplotlib figure of this size in inches, which draws into files."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # Matplotlib takes a second to import

@@ -35,11 +35,25 @@ def describe(cfg: Config, checkpoint: str | Path) -> dict[str, Any]:
     Raises:
         UserError: the checkpoint cannot be read.
     """
-    path = Path(checkpoint).resolve()
     settings = {name: value for name, value in cfg.flat().items()
                 if name.startswith(_SECTIONS) and name not in _WITHOUT}
-    return {"format": FORMAT, "rules": RULES, "script": cfg.script, "config": cfg.name,
-            "checkpoint": {"file": str(checkpoint), "sha256": file_hash(path)}, "settings": settings}
+    return record(cfg.script, cfg.name, checkpoint, settings)
+
+
+def record(script: str, config: str, checkpoint: str | Path | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest of a run of any tracker.
+
+    Args:
+        checkpoint: the file with its weights; None for a tracker without any.
+        settings: what decides on the boxes besides.
+
+    Raises:
+        UserError: the checkpoint cannot be read.
+    """
+    weights = {"file": "none", "sha256": ""} if checkpoint is None else \
+        {"file": str(checkpoint), "sha256": file_hash(Path(checkpoint).resolve())}
+    return {"format": FORMAT, "rules": RULES, "script": script, "config": config, "checkpoint": weights,
+            "settings": dict(settings)}
 
 
 def check(folder: Path, wanted: Mapping[str, Any], force: bool = False, other_writers: str = "") -> None:

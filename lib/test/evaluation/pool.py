@@ -9,7 +9,6 @@ import contextlib
 import logging
 import multiprocessing
 import signal
-import sys
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -18,10 +17,9 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-import cv2
-
 from ...utils.errors import UserError
 from ...utils.signals import killed_by
+from ...utils.threads import set_compute_threads
 from .lockstep import track_in_lockstep
 from .single import Failure, Tracked, attempt
 
@@ -185,9 +183,7 @@ def _work(connection: Connection, tracker_factory: Callable[..., Any], device: s
           debug_dir: Path | None, read_ahead: int) -> None:
     """What a worker process does: build the tracker, then track what comes until None comes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which stops the workers
-    cv2.setNumThreads(threads)
-    if "torch" in sys.modules:  # loaded with the factory, unless its tracker does without
-        sys.modules["torch"].set_num_threads(threads)
+    set_compute_threads(threads)    # PyTorch is loaded with the factory, unless its tracker does without
     try:
         tracker = tracker_factory(device=device)
     except Exception as error:

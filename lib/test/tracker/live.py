@@ -63,6 +63,8 @@ class LiveTracker:
     """
 
     def __init__(self, tracker: Tracker, lost: LostRule | None = None, redetect: Redetection | None = None):
+        if redetect is not None and not hasattr(tracker, "find"):
+            raise UserError(f"{type(tracker).__name__} cannot look for a lost target elsewhere; leave re-detection out")
         self.tracker = tracker
         self.redetect = redetect
         self.score_maps: list[np.ndarray | None] = []
