@@ -11,9 +11,9 @@ from tiny_models import require_packages, scramble, tiny
 from lib.families.build import build_tracker
 from lib.models.checkpoint import save_slim
 from lib.pipeline import comparison as module
-from lib.pipeline.comparison import FrameTimes, Record, Run, choose_runs
+from lib.pipeline.comparison import FrameTimes, Run, choose_runs
 from lib.pipeline.comparison_report import Comparison
-from lib.pipeline.scoring import TestSet
+from lib.pipeline.scoring import ScoreRecord, TestSet
 from lib.test.tracker.choice import parse_tracker
 from lib.utils.errors import UserError
 
@@ -50,7 +50,8 @@ def made(scores: dict[str, list[dict[str, float]]], **keys) -> Comparison:
         for by_sequence in records:
             auc = float(np.mean(list(by_sequence.values())))
             run = Run(label, "a/b", None, {"checkpoint": {"file": "w"}}, None, False)
-            runs[label].append((run, Record("set", {"AUC": auc, "Precision": auc, "OP50": auc}, by_sequence)))
+            runs[label].append((run, ScoreRecord("set", {"AUC": auc, "Precision": auc, "OP50": auc}, by_sequence,
+                                                 {"test": 1.0})))
     return Comparison("set", runs, **{"times": {}, "sizes": {}} | keys)
 
 

@@ -18,9 +18,9 @@ from lib.families.build import build_tracker
 from lib.models.checkpoint import save_slim
 from lib.pipeline import ladder as ladder_module
 from lib.pipeline import provenance
-from lib.pipeline.ladder import Ladder, LadderRun, RunRecord, climb
+from lib.pipeline.ladder import Ladder, LadderRun, climb
 from lib.pipeline.ladder_report import LadderReport, collect
-from lib.pipeline.scoring import TestSet
+from lib.pipeline.scoring import ScoreRecord, TestSet
 from lib.utils.errors import UserError
 from lib.utils.statistics import student_quantile, summarise
 
@@ -62,8 +62,8 @@ def ablation(root, monkeypatch, tmp_path):
     return run
 
 
-def record(auc: float) -> RunRecord:
-    return RunRecord("set", {"AUC": auc, "AO": auc / 2}, {"one": auc}, {"train": 2.0, "test": 1.0})
+def record(auc: float) -> ScoreRecord:
+    return ScoreRecord("set", {"AUC": auc, "AO": auc / 2}, {"one": auc}, {"train": 2.0, "test": 1.0})
 
 
 def report(scores: dict[str, list[float]], **keys) -> LadderReport:

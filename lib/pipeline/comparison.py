@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -20,11 +21,11 @@ from ..test.tracker.choice import Choice, choose_tracker, parse_tracker
 from ..utils.device import pick_device
 from ..utils.errors import UserError
 from ..utils.files import write_text
-from .scoring import TestSet
+from .scoring import ScoreRecord, TestSet
 
 logger = logging.getLogger(__name__)
 
-SCORE, TIMES = "score.json", "times.json"
+TIMES = "times.json"
 CLIPS, FRAMES = 4, 30
 """Sequences, and first frames of each, that are timed."""
 PASSES, ROUNDS, WARMUP = 240, 40, 10
@@ -35,20 +36,6 @@ SECONDS = 60.0
 
 Clip = tuple[list[np.ndarray], list[float]]
 """Frames, (H, W, 3) RGB uint8, and the box [x, y, w, h] in the first, pixels."""
-
-
-class Record(NamedTuple):
-    """What a run leaves in its folder (`score.json`).
-
-    Attributes:
-        test_set: what it was scored on, see `TestSet.digest`.
-        scores: by name, in per cent.
-        sequences: AUC of each sequence, in per cent.
-    """
-
-    test_set: str
-    scores: dict[str, float]
-    sequences: dict[str, float]
 
 
 class FrameTimes(NamedTuple):
@@ -86,20 +73,14 @@ class Run:
         model = build_for_test(self.choice.cfg)
         return len(model.layers), sum(parameter.numel() for parameter in model.parameters())
 
-    def record(self, test_set: TestSet) -> Record | None:
+    def record(self, test_set: TestSet) -> ScoreRecord | None:
         """What it scored; None where it was not scored on this set.
 
         Raises:
             UserError: the record is damaged.
         """
-        path = self.folder / SCORE
-        if not path.is_file():
-            return None
-        try:
-            record = Record(**json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise UserError(f"{path} is damaged ({error}); delete it, and the results are scored again") from error
-        return record if record.test_set == test_set.digest else None
+        record = ScoreRecord.read(self.folder)
+        return record if record is not None and record.test_set == test_set.digest else None
 
     def score(self, test_set: TestSet, device: str) -> None:
         """Track what is not tracked yet, and score.
@@ -111,12 +92,12 @@ class Run:
             logger.info("-- %s is done already: %s", self.label, self.folder)
             return
         logger.info("-- tracking %s with %s", test_set.name, self.label)
+        start = time.monotonic()
         try:
             scores, by_sequence = test_set.score(self.choice.make, self.made_with, self.folder, device)
         except UserError as error:
             raise UserError(f"{self.label}: {error}") from error
-        write_text(self.folder / SCORE, json.dumps(Record(test_set.digest, scores, by_sequence)._asdict(), indent=1)
-                   + "\n")
+        ScoreRecord(test_set.digest, scores, by_sequence, {"test": time.monotonic() - start}).write(self.folder)
 
 
 def choose_runs(trackers: Sequence[str], test_set: TestSet, output: Path, device: str = "auto") -> list[Run]:

@@ -12,8 +12,8 @@ from ..utils.files import write_text
 from ..utils.statistics import Summary, summarise
 from ..utils.tables import aligned, interval, markdown, spread
 from ..vis.charts import save_speed_chart
-from .comparison import FrameTimes, Record, Run, read_times
-from .scoring import TestSet
+from .comparison import FrameTimes, Run, read_times
+from .scoring import ScoreRecord, TestSet
 
 SCORES = ("Precision", "OP50")
 """Of the table, besides AUC."""
@@ -34,7 +34,7 @@ class Comparison:
     """
 
     test_set: str
-    runs: dict[str, list[tuple[Run, Record]]]
+    runs: dict[str, list[tuple[Run, ScoreRecord]]]
     times: dict[str, FrameTimes]
     sizes: dict[str, tuple[int, int] | None]
     machine: str = ""
@@ -137,7 +137,7 @@ def collect(runs: Sequence[Run], test_set: TestSet, output: Path, reference: str
     Raises:
         UserError: nothing is done.
     """
-    done: dict[str, list[tuple[Run, Record]]] = {run.label: [] for run in runs}
+    done: dict[str, list[tuple[Run, ScoreRecord]]] = {run.label: [] for run in runs}
     for run in runs:
         record = run.record(test_set)
         if record is not None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..config import Config, load_config, parse_override, read_yaml
 from ..config.schema import show
@@ -26,12 +26,12 @@ from ..train.failures import TrainingInterrupted
 from ..train.run import check_inputs, run_training
 from ..utils.device import pick_device
 from ..utils.errors import UserError
-from ..utils.files import ROOT, write_text
+from ..utils.files import ROOT
 from ..utils.progress import Progress
 from ..utils.signals import StopRequest, killed_by
 from ..utils.threads import usable_cpus
 from .provenance import check_provenance, claim
-from .scoring import TestSet
+from .scoring import SCORE, ScoreRecord, TestSet
 from .tracking import TrackingValidation
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,6 @@ KEYS = {"script": str, "config": str, "dataset": str, "seeds": (int, list), "set
         "score": str, "convention": str, "reference": str}
 """Keys of a ladder's file and their types."""
 COMPARE = ("previous", "first")
-SCORE = "score.json"
 WAIT = 60.0
 """Seconds that the runs have to save and end when the ladder is stopped."""
 SAY_EVERY = 60.0
@@ -172,22 +171,6 @@ class Ladder:
         return None if place == 0 else names[place - 1 if self.compare == "previous" else 0]
 
 
-class RunRecord(NamedTuple):
-    """What a finished run leaves in its folder (`score.json`).
-
-    Attributes:
-        test_set: what it was scored on, see `TestSet.digest`.
-        scores: by name.
-        sequences: AUC of each sequence, in per cent.
-        seconds: of the training and the test.
-    """
-
-    test_set: str
-    scores: dict[str, float]
-    sequences: dict[str, float]
-    seconds: dict[str, float]
-
-
 class LadderRun:
     """One rung with one seed.
 
@@ -219,7 +202,7 @@ class LadderRun:
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         return next((line for line in reversed(lines) if line.strip()), "")
 
-    def record(self) -> RunRecord | None:
+    def record(self) -> ScoreRecord | None:
         """What it gave; None where it is not done.
 
         Raises:
@@ -227,19 +210,13 @@ class LadderRun:
                 another set, or its record is damaged.
         """
         check_provenance(self.folder, self.cfg)
-        path = self.folder / SCORE
-        if not path.is_file():
-            return None
-        try:
-            record = RunRecord(**json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise UserError(f"{path} is damaged ({error}); delete it, and the run is tested again") from error
-        if record.test_set != self._test_set.digest:
+        record = ScoreRecord.read(self.folder)
+        if record is not None and record.test_set != self._test_set.digest:
             raise UserError(f"{self.folder} was tested on another {self._test_set.name}, or scored by another "
-                            f"convention; choose another --output, or delete {path} to test it again")
+                            f"convention; choose another --output, or delete {self.folder / SCORE} to test it again")
         return record
 
-    def execute(self, device: str = "auto") -> RunRecord:
+    def execute(self, device: str = "auto") -> ScoreRecord:
         """Train (or go on), test and score; at once where all of it is done.
 
         Raises:
@@ -256,9 +233,9 @@ class LadderRun:
         scores, by_sequence = self._test_set.score(
             partial(Tracker.from_checkpoint, checkpoint, self.cfg), manifest.describe(self.cfg, checkpoint),
             self.folder / "results", device)
-        record = RunRecord(self._test_set.digest, scores, by_sequence,
+        record = ScoreRecord(self._test_set.digest, scores, by_sequence,
                            {"train": trained - start, "test": time.monotonic() - trained})
-        write_text(self.folder / SCORE, json.dumps(record._asdict(), indent=1) + "\n")
+        record.write(self.folder)
         logger.info("%s: %s %.2f", self, self.ladder.score, scores[self.ladder.score])
         return record
 

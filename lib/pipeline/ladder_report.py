@@ -13,8 +13,8 @@ from ..utils.files import write_text
 from ..utils.statistics import Summary, summarise
 from ..utils.tables import aligned, interval, markdown, spread
 from ..vis.charts import save_ladder_chart
-from .ladder import Ladder, LadderRun, RunRecord
-from .scoring import TestSet
+from .ladder import Ladder, LadderRun
+from .scoring import ScoreRecord, TestSet
 
 
 @dataclass
@@ -28,7 +28,7 @@ class LadderReport:
     """
 
     ladder: Ladder
-    records: dict[str, dict[int, RunRecord]]
+    records: dict[str, dict[int, ScoreRecord]]
     reference: dict[str, float] | None = None
 
     def score(self, rung: str) -> Summary | None:
@@ -97,7 +97,7 @@ def collect(ladder: Ladder, output: Path, device: str = "auto") -> LadderReport:
         UserError: nothing is done, or the reference cannot be tested.
     """
     test_set = TestSet(ladder.dataset, ladder.convention)
-    records: dict[str, dict[int, RunRecord]] = {rung: {} for rung in ladder.rungs}
+    records: dict[str, dict[int, ScoreRecord]] = {rung: {} for rung in ladder.rungs}
     for rung, seed in ladder.runs():
         record = LadderRun(ladder, output, rung, seed, test_set).record()
         if record is not None:

@@ -1,10 +1,11 @@
 """One tracker on one test set, as numbers."""
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,44 @@ from ..test.evaluation.datasets import get_dataset
 from ..test.evaluation.environment import env_settings
 from ..test.evaluation.running import run_dataset
 from ..utils.errors import UserError
+from ..utils.files import write_text
+
+SCORE = "score.json"
+
+
+class ScoreRecord(NamedTuple):
+    """What a run that was scored leaves in its folder (`score.json`).
+
+    Attributes:
+        test_set: what it was scored on, see `TestSet.digest`.
+        scores: by name, in per cent.
+        sequences: AUC of each sequence, in per cent.
+        seconds: of the test, and of the training where that was part of it.
+    """
+
+    test_set: str
+    scores: dict[str, float]
+    sequences: dict[str, float]
+    seconds: dict[str, float]
+
+    @classmethod
+    def read(cls, folder: Path) -> "ScoreRecord | None":
+        """That of a run's folder; None where there is none.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        path = folder / SCORE
+        if not path.is_file():
+            return None
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(f"{path} is damaged ({error}); delete it, and the run is scored again") from error
+
+    def write(self, folder: Path) -> None:
+        """Leave it in a run's folder."""
+        write_text(folder / SCORE, json.dumps(self._asdict(), indent=1) + "\n")
 
 
 class TestSet:

@@ -73,9 +73,9 @@ def make_assets(seed: int, split: str, index: int, size: tuple[int, int], photo:
     width, height = (int(1.6 * v) for v in size)
     rng = generator(seed, split, index, "background")
     scene = textures.background(rng, height, width) if photo is None else _cut(rng, photo, height, width)
-    resolution = sprite_side(size)
     if cutouts:
         return _photographic(generator(seed, split, index, "distractors"), scene, cutouts)
+    resolution = sprite_side(size)
     rng = generator(seed, split, index, "target")
     target = _set_apart(rng, textures.sprite(rng, resolution), scene)
     rng = generator(seed, split, index, "distractors")

@@ -3,7 +3,7 @@
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -48,6 +48,11 @@ class PartTimes:
     def total(self, name: str) -> float:
         """Seconds of all runs of the part `name`; 0 for one that has not run."""
         return sum(self.seconds.get(name, ()))
+
+
+def measured(parts: PartTimes | None, name: str) -> AbstractContextManager[None]:
+    """The block is the part `name` of `parts`; with None nothing is measured."""
+    return nullcontext() if parts is None else parts.measure(name)
 
 
 class PartMarks:

@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, count, islice
@@ -18,7 +18,7 @@ import numpy as np
 from ...utils.errors import UserError
 from ...utils.files import write_text
 from ...utils.ownership import own
-from ...utils.parts import PartTimes
+from ...utils.parts import PartTimes, measured
 from ...utils.progress import LINE_EVERY
 from ...utils.signals import StopRequest
 from ...utils.threads import BackgroundCalls
@@ -267,14 +267,10 @@ def _drawn_box(image: np.ndarray, display: Display | None) -> Sequence[float]:
     return drawn
 
 
-def _part(parts: PartTimes | None, name: str) -> AbstractContextManager[None]:
-    return nullcontext() if parts is None else parts.measure(name)
-
-
 def _timed(frames: Iterator[Frame], parts: PartTimes | None) -> Iterator[Frame]:
     """The frames, with the time that each took to come in `parts`."""
     while True:
-        with _part(parts, "wait"):
+        with measured(parts, "wait"):
             frame = next(frames, None)
         if frame is None:
             return
@@ -371,9 +367,9 @@ def _follow(tracker: LiveTracker, frames: Iterator[Frame], boxes: Sequence[Seque
         dropped = frame.number - result.numbers[-1] - 1 if result.numbers else 0
         result.add(frame, results, time.perf_counter() - start)
         noted = parts if len(result.targets) > 1 else None
-        with _part(noted, "draw"):
+        with measured(noted, "draw"):
             picture = annotator.draw(frame, result, tracker.score_maps[0])
-        with _part(noted, "write"):
+        with measured(noted, "write"):
             if dropped:
                 write(drawn, dropped)
             write(picture, 1)

@@ -16,8 +16,9 @@ import numpy as np
 
 from ...utils.errors import UserError
 from ...utils.files import ROOT
-from ...utils.parts import PartTimes
-from .tracker import TrackResult, check_box, check_image
+from ...utils.parts import measured
+from .base import FrameTracker, TrackResult
+from .tracker import check_box, check_image
 
 
 class Kind(NamedTuple):
@@ -66,7 +67,7 @@ class OpenCVTarget:
     size: tuple[int, int]
 
 
-class OpenCVTracker:
+class OpenCVTracker(FrameTracker):
     """One of OpenCV's trackers, used as `lib.test.tracker.Tracker` is. It runs on the CPU.
 
     OpenCV takes first boxes of whole pixels, so they are rounded, and what lies outside the frame is cut off. When it
@@ -85,30 +86,10 @@ class OpenCVTracker:
     """
 
     def __init__(self, name: str, files: Sequence[Path] = (), *, device: str = "auto", benchmark: str = ""):
+        super().__init__()
         self.kind, self.files = find_kind(name), tuple(files)
         self.device = "cpu"
-        self.parts: PartTimes | None = None
-        self._target: OpenCVTarget | None = None
         self._make()
-
-    @property
-    def box_xywh(self) -> list[float] | None:
-        """Last box of the target of `initialize`, in pixels; None before."""
-        return None if self._target is None else self._target.box_xywh
-
-    def initialize(self, image: np.ndarray, box_xywh: Sequence[float]) -> None:
-        """Remember the target that `track` follows: see `start`."""
-        self._target = self.start(image, box_xywh)
-
-    def track(self, image: np.ndarray) -> TrackResult:
-        """Find the target in the next frame: see `step`.
-
-        Raises:
-            RuntimeError: `initialize` was not called.
-        """
-        if self._target is None:
-            raise RuntimeError("OpenCVTracker.track called before OpenCVTracker.initialize")
-        return self.step([image], [self._target])[0]
 
     def start(self, image: np.ndarray, box_xywh: Sequence[float]) -> OpenCVTarget:
         """A new target.
@@ -152,11 +133,8 @@ class OpenCVTracker:
             if check_image(image) != target.size:
                 raise UserError(f"a frame has {image.shape[1]} x {image.shape[0]} pixels and those before had "
                                 f"{target.size[1]} x {target.size[0]}; OpenCV's trackers need frames of one size")
-            if self.parts is None:
+            with measured(self.parts, "track"):
                 results.append(self._follow(image, target))
-            else:
-                with self.parts.measure("track"):
-                    results.append(self._follow(image, target))
         return results
 
     def _follow(self, image: np.ndarray, target: OpenCVTarget) -> TrackResult:

@@ -3,11 +3,10 @@ frame."""
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,22 +19,12 @@ from ...utils.crop import Normaliser, Square, box_from_crop, box_to_crop, cut_sq
 from ...utils.device import pick_device, synchronize
 from ...utils.device_crop import cut_on_device
 from ...utils.errors import UserError
-from ...utils.parts import PartTimes
+from ...utils.parts import measured
 from ...utils.window import hann_window
+from .base import FrameTracker, TrackResult
 
 BOX_MARGIN = 10
 """A box never leaves the frame by more than all but this many pixels, and no side gets shorter (OSTrack's rule)."""
-
-
-class TrackResult(NamedTuple):
-    """What the tracker says about one frame."""
-
-    box_xywh: list[float]
-    """[x, y, w, h] in pixels of the frame, sub-pixel, clipped to the frame."""
-    score: float
-    """Highest value of `score_map`, 0..1; without a score map what the model gives as its `score`, or NaN."""
-    score_map: np.ndarray | None
-    """(S, S) float32 score map times the window: the map that the box was read from."""
 
 
 @dataclass
@@ -55,7 +44,7 @@ class Target:
     frames: int = 0
 
 
-class Tracker:
+class Tracker(FrameTracker):
     """Tracker under OSTrack's run-time rules.
 
     The template is cropped around the given box. Each frame is searched in a crop around the last box; the score map is
@@ -108,6 +97,7 @@ class Tracker:
         device: str | torch.device = "cpu",
         crop_on_device: bool | None = None,
     ):
+        super().__init__()
         self.device = pick_device(str(device))
         self.model = model.to(self.device).eval() if isinstance(model, torch.nn.Module) else model
         self.search_size, self.search_factor = search_size, search_factor
@@ -116,14 +106,12 @@ class Tracker:
         self.mean, self.std = tuple(mean), tuple(std)
         self.rules, self.last_pixel = rules or Rules(), last_pixel
         self.window = hann_window(search_size // stride, self.device) if window else None
-        self.parts: PartTimes | None = None
         if crop_on_device is None:
             crop_on_device = self.device.type == "cuda" and not getattr(model, "host_inputs", False)
         self.crop_on_device = crop_on_device
         self._takes_pixels = getattr(model, "takes_pixels", False)
         self._takes_window = getattr(model, "takes_window", False)
         self._normalise = Normaliser(self.mean, self.std)
-        self._target: Target | None = None
 
     @classmethod
     def from_config(
@@ -236,25 +224,6 @@ class Tracker:
             crop_on_device=crop_on_device,
         )
 
-    @property
-    def box_xywh(self) -> list[float] | None:
-        """Last box of the target of `initialize`, in pixels; None before."""
-        return None if self._target is None else self._target.box_xywh
-
-    def initialize(self, image: np.ndarray, box_xywh: Sequence[float]) -> None:
-        """Remember the target that `track` follows: see `start`."""
-        self._target = self.start(image, box_xywh)
-
-    def track(self, image: np.ndarray) -> TrackResult:
-        """Find the target in the next frame: see `step`.
-
-        Raises:
-            RuntimeError: `initialize` was not called.
-        """
-        if self._target is None:
-            raise RuntimeError("Tracker.track called before Tracker.initialize")
-        return self.step([image], [self._target])[0]
-
     @torch.inference_mode()
     def start(self, image: np.ndarray, box_xywh: Sequence[float]) -> Target:
         """A new target.
@@ -339,18 +308,18 @@ class Tracker:
         sizes = [check_image(image) for image in images]
         if not sizes and not targets and not anchors_xywh:
             return []
-        with self._part("crop"):
+        with measured(self.parts, "crop"):
             squares = [square_around(anchor, self.search_factor, width, height)
                        for anchor, (height, width) in zip(anchors_xywh, sizes, strict=True)]
             search = self._crops(images, squares, self.search_size)
-        with self._part("network"):
+        with measured(self.parts, "network"):
             further = {name: _joined([target.state.further[name] for target in targets])
                        for name in targets[0].state.further}
             weights = self.window if window else None
             extra_inputs = {"window": weights} if self._takes_window else {}
             prediction = self.model(_joined([target.templates for target in targets]), search,
                                     *([further] if further else []), **extra_inputs)
-        with self._part("box"):
+        with measured(self.parts, "box"):
             boxes, score_maps = self._read(prediction, weights)
             given = getattr(prediction, "further", None) or {}
             scores = given["score"].flatten().tolist() if "score" in given else [math.nan] * len(boxes)
@@ -365,9 +334,6 @@ class Tracker:
                 results.append((TrackResult(clip_box(mapped, *size, BOX_MARGIN), score, score_map),
                                 {name: values[row:row + 1] for name, values in given.items()}))
         return results
-
-    def _part(self, name: str) -> AbstractContextManager[None]:
-        return nullcontext() if self.parts is None else self.parts.measure(name)
 
     def _crops(self, images: Sequence[np.ndarray], squares: Sequence[Square], size: int) -> torch.Tensor:
         """The crop of a square of each image, as the model takes them."""
