@@ -1,5 +1,8 @@
-"""The tree `lib` is installed as the package `compresstracker`; everything else is in pyproject.toml."""
+"""The tree `lib` is installed as the package `compresstracker`, with the weights for real video that come with the
+project; everything else is in pyproject.toml."""
 
 from setuptools import find_packages, setup
 
-setup(packages=["compresstracker", *(f"compresstracker.{name}" for name in find_packages("lib"))])
+PACKAGES = ["compresstracker", "compresstracker.pretrained_models"]
+
+setup(packages=[*PACKAGES, *(f"compresstracker.{name}" for name in find_packages("lib"))])

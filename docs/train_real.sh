@@ -1,42 +1,68 @@
 #!/bin/bash
-# The tracker for real video, step by step (docs/real.md):   bash docs/train_real.sh [cpu|gpu] STEP...
+# The trackers for real video, step by step (docs/real.md):   bash docs/train_real.sh [cpu|gpu] STEP...
 #
-#   data      draw sequences of objects cut out of photographs
-#   teacher   train 12 ViT-S/14 layers that start from DINOv2
-#   students  compress them into 4 layers, and train the naive twin: same start and pairs, ground truth alone
-#   compare   track the test sequences with all of them and with OpenCV's trackers, and time them
+#   data           draw sequences of objects cut out of photographs
+#   students       compress VitTrack's 3 layers into 2, and train the naive twin: same start and pairs, ground truth alone
+#   compare        track the test sequences with all of them and with OpenCV's trackers, and time them
+#   ship           write the weights of one seed (SHIP, default 0) in half precision to pretrained_models
+#   vits_teacher   train 12 ViT-S/14 layers that start from DINOv2
+#   vits_students  compress these into 4 layers, and train the naive twin
+#   vits_compare   as compare, for these
 #
 # cpu (the default) is what was run for docs/real.md on two cores; gpu is a longer recipe for one GPU, which was not run.
-# What must be where: docs/real.md. SEEDS="0 1 2" trains each student with several seeds (default: 42 alone).
+# What must be where: docs/real.md. SEEDS are those of the students.
 
 set -eu
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-.venv/bin/python}
-SEEDS=${SEEDS:-42}
-SEQUENCES=400 EPOCH=20 STUDENT_EPOCH=8 TEACHER=() STUDENT=()
+SEQUENCES=400 TEACHER_EPOCH=20 EPOCH=30 VITS_EPOCH=8 TEACHER=() STUDENT=() VITS=()
 case ${1:-} in
     gpu) shift
-         SEQUENCES=20000 EPOCH=60 STUDENT_EPOCH=60
+         SEQUENCES=20000 TEACHER_EPOCH=60 EPOCH=60 VITS_EPOCH=60
          LONG=(--set TRAIN.BATCH_SIZE=64 --set DATA.TRAIN.SAMPLE_PER_EPOCH=60000 --set TRAIN.NUM_WORKER=12
-               --set TRAIN.EPOCH=$EPOCH)
+               --set TRAIN.EPOCH=60)
          TEACHER=("${LONG[@]}" --set TRAIN.FROZEN_LAYERS=0)
-         STUDENT=("${LONG[@]}" --set COMPRESS.ALPHA1=0.1 --set COMPRESS.ALPHA2=0.1) ;;
+         STUDENT=("${LONG[@]}") VITS=("${LONG[@]}" --set COMPRESS.ALPHA1=0.1 --set COMPRESS.ALPHA2=0.1) ;;
     cpu) shift ;;
 esac
-TEACHER_FILE=output/checkpoints/train/ostrack/real_teacher/OSTrack_ep$(printf %04d $EPOCH).pth.tar
+TEACHER_FILE=output/checkpoints/train/ostrack/real_teacher/OSTrack_ep$(printf %04d $TEACHER_EPOCH).pth.tar
 NAIVE=(--set TRAIN.SUP_LOGIT=false --set TRAIN.SUP_FEAT=false --set TRAIN.SUP_REPLACE=false)
 
-train_student() {    # name, seed, further options
-    local name=$1 seed=$2
-    shift 2
-    "$PYTHON" tracking/train.py --script compresstracker --config compresstracker_real --mode single \
-        --save_dir "output/real/${name}_seed$seed" --set TRAIN.SEED="$seed" --set MODEL.PRETRAIN_FILE="$TEACHER_FILE" \
-        "${STUDENT[@]}" "$@"
+train_student() {    # configuration, name, seed, further options
+    local config=$1 folder=output/real/$1/$2_seed$3 seed=$3
+    shift 3
+    "$PYTHON" tracking/train.py --script compresstracker --config "$config" --mode single --save_dir "$folder" \
+        --set TRAIN.SEED="$seed" "$@"
 }
 
-weights_of() {       # name, seed
-    printf "output/real/%s_seed%s/checkpoints/train/compresstracker/compresstracker_real/CompressTracker_ep%04d.pth.tar" \
-        "$1" "$2" $STUDENT_EPOCH
+weights_of() {       # configuration, name, seed, epoch
+    printf "output/real/%s/%s_seed%s/checkpoints/train/compresstracker/%s/CompressTracker_ep%04d.pth.tar" \
+        "$1" "$2" "$3" "$1" "$4"
+}
+
+compare() {          # configuration of the students, their epoch, seeds, the teacher as compare_trackers.py takes it
+    local config=$1 epoch=$2 seeds=$3 trackers=("$4") folder=output/real/$1 seed name precision
+    for name in compressed naive; do
+        for seed in $seeds; do
+            trackers+=("compresstracker/$config=$name@$(weights_of "$config" $name "$seed" "$epoch")")
+        done
+    done
+    for precision in float32 int8; do
+        "$PYTHON" tracking/export_model.py --script compresstracker --config "$config" \
+            --checkpoint "$(weights_of "$config" compressed "${seeds%% *}" "$epoch")" --format openvino \
+            --precision $precision --frames data/real/videos@data/real/train.txt --output "$folder/$precision"
+        trackers+=("compresstracker/$config=compressed, OpenVINO $precision@$folder/$precision")
+    done
+    for name in nano vit csrt; do
+        if "$PYTHON" tracking/test.py opencv $name --dataset folder:data/real/test --sequence 0 \
+                --save_dir output/real/try > /dev/null 2>&1; then
+            trackers+=("opencv/$name")
+        else
+            echo "OpenCV's $name is left out: this OpenCV lacks it, or its files are not in pretrained_models"
+        fi
+    done
+    "$PYTHON" tracking/compare_trackers.py "${trackers[@]}" --dataset folder:data/real/test --threads 2 \
+        --reference teacher --output "$folder/comparison"
 }
 
 for step in "$@"; do
@@ -44,35 +70,34 @@ for step in "$@"; do
         data)
             "$PYTHON" tracking/render_sequences.py --output data/real/rendered --sequences $SEQUENCES \
                 --photographs data/real/coco/train2017 --outlines data/real/coco/annotations/instances_train2017.json ;;
-        teacher)
-            "$PYTHON" tracking/train.py --script ostrack --config real_teacher --mode single --save_dir output \
-                "${TEACHER[@]}" ;;
         students)
-            for seed in $SEEDS; do
-                train_student compressed "$seed"
-                train_student naive "$seed" "${NAIVE[@]}"
+            for seed in ${SEEDS:-0 1 2}; do
+                train_student compresstracker_real compressed "$seed" "${STUDENT[@]}"
+                train_student compresstracker_real naive "$seed" "${STUDENT[@]}" "${NAIVE[@]}"
             done ;;
         compare)
-            trackers=("ostrack/real_teacher=teacher@$TEACHER_FILE")
-            for seed in $SEEDS; do
-                for name in compressed naive; do
-                    trackers+=("compresstracker/compresstracker_real=$name@$(weights_of $name "$seed")")
-                done
-            done
-            "$PYTHON" tracking/export_model.py --script compresstracker --config compresstracker_real \
-                --checkpoint "$(weights_of compressed "${SEEDS%% *}")" --format openvino --precision int8 \
-                --frames data/real/videos@data/real/train.txt --output output/real/int8
-            trackers+=("compresstracker/compresstracker_real=compressed, int8@output/real/int8")
-            for name in nano vit csrt; do
-                if "$PYTHON" tracking/test.py opencv $name --dataset folder:data/real/test --sequence 0 \
-                        --save_dir output/real/try > /dev/null 2>&1; then
-                    trackers+=("opencv/$name")
-                else
-                    echo "OpenCV's $name is left out: this OpenCV lacks it, or its files are not in pretrained_models"
-                fi
-            done
-            "$PYTHON" tracking/compare_trackers.py "${trackers[@]}" --dataset folder:data/real/test --threads 2 \
-                --reference teacher --output output/real/comparison ;;
+            compare compresstracker_real $EPOCH "${SEEDS:-0 1 2}" "vittrack/vittrack=teacher" ;;
+        ship)
+            "$PYTHON" - "$(weights_of compresstracker_real compressed "${SHIP:-0}" $EPOCH)" <<'PYTHON'
+import sys
+import torch
+content = torch.load(sys.argv[1], weights_only=True)
+content["net"] = {name: value.half() if value.is_floating_point() else value for name, value in content["net"].items()}
+torch.save(content, "pretrained_models/compresstracker_real.pth.tar")
+PYTHON
+            ;;
+        vits_teacher)
+            "$PYTHON" tracking/train.py --script ostrack --config real_teacher --mode single --save_dir output \
+                "${TEACHER[@]}" ;;
+        vits_students)
+            for seed in ${SEEDS:-42}; do
+                train_student compresstracker_real_vits_4 compressed "$seed" "${VITS[@]}" \
+                    --set MODEL.PRETRAIN_FILE="$TEACHER_FILE"
+                train_student compresstracker_real_vits_4 naive "$seed" "${VITS[@]}" "${NAIVE[@]}" \
+                    --set MODEL.PRETRAIN_FILE="$TEACHER_FILE"
+            done ;;
+        vits_compare)
+            compare compresstracker_real_vits_4 $VITS_EPOCH "${SEEDS:-42}" "ostrack/real_teacher=teacher@$TEACHER_FILE" ;;
         *) echo "unknown step $step; see the first lines of $0" >&2; exit 2 ;;
     esac
 done

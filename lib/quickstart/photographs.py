@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 
 from ..utils.errors import UserError
+from ..utils.frames import IMAGE_SUFFIXES
 from .textures import MARGIN, Sprite
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp")
 LEAST_SIDE, LEAST_FILL = 40, 0.25
 """Objects that are smaller (px), or fill less of their box, are not cut out."""
 SOFTNESS = 0.8
@@ -34,7 +34,7 @@ def list_photographs(folder: str | Path) -> list[str]:
     """
     if not Path(folder).is_dir():
         raise UserError(f"backgrounds: no such folder: {folder}; give a folder with photographs")
-    return sorted(str(path) for path in Path(folder).iterdir() if path.suffix.lower() in ENDINGS)
+    return sorted(str(path) for path in Path(folder).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def read_photograph(file: str) -> np.ndarray:

@@ -7,7 +7,11 @@ import torch
 from ...config import SCRIPTS, Config, config_from_dict, list_configs, load_config
 from ...models.checkpoint import read_checkpoint
 from ...utils.errors import UserError
+from ...utils.files import PACKAGE
 from .tracker import Tracker
+
+INSTALLED = PACKAGE / "pretrained_models"
+"""Weights inside an installed package, which has no `experiments`; in the repository their configurations name them."""
 
 
 def load_tracker(path_or_config: str | Path, *, device: str | torch.device = "auto", config: str | None = None,
@@ -27,6 +31,9 @@ def load_tracker(path_or_config: str | Path, *, device: str | torch.device = "au
         return Tracker.from_checkpoint(path, cfg, device=device, backend=backend)
     if path.name.endswith((".tar", ".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".onnx")):
         raise UserError(f"checkpoint {path} does not exist; check the path")
+    installed = INSTALLED / f"{path.name}.pth.tar"
+    if installed.is_file() and config is None:
+        return Tracker.from_checkpoint(installed, checkpoint_config(installed), device=device, backend=backend)
     cfg = find_config(str(path_or_config))
     return Tracker.from_config(cfg.script, str(cfg.source), save_dir=save_dir, device=device, backend=backend)
 
