@@ -13,7 +13,8 @@ from tiny_models import tiny
 from lib.test.evaluation import manifest
 from lib.test.evaluation.datasets import Sequence
 from lib.test.evaluation.running import run_dataset
-from lib.train.run import RunPaths, run_training
+from lib.train.run import run_training
+from lib.train.run_paths import RunPaths
 from lib.utils import files, ownership
 from lib.utils.errors import UserError
 from lib.utils.files import cannot_write, check_output, check_output_file

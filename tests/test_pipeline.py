@@ -13,7 +13,7 @@ from lib.families.build import build_tracker
 from lib.models.checkpoint import save_slim
 from lib.pipeline.evaluation import Evaluation
 from lib.test.utils.packing import SERVERS
-from lib.train.run import RunPaths
+from lib.train.run_paths import RunPaths
 from lib.train.trainer import Trainer
 from lib.utils.errors import UserError
 

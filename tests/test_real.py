@@ -18,10 +18,9 @@ def test_it_is_small():
 
 def test_it_finds_its_target_in_the_next_frame():
     """In drawn scenes, of which it saw none in training."""
-    errors = []
+    tracker, errors = LiveTracker.from_pretrained("compresstracker_real", device="cpu"), []
     for index in range(6):
         frames = list(Sequence(7, "test", index, length=2, size=(320, 240)).frames())
-        tracker = LiveTracker.from_pretrained("compresstracker_real", device="cpu")
         first, second = (np.ascontiguousarray(frame.image[..., ::-1]) for frame in frames)
         tracker.init(first, frames[0].box)
         (x, y, w, h), (u, v, a, b) = tracker.update(second).box, frames[1].box

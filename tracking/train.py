@@ -29,7 +29,7 @@ from lib.utils.files import check_output  # noqa: E402
 from lib.utils.log import load_torch, run_script, setup_logging  # noqa: E402
 
 if TYPE_CHECKING:
-    from lib.train.run import RunPaths
+    from lib.train.run_paths import RunPaths
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,8 @@ def train(args: argparse.Namespace) -> int:
     """Run in this process, or start the processes. Returns the exit status."""
     from lib.pipeline.evaluation import Evaluation
     from lib.train.admin.logs import check_wandb
-    from lib.train.run import ALREADY_FINISHED, RunPaths, find_finished
+    from lib.train.run import ALREADY_FINISHED, find_finished
+    from lib.train.run_paths import RunPaths
 
     if args.distill not in (None, "0"):
         logger.warning("--distill has no effect: --script compresstracker compresses a teacher, which "

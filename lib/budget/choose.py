@@ -11,12 +11,12 @@ import yaml
 
 from ..config import Config, changed_keys, config_from_dict, load_config, parse_override, schema_of
 from ..deploy.crops import CropPair, crop_pairs, model_inputs, unlabelled_pairs
-from ..deploy.profile import describe_environment
 from ..families.build import build_teacher
 from ..models.base import Inputs
 from ..models.checkpoint import load_weights
 from ..utils.errors import UserError
 from ..utils.files import file_hash, write_text
+from ..utils.machine import describe_environment
 from ..utils.ownership import own
 from ..utils.sequences import VIDEO_SUFFIXES
 from ..utils.tables import aligned

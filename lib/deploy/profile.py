@@ -7,12 +7,10 @@ of a batch size are timed in the same run, in turn, so that a slow phase of the 
 
 import json
 import logging
-import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from ..config import Config
 from ..models.base import StagedTracker
 from ..utils.device import choose_dtype, pick_device
 from ..utils.errors import UserError
+from ..utils.machine import describe_environment
 from ..utils.parts import PartTimes
 from ..utils.progress import progress
 from .counting import count
@@ -53,7 +52,6 @@ _TOLERANCE = 0.1  # one unit of the last digit the table prints: it rounds some 
 _DEFAULTS = {"cpu": (30, 3), "cuda": (1000, 100)}  # iterations, warm-up
 SECONDS = 15.0
 """For timing one variant, where no number of passes is asked for."""
-_LIBRARIES = ("torch", "timm", "thop", "numpy", "opencv-python-headless", "opencv-python", "onnxruntime", "openvino")
 
 
 @dataclass(frozen=True)
@@ -446,32 +444,3 @@ def compare_with_paper(architecture: dict[str, Any], depth: int, macs: int, para
         return None
     return entry | {"macs_match": abs(macs / 1e9 - entry["macs_g"]) < _TOLERANCE,
                     "params_match": abs(parameters / 1e6 - entry["params_m"]) < _TOLERANCE}
-
-
-def describe_environment(device: torch.device) -> dict[str, Any]:
-    """What a timing depends on: device, threads, arithmetic and library versions."""
-    cuda = device.type == "cuda"
-    facts: dict[str, Any] = {
-        "device": str(device),
-        "device_name": torch.cuda.get_device_name(device) if cuda else _cpu_name(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "libraries": {name: metadata.version(name) for name in _LIBRARIES
-                      if any(metadata.distributions(name=name))},
-    }
-    if cuda:
-        facts |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(),
-                  "matmul_precision": torch.get_float32_matmul_precision(),
-                  "tf32_convolutions": torch.backends.cudnn.allow_tf32}
-    return facts
-
-
-def _cpu_name() -> str:
-    """The processor's name as the system tells it."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine() or "unknown CPU"

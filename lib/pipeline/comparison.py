@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..deploy.profile import describe_environment
 from ..deploy.timing import time_alternately
 from ..families.build import build_for_test
 from ..test.evaluation.results import tracker_folder
@@ -21,6 +20,7 @@ from ..test.tracker.choice import Choice, choose_tracker, parse_tracker
 from ..utils.device import pick_device
 from ..utils.errors import UserError
 from ..utils.files import write_text
+from ..utils.machine import describe_environment
 from .scoring import ScoreRecord, TestSet
 
 logger = logging.getLogger(__name__)

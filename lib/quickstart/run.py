@@ -22,7 +22,8 @@ from ..test.evaluation.datasets import get_dataset
 from ..test.evaluation.environment import env_settings
 from ..test.evaluation.running import run_dataset
 from ..test.tracker.tracker import Tracker
-from ..train.run import RunPaths, run_training
+from ..train.run import run_training
+from ..train.run_paths import RunPaths
 from ..utils.errors import UserError
 from ..utils.files import resolve, write_text
 from ..utils.ownership import own

@@ -6,7 +6,6 @@ import math
 import os
 import signal
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from ..config import Config
 from ..families.build import build_for_train, find_pretrained
 from ..families.objective import search_frames
 from ..models.base import Inputs
-from ..models.checkpoint import read_checkpoint, run_folder, save_slim, slim_name
+from ..models.checkpoint import read_checkpoint, save_slim
 from ..models.safe_load import write_tensors
 from ..utils.errors import UserError
 from ..utils.files import remove_unfinished, set_aside
@@ -32,6 +31,7 @@ from .distributed import World, join_world, read_place
 from .failures import TrainingInterrupted
 from .interfaces import Loader, TrackedSequences
 from .learner import build_learner
+from .run_paths import RunPaths
 from .speed import matmul_precision, resolve_precision
 from .state import (
     TrainingState,
@@ -48,59 +48,6 @@ from .trainer import Position, Recipe, Trainer
 logger = logging.getLogger(__name__)
 
 ALREADY_FINISHED = "already finished: {} (start anew with --resume none, train longer with --set TRAIN.EPOCH=N)"
-
-
-@dataclass(frozen=True)
-class RunPaths:
-    """Where a run's files are, in the official layout under `save_dir`."""
-
-    save_dir: Path
-    script: str
-    config: str
-    title: str
-    """Of the model, see `Config.title`."""
-
-    @classmethod
-    def of(cls, save_dir: str | Path, cfg: Config) -> "RunPaths":
-        """Those of a configuration's run."""
-        return cls(Path(save_dir).expanduser().absolute(), cfg.script, cfg.name, cfg.title)
-
-    @property
-    def checkpoints(self) -> Path:
-        """Folder of the slim checkpoints, the training states and the resolved configuration."""
-        return run_folder(self.save_dir, self.script, self.config)
-
-    @property
-    def log_file(self) -> Path:
-        """The run's log."""
-        return self.save_dir / "logs" / f"{self.script}-{self.config}.log"
-
-    @property
-    def tensorboard(self) -> Path:
-        """Folder of TensorBoard's event files."""
-        return self.save_dir / "tensorboard" / "train" / self.script / self.config
-
-    def slim(self, epoch: int) -> Path:
-        """The slim checkpoint of an epoch."""
-        return self.checkpoints / slim_name(self.title, epoch)
-
-    def bad_batch(self, epoch: int, step: int) -> Path:
-        """The pairs of a step (counted from 0) whose loss was not a number."""
-        return self.checkpoints / f"nan_batch_ep{epoch:04d}_step{step + 1:06d}.pt"
-
-    @property
-    def best(self) -> Path:
-        """The slim checkpoint that validated best so far."""
-        return self.checkpoints / slim_name(self.title, "best")
-
-    @property
-    def wandb_id(self) -> Path:
-        """Keeps the run's identity at Weights & Biases."""
-        return self.checkpoints / "wandb_id.txt"
-
-    def slim_checkpoints(self) -> list[Path]:
-        """All slim checkpoints of epochs there are."""
-        return sorted(self.checkpoints.glob("*_ep*.pth.tar"))
 
 
 def run_training(cfg: Config, save_dir: str | Path, *, resume: str | Path = "auto", device: str = "auto",

@@ -1,11 +1,13 @@
-"""What every tracker of frames is to its user: any number of targets, and the case of one."""
+"""What every tracker of frames is to its user: any number of targets, and the case of one; and what it can be given."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...utils.errors import UserError
 from ...utils.parts import PartTimes
 
 
@@ -68,3 +70,36 @@ class FrameTracker(ABC):
             images: the frame of each target, (H, W, 3) RGB uint8.
             targets: from `start`.
         """
+
+
+def check_image(image: np.ndarray) -> tuple[int, int]:
+    """(height, width) of an image that can be tracked in.
+
+    Raises:
+        UserError: it is not an (H, W, 3) uint8 array with at least one pixel.
+    """
+    if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise UserError(f"a frame must be a uint8 RGB array of shape (height, width, 3), found {found}")
+    if image.size == 0:
+        raise UserError(f"a frame has no pixels: shape {image.shape}")
+    return image.shape[0], image.shape[1]
+
+
+def check_box(box_xywh: Sequence[float], height: int, width: int) -> list[float]:
+    """The box as four floats.
+
+    Raises:
+        UserError: not four finite numbers, no area, or no pixel of the frame inside.
+    """
+    expected = "expected x, y, w, h in pixels with w > 0 and h > 0"
+    try:
+        box = [float(value) for value in box_xywh]
+    except (TypeError, ValueError) as error:
+        raise UserError(f"the target box {box_xywh!r} is not four numbers; {expected}") from error
+    if len(box) != 4 or not all(map(math.isfinite, box)) or box[2] <= 0 or box[3] <= 0:
+        raise UserError(f"the target box {box} cannot be tracked; {expected}")
+    x, y, w, h = box
+    if x >= width or y >= height or x + w <= 0 or y + h <= 0:
+        raise UserError(f"the target box {box} lies outside the frame of {width} x {height} pixels")
+    return box

@@ -149,7 +149,8 @@ def absolute_path(text: str) -> Path:
 
 def _trained(options: argparse.Namespace) -> Choice:
     """The tracker of a configuration's weights."""
-    from .tracker import Tracker, find_checkpoint
+    from .tracker import Tracker
+    from .weights import find_checkpoint
 
     script, config = options.tracker_name, options.tracker_param
     cfg, checkpoint = find_checkpoint(script, config, checkpoint=options.checkpoint, epoch=options.epoch,

@@ -25,10 +25,10 @@ from ...utils.threads import BackgroundCalls
 from ...vis.draw import PALETTE, VideoWriter, draw_boxes, draw_score_map
 from ..evaluation.environment import env_settings
 from ..evaluation.results import results_root, times_file, tracker_folder, write_result
+from .base import check_box
 from .display import Display
 from .live import LiveTracker, Result
 from .sources import Frame, Source
-from .tracker import check_box
 
 logger = logging.getLogger(__name__)
 

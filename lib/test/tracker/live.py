@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 from ...utils.errors import UserError
+from .base import check_image
 from .lost import LostFlag, LostRule
 from .pretrained import load_tracker
 from .redetect import Redetection
-from .tracker import Target, Tracker, check_image
+from .tracker import Target, Tracker
 
 logger = logging.getLogger(__name__)
 

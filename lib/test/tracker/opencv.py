@@ -17,8 +17,7 @@ import numpy as np
 from ...utils.errors import UserError
 from ...utils.files import ROOT
 from ...utils.parts import measured
-from .base import FrameTracker, TrackResult
-from .tracker import check_box, check_image
+from .base import FrameTracker, TrackResult, check_box, check_image
 
 
 class Kind(NamedTuple):

@@ -21,7 +21,8 @@ from ...utils.device_crop import cut_on_device
 from ...utils.errors import UserError
 from ...utils.parts import measured
 from ...utils.window import hann_window
-from .base import FrameTracker, TrackResult
+from .base import FrameTracker, TrackResult, check_box, check_image
+from .weights import find_checkpoint
 
 BOX_MARGIN = 10
 """A box never leaves the frame by more than all but this many pixels, and no side gets shorter (OSTrack's rule)."""
@@ -370,93 +371,3 @@ class Tracker(FrameTracker):
 def _joined(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     """(1, ...) tensors as one batch."""
     return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
-
-
-def find_checkpoint(
-    script: str,
-    config: str,
-    *,
-    checkpoint: str | Path | None = None,
-    epoch: int | None = None,
-    save_dir: str | Path | None = None,
-    overrides: Sequence[str] = (),
-) -> tuple[Any, Path]:
-    """The configuration of a run and the file with its weights.
-
-    Args:
-        script, config: `experiments/<script>/<config>.yaml`; config may also be a path.
-        checkpoint: the weights; None takes TEST.CHECKPOINT of the yaml where it names a file and no epoch is given,
-            else `checkpoint_path(cfg, epoch, save_dir)`.
-        epoch: None takes TEST.EPOCH of the yaml.
-        save_dir: None takes the one of the environment settings.
-        overrides: `KEY=value` items over the yaml.
-
-    Raises:
-        UserError: unknown config, or no such file.
-    """
-    from ...config import load_config
-    from ...families.build import find_pretrained
-
-    cfg = load_config(script, config, overrides)
-    if checkpoint is not None:
-        path = Path(checkpoint).expanduser()
-    elif cfg.TEST.CHECKPOINT and epoch is None:
-        path = find_pretrained(cfg.TEST.CHECKPOINT, "TEST.CHECKPOINT", "the file with the weights")
-    else:
-        path = checkpoint_path(cfg, epoch, save_dir)
-    if not path.is_file():
-        raise UserError(f"no checkpoint at {path}; {_nearby(path)}")
-    return cfg, path
-
-
-def checkpoint_path(cfg: Any, epoch: int | None = None, save_dir: str | Path | None = None) -> Path:
-    """Where training leaves the weights of a configuration (None: TEST.EPOCH, the environment's save_dir)."""
-    from ...models.checkpoint import run_folder, slim_name
-
-    if save_dir is None:
-        from ..evaluation.environment import env_settings
-
-        save_dir = env_settings().save_dir
-    return run_folder(save_dir, cfg.script, cfg.name) / slim_name(
-        cfg.title, cfg.TEST.EPOCH if epoch is None else epoch)
-
-
-def check_image(image: np.ndarray) -> tuple[int, int]:
-    """(height, width) of an image that can be tracked in.
-
-    Raises:
-        UserError: it is not an (H, W, 3) uint8 array with at least one pixel.
-    """
-    if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise UserError(f"a frame must be a uint8 RGB array of shape (height, width, 3), found {found}")
-    if image.size == 0:
-        raise UserError(f"a frame has no pixels: shape {image.shape}")
-    return image.shape[0], image.shape[1]
-
-
-def check_box(box_xywh: Sequence[float], height: int, width: int) -> list[float]:
-    """The box as four floats.
-
-    Raises:
-        UserError: not four finite numbers, no area, or no pixel of the frame inside.
-    """
-    expected = "expected x, y, w, h in pixels with w > 0 and h > 0"
-    try:
-        box = [float(value) for value in box_xywh]
-    except (TypeError, ValueError) as error:
-        raise UserError(f"the target box {box_xywh!r} is not four numbers; {expected}") from error
-    if len(box) != 4 or not all(map(math.isfinite, box)) or box[2] <= 0 or box[3] <= 0:
-        raise UserError(f"the target box {box} cannot be tracked; {expected}")
-    x, y, w, h = box
-    if x >= width or y >= height or x + w <= 0 or y + h <= 0:
-        raise UserError(f"the target box {box} lies outside the frame of {width} x {height} pixels")
-    return box
-
-
-def _nearby(path: Path) -> str:
-    """What to do about a missing checkpoint, with the ones that lie beside it."""
-    checkpoints = sorted(file.name for file in path.parent.glob("*.pth.tar")) if path.parent.is_dir() else []
-    if checkpoints:
-        return f"that folder holds {', '.join(checkpoints[-5:])}: choose one with --epoch or --checkpoint"
-    return "train first (tracking/train.py), copy the downloaded weights there, or give --checkpoint"

@@ -20,7 +20,6 @@ import torch
 from torch import nn
 
 from ...config import FOLDER_PREFIX, Config
-from ...deploy.profile import describe_environment
 from ...deploy.rates import matrix_rate, memory_rate
 from ...families.build import build_for_train
 from ...models.compress.initialise import initialise_student
@@ -30,6 +29,7 @@ from ...utils.device import choose_dtype, pick_device
 from ...utils.errors import UserError
 from ...utils.files import resolve
 from ...utils.local_files import VARIABLE_PREFIX
+from ...utils.machine import describe_environment
 from ...utils.parts import PartMarks, PartTimes
 from ...utils.progress import Progress, progress
 from ...utils.signals import StopRequest
