@@ -175,6 +175,16 @@ def test_the_readme_example_runs_installed_beside_another_lib(installed, root, t
     assert name == "another lib" and Path(place) == installed / "compresstracker" / "__init__.py"
 
 
+def test_only_the_bare_name_means_the_installed_weights(installed, tmp_path):
+    code = ("from compresstracker import Tracker, UserError\n"
+            "for name in ('exports/compresstracker_real', 'compresstracker_rael'):\n"
+            "    try: Tracker.from_pretrained(name, device='cpu')\n"
+            "    except UserError as error: print(error)")
+    missing, misspelt = _run(code, installed, cwd=tmp_path).splitlines()
+    assert missing.startswith("exports/compresstracker_real is neither a file nor a folder nor a configuration")
+    assert misspelt.endswith("the configurations are compresstracker_real")
+
+
 def test_the_wheel_holds_one_package_and_all_of_it(installed, root):
     assert {path.name for path in installed.iterdir() if path.suffix != ".dist-info"} == {"compresstracker"}
     there = {path.relative_to(root / "lib") for path in (root / "lib").rglob("*")

@@ -31,9 +31,9 @@ def load_tracker(path_or_config: str | Path, *, device: str | torch.device = "au
         return Tracker.from_checkpoint(path, cfg, device=device, backend=backend)
     if path.name.endswith((".tar", ".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".onnx")):
         raise UserError(f"checkpoint {path} does not exist; check the path")
-    installed = INSTALLED / f"{path.name}.pth.tar"
-    if installed.is_file() and config is None:
-        return Tracker.from_checkpoint(installed, checkpoint_config(installed), device=device, backend=backend)
+    if str(path_or_config) in _installed():
+        path = INSTALLED / f"{path_or_config}.pth.tar"
+        return Tracker.from_checkpoint(path, checkpoint_config(path), device=device, backend=backend)
     cfg = find_config(str(path_or_config))
     return Tracker.from_config(cfg.script, str(cfg.source), save_dir=save_dir, device=device, backend=backend)
 
@@ -55,10 +55,15 @@ def find_config(name: str) -> Config:
         return load_config(script, config_name)
     owner = next((owner for owner in SCRIPTS if not script and name in list_configs(owner)), None)
     if owner is None:
-        configs = [f"{owner}/{config}" for owner in SCRIPTS for config in list_configs(owner)]
+        configs = [f"{owner}/{config}" for owner in SCRIPTS for config in list_configs(owner)] + _installed()
         raise UserError(f"{name} is neither a file nor a folder nor a configuration; the configurations are "
                         f"{', '.join(configs) or '(none in this installation: give a checkpoint file)'}")
     return load_config(owner, name)
+
+
+def _installed() -> list[str]:
+    """Names of the trackers whose weights are in the installed package."""
+    return sorted(path.name.removesuffix(".pth.tar") for path in INSTALLED.glob("*.pth.tar"))
 
 
 def checkpoint_config(path: Path) -> Config:
