@@ -18,9 +18,9 @@ PYTHON=${PYTHON:-.venv/bin/python}
 SEQUENCES=400 TEACHER_EPOCH=20 EPOCH=30 VITS_EPOCH=8 TEACHER=() STUDENT=() VITS=()
 case ${1:-} in
     gpu) shift
-         SEQUENCES=20000 TEACHER_EPOCH=60 EPOCH=60 VITS_EPOCH=60
+         SEQUENCES=20000 EPOCH=60 TEACHER_EPOCH=$EPOCH VITS_EPOCH=$EPOCH
          LONG=(--set TRAIN.BATCH_SIZE=64 --set DATA.TRAIN.SAMPLE_PER_EPOCH=60000 --set TRAIN.NUM_WORKER=12
-               --set TRAIN.EPOCH=60)
+               --set TRAIN.EPOCH=$EPOCH)
          TEACHER=("${LONG[@]}" --set TRAIN.FROZEN_LAYERS=0)
          STUDENT=("${LONG[@]}") VITS=("${LONG[@]}" --set COMPRESS.ALPHA1=0.1 --set COMPRESS.ALPHA2=0.1) ;;
     cpu) shift ;;
@@ -40,18 +40,23 @@ weights_of() {       # configuration, name, seed, epoch
         "$1" "$2" "$3" "$1" "$4"
 }
 
-compare() {          # configuration of the students, their epoch, seeds, the teacher as compare_trackers.py takes it
-    local config=$1 epoch=$2 seeds=$3 trackers=("$4") folder=output/real/$1 seed name precision
+export_to() {        # name, script/configuration, weights; a part of compare
+    "$PYTHON" tracking/export_model.py --script "${2%/*}" --config "${2#*/}" --checkpoint "$3" --format openvino \
+        --precision $precision --frames data/real/videos@data/real/train.txt --output "$folder/$1_$precision"
+    trackers+=("$2=$1, $precision@$folder/$1_$precision")
+}
+
+compare() {          # configuration of the students, their epoch, seeds; the teacher's script/configuration, and weights
+    local config=$1 epoch=$2 seeds=$3 teacher=$4 weights=$5 folder=output/real/$1 seed name precision
+    local trackers=("$teacher=teacher@$weights")
     for name in compressed naive; do
         for seed in $seeds; do
             trackers+=("compresstracker/$config=$name@$(weights_of "$config" $name "$seed" "$epoch")")
         done
     done
     for precision in float32 int8; do
-        "$PYTHON" tracking/export_model.py --script compresstracker --config "$config" \
-            --checkpoint "$(weights_of "$config" compressed "${seeds%% *}" "$epoch")" --format openvino \
-            --precision $precision --frames data/real/videos@data/real/train.txt --output "$folder/$precision"
-        trackers+=("compresstracker/$config=compressed, OpenVINO $precision@$folder/$precision")
+        export_to teacher "$teacher" "$weights"
+        export_to compressed "compresstracker/$config" "$(weights_of "$config" compressed "${seeds%% *}" "$epoch")"
     done
     for name in nano vit csrt; do
         if "$PYTHON" tracking/test.py opencv $name --dataset folder:data/real/test --sequence 0 \
@@ -76,14 +81,15 @@ for step in "$@"; do
                 train_student compresstracker_real naive "$seed" "${STUDENT[@]}" "${NAIVE[@]}"
             done ;;
         compare)
-            compare compresstracker_real $EPOCH "${SEEDS:-0 1 2}" "vittrack/vittrack=teacher" ;;
+            compare compresstracker_real $EPOCH "${SEEDS:-0 1 2}" vittrack/vittrack pretrained_models/vittrack.onnx ;;
         ship)
             "$PYTHON" - "$(weights_of compresstracker_real compressed "${SHIP:-0}" $EPOCH)" <<'PYTHON'
 import sys
-import torch
-content = torch.load(sys.argv[1], weights_only=True)
+from lib.models.checkpoint import read_checkpoint
+from lib.models.safe_load import write_tensors
+content = read_checkpoint(sys.argv[1])
 content["net"] = {name: value.half() if value.is_floating_point() else value for name, value in content["net"].items()}
-torch.save(content, "pretrained_models/compresstracker_real.pth.tar")
+write_tensors("pretrained_models/compresstracker_real.pth.tar", content)
 PYTHON
             ;;
         vits_teacher)
@@ -97,7 +103,7 @@ PYTHON
                     --set MODEL.PRETRAIN_FILE="$TEACHER_FILE"
             done ;;
         vits_compare)
-            compare compresstracker_real_vits_4 $VITS_EPOCH "${SEEDS:-42}" "ostrack/real_teacher=teacher@$TEACHER_FILE" ;;
+            compare compresstracker_real_vits_4 $VITS_EPOCH "${SEEDS:-42}" ostrack/real_teacher "$TEACHER_FILE" ;;
         *) echo "unknown step $step; see the first lines of $0" >&2; exit 2 ;;
     esac
 done
