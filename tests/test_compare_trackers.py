@@ -16,6 +16,7 @@ from lib.pipeline.comparison_report import Comparison
 from lib.pipeline.scoring import ScoreRecord, TestSet
 from lib.test.tracker.choice import parse_tracker
 from lib.utils.errors import UserError
+from lib.vis import charts
 
 
 @pytest.fixture
@@ -200,3 +201,17 @@ def test_a_damaged_record_is_named(tmp_path, square_data):
     (run.folder / "score.json").write_text("{")
     with pytest.raises(UserError, match="score.json is damaged"):
         run.record(test_set)
+
+
+def test_labels_of_close_points_stand_apart():
+    figure = charts.new_figure(7, 4.5)
+    axes = figure.subplots()
+    points = {"compressed, int8": (2.0, 54.8), "compressed, float32": (2.6, 54.6), "teacher": (7.3, 66.8),
+              "compressed": (6.6, 54.5), "naive": (6.6, 54.4)}
+    for point in points.values():
+        axes.plot(*point, "o")
+    axes.margins(x=0.18, y=0.12)
+    charts._label_points(axes, points)
+    assert [text.get_text() for text in axes.texts] == list(points)
+    extents = [text.get_window_extent() for text in axes.texts]
+    assert not any(extent.count_overlaps(extents[:place]) for place, extent in enumerate(extents))

@@ -16,6 +16,7 @@ from lib.config import list_configs, load_config, schema_of
 from lib.families import FAMILIES
 from lib.test.tracker.choice import OPENCV, parse_tracker
 from lib.test.tracker.opencv import KINDS
+from lib.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "pretrained_models/README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -227,3 +228,23 @@ def test_the_figures_can_be_drawn(tmp_path):
     assert drawn == sorted(path.name for path in (ROOT / "docs" / "figures").glob("*.png"))
     for path in tmp_path.iterdir():
         assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 10_000
+
+
+def test_the_curves_of_trainings_can_be_drawn(tmp_path):
+    from torch.utils.tensorboard import SummaryWriter
+
+    module = script_module(ROOT / "docs" / "draw_curves.py")
+    for seed in (0, 1):
+        with SummaryWriter(str(tmp_path / f"seed{seed}" / "tensorboard" / "train")) as writer:
+            for epoch in (2, 4, 4):         # epoch 4 was done twice
+                writer.add_scalar("IoU/val", 0.1 * epoch + seed, epoch)
+            writer.add_scalar("AUC/track", 50 + seed, 4)
+            writer.add_scalar("Loss/total/val", 1, 4)
+    curves = module.read_curves(tmp_path / "seed1")
+    assert curves == {"IoU/val": {2: pytest.approx(1.2), 4: pytest.approx(1.4)}, "AUC/track": {4: 51}}
+
+    module.main([f"student={tmp_path / 'seed0'}", f"student={tmp_path / 'seed1'}",
+                 "--output", str(tmp_path / "curves.png")])
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(UserError, match="one training .* has those of 2"):
+        module.read_curves(tmp_path)

@@ -10,6 +10,9 @@ from ..utils.statistics import Summary, summarise
 
 FORMATS = ("png", "pdf")
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "0.45"
+LABEL_SIDES = (((6, 4), "left", "bottom"), ((-6, 4), "right", "bottom"), ((6, -4), "left", "top"),
+               ((-6, -4), "right", "top"), ((0, 12), "center", "bottom"), ((0, -12), "center", "top"))
+"""Where a point's label may stand: points to the right and up, and which of its own sides lie there."""
 
 
 def save_ladder_chart(path: Path, title: str, score: str, scores: Mapping[str, Sequence[float]],
@@ -97,17 +100,38 @@ def save_speed_chart(path: Path, title: str, score: str, points: Mapping[str, tu
 
     figure = new_figure(7, 4.5)
     axes = figure.subplots()
-    for label, (ms, value) in points.items():
+    for ms, value in points.values():
         axes.errorbar(ms, value.mean, yerr=None if np.isnan(value.half) else value.half, fmt="o", color=BLUE,
                       markersize=6, capsize=3)
-        axes.annotate(label, (ms, value.mean), fontsize=9, xytext=(6, 4), textcoords="offset points")
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))     # fewer over several decades
     axes.margins(x=0.18, y=0.12)
     axes.set(xlabel="milliseconds per frame, median", ylabel=score, title=title)
     plain_axes(axes)
+    _label_points(axes, {label: (ms, value.mean) for label, (ms, value) in points.items()})
     return _save(figure, path)
+
+
+def _label_points(axes, points: Mapping[str, tuple[float, float]]) -> None:
+    """Write each label beside its point, at the side where it meets the fewest labels, points and borders."""
+    axes.figure.draw_without_rendering()         # now the layout is known
+    taken: list = []
+    for label, point in points.items():
+        others = [axes.transData.transform(other) for name, other in points.items() if name != label]
+        texts = [axes.annotate(label, point, fontsize=9, xytext=offset, textcoords="offset points", ha=across, va=along)
+                 for offset, across, along in LABEL_SIDES]
+
+        def clashes(text, others=others) -> int:
+            extent = text.get_window_extent()
+            return (extent.count_overlaps(taken) + extent.count_contains(others)
+                    + (not axes.bbox.containsx(extent.x0) or not axes.bbox.containsx(extent.x1)))
+
+        best = min(texts, key=clashes)
+        taken.append(best.get_window_extent())
+        for text in texts:
+            if text is not best:
+                text.remove()
 
 
 def new_figure(width: float, height: float):
