@@ -2,8 +2,8 @@
 # The trackers for real video, step by step (docs/real.md):   bash docs/train_real.sh [cpu|gpu] STEP...
 #
 #   data           draw sequences of objects cut out of photographs
-#   students       compress VitTrack's 3 layers into 2, and train the naive twin: same start and pairs, ground truth alone
-#   compare        track the test sequences with all of them and with OpenCV's trackers, and time them
+#   students       train VitTrack at 192 pixels, and the naive twin: same start and pairs, ground truth alone
+#   compare        track the test sequences with all of them and with OpenCV's trackers, and time them; draw the curves
 #   ship           write the weights of one seed (SHIP, default 0) in half precision to pretrained_models
 #   vits_teacher   train 12 ViT-S/14 layers that start from DINOv2
 #   vits_students  compress these into 4 layers, and train the naive twin
@@ -15,14 +15,14 @@
 set -eu
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-.venv/bin/python}
-SEQUENCES=400 TEACHER_EPOCH=20 EPOCH=30 VITS_EPOCH=8 TEACHER=() STUDENT=() VITS=()
+SEQUENCES=400 TEACHER_EPOCH=20 EPOCH=10 VITS_EPOCH=8 TEACHER=() STUDENT=() VITS=()
 case ${1:-} in
     gpu) shift
-         SEQUENCES=20000 EPOCH=60 TEACHER_EPOCH=$EPOCH VITS_EPOCH=$EPOCH
-         LONG=(--set TRAIN.BATCH_SIZE=64 --set DATA.TRAIN.SAMPLE_PER_EPOCH=60000 --set TRAIN.NUM_WORKER=12
-               --set TRAIN.EPOCH=$EPOCH)
-         TEACHER=("${LONG[@]}" --set TRAIN.FROZEN_LAYERS=0)
-         STUDENT=("${LONG[@]}") VITS=("${LONG[@]}" --set COMPRESS.ALPHA1=0.1 --set COMPRESS.ALPHA2=0.1) ;;
+         SEQUENCES=20000 EPOCH=20 TEACHER_EPOCH=60 VITS_EPOCH=60
+         LONG=(--set TRAIN.BATCH_SIZE=64 --set DATA.TRAIN.SAMPLE_PER_EPOCH=60000 --set TRAIN.NUM_WORKER=12)
+         TEACHER=("${LONG[@]}" --set TRAIN.EPOCH=$TEACHER_EPOCH --set TRAIN.FROZEN_LAYERS=0)
+         STUDENT=("${LONG[@]}" --set TRAIN.EPOCH=$EPOCH)
+         VITS=("${LONG[@]}" --set TRAIN.EPOCH=$VITS_EPOCH --set COMPRESS.ALPHA1=0.1 --set COMPRESS.ALPHA2=0.1) ;;
     cpu) shift ;;
 esac
 TEACHER_FILE=output/checkpoints/train/ostrack/real_teacher/OSTrack_ep$(printf %04d $TEACHER_EPOCH).pth.tar
@@ -48,10 +48,11 @@ export_to() {        # name, script/configuration, weights; a part of compare
 
 compare() {          # configuration of the students, their epoch, seeds; the teacher's script/configuration, and weights
     local config=$1 epoch=$2 seeds=$3 teacher=$4 weights=$5 folder=output/real/$1 seed name precision
-    local trackers=("$teacher=teacher@$weights")
+    local trackers=("$teacher=teacher@$weights") curves=()
     for name in compressed naive; do
         for seed in $seeds; do
             trackers+=("compresstracker/$config=$name@$(weights_of "$config" $name "$seed" "$epoch")")
+            curves+=("$name=$folder/${name}_seed$seed")
         done
     done
     for precision in float32 int8; do
@@ -68,6 +69,7 @@ compare() {          # configuration of the students, their epoch, seeds; the te
     done
     "$PYTHON" tracking/compare_trackers.py "${trackers[@]}" --dataset folder:data/real/test --threads 2 \
         --reference teacher --output "$folder/comparison"
+    "$PYTHON" docs/draw_curves.py "${curves[@]}" --output "$folder/comparison/curves.png"
 }
 
 for step in "$@"; do

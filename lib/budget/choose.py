@@ -302,7 +302,7 @@ def students_table(found: Sequence[Found], times: Mapping[Found, float], teacher
     for one in found:
         rows.append(("*" if one is chosen else "", str(one.candidate.layers), "-".join(map(str, one.candidate.stages)),
                      describe(one.candidate.kind, teacher), f"{one.cost.ms:.1f}", f"{times[one]:.1f}",
-                     f"{one.cost.macs / 1e9:.2f}", f"{one.cost.parameters / 1e6:.2f}", f"{100 * one.kept:.1f} %"))
+                     f"{one.cost.macs / 1e9:.3g}", f"{one.cost.parameters / 1e6:.2f}", f"{100 * one.kept:.1f} %"))
     return "\n".join([*aligned(rows), "", "*: chosen. The expected share of the teacher's accuracy is a rough proxy "
                       "made of published trackers (docs/budget.md), not a measurement."])
 

@@ -49,7 +49,7 @@ class Cost(NamedTuple):
 
     def text(self) -> str:
         """In words."""
-        return f"{self.ms:.1f} ms, {self.macs / 1e9:.2f} G MACs, {self.parameters / 1e6:.2f} M parameters"
+        return f"{self.ms:.1f} ms, {self.macs / 1e9:.3g} G MACs, {self.parameters / 1e6:.2f} M parameters"
 
 
 @dataclass(frozen=True)
