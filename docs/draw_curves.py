@@ -2,7 +2,7 @@
 
 A FOLDER is the `--save_dir` of one training; its curves are read from the event files for TensorBoard below it. Of
 several with one label (seeds) the mean is drawn, with the range from the least to the largest. At the left is the mean
-overlap on validation pairs, at the right the AUC of tracking the validation sequences, where the training did that.
+overlap on validation pairs, at the right the AUC of tracking the validation sequences, where a training did that twice.
 """
 
 import argparse
@@ -59,8 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise UserError(f"{text!r} is not LABEL=FOLDER")
         runs.setdefault(label, []).append(read_curves(Path(folder)))
 
-    figure = new_figure(10, 3.8)
-    for axes, (tag, title) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
+    panels = {tag: title for tag, title in PANELS.items()
+              if any(len(curve[tag]) > 1 for curves in runs.values() for curve in curves)}
+    if not panels:
+        raise UserError("none of the trainings was validated twice: there is no curve to draw")
+    figure = new_figure(5 * len(panels), 3.8)
+    for axes, (tag, title) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         for colour, (label, curves) in zip(cycle(COLOURS), runs.items(), strict=False):
             epochs = sorted(set.intersection(*(set(curve[tag]) for curve in curves)))
             if not epochs:

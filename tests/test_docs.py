@@ -246,5 +246,9 @@ def test_the_curves_of_trainings_can_be_drawn(tmp_path):
     module.main([f"student={tmp_path / 'seed0'}", f"student={tmp_path / 'seed1'}",
                  "--output", str(tmp_path / "curves.png")])
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(UserError, match="one training .* has those of 2"):
+    with SummaryWriter(str(tmp_path / "once" / "tensorboard")) as writer:
+        writer.add_scalar("IoU/val", 0.5, 2)
+    with pytest.raises(UserError, match="validated twice"):
+        module.main([f"a={tmp_path / 'once'}", "--output", str(tmp_path / "none.png")])
+    with pytest.raises(UserError, match="one training .* has those of 3"):
         module.read_curves(tmp_path)
