@@ -20,10 +20,9 @@ sys.path.insert(0, str(ROOT))
 from lib.utils.errors import UserError  # noqa: E402
 from lib.utils.files import atomic_write  # noqa: E402
 from lib.utils.log import run_script  # noqa: E402
-from lib.vis.charts import new_figure, plain_axes  # noqa: E402
+from lib.vis.charts import COLORS, new_figure, plain_axes  # noqa: E402
 
 PANELS = {"IoU/val": "mean overlap on validation pairs", "AUC/track": "AUC on validation sequences"}
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "0.45")
 
 
 def read_curves(folder: Path) -> dict[str, dict[int, float]]:
@@ -65,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise UserError("none of the trainings was validated twice: there is no curve to draw")
     figure = new_figure(5 * len(panels), 3.8)
     for axes, (tag, title) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        for colour, (label, curves) in zip(cycle(COLOURS), runs.items(), strict=False):
+        for colour, (label, curves) in zip(cycle(COLORS), runs.items(), strict=False):
             epochs = sorted(set.intersection(*(set(curve[tag]) for curve in curves)))
             if not epochs:
                 continue

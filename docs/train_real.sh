@@ -28,16 +28,20 @@ esac
 TEACHER_FILE=output/checkpoints/train/ostrack/real_teacher/OSTrack_ep$(printf %04d $TEACHER_EPOCH).pth.tar
 NAIVE=(--set TRAIN.SUP_LOGIT=false --set TRAIN.SUP_FEAT=false --set TRAIN.SUP_REPLACE=false)
 
+folder_of() {        # configuration, name, seed
+    printf "output/real/%s/%s_seed%s" "$1" "$2" "$3"
+}
+
 train_student() {    # configuration, name, seed, further options
-    local config=$1 folder=output/real/$1/$2_seed$3 seed=$3
+    local config=$1 name=$2 seed=$3
     shift 3
-    "$PYTHON" tracking/train.py --script compresstracker --config "$config" --mode single --save_dir "$folder" \
+    "$PYTHON" tracking/train.py --script compresstracker --config "$config" --mode single \
+        --save_dir "$(folder_of "$config" "$name" "$seed")" \
         --set TRAIN.SEED="$seed" "$@"
 }
 
 weights_of() {       # configuration, name, seed, epoch
-    printf "output/real/%s/%s_seed%s/checkpoints/train/compresstracker/%s/CompressTracker_ep%04d.pth.tar" \
-        "$1" "$2" "$3" "$1" "$4"
+    printf "%s/checkpoints/train/compresstracker/%s/CompressTracker_ep%04d.pth.tar" "$(folder_of "$1" "$2" "$3")" "$1" "$4"
 }
 
 export_to() {        # name, script/configuration, weights; a part of compare
@@ -52,7 +56,7 @@ compare() {          # configuration of the students, their epoch, seeds; the te
     for name in compressed naive; do
         for seed in $seeds; do
             trackers+=("compresstracker/$config=$name@$(weights_of "$config" $name "$seed" "$epoch")")
-            curves+=("$name=$folder/${name}_seed$seed")
+            curves+=("$name=$(folder_of "$config" $name "$seed")")
         done
     done
     for precision in float32 int8; do

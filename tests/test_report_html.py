@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from lib.test.analysis import run
-from lib.test.analysis.curves import COLORS
 from lib.test.analysis.page import html_page
 from lib.test.analysis.results import ResultFolder, evaluate_benchmark
 from lib.test.analysis.thumbnails import QUALITY, WIDTH, thumbnails, worst_sequences
 from lib.utils.errors import UserError
+from lib.vis.charts import COLORS
 from tests.trees import picture
 
 FRAMES = 12

@@ -9,7 +9,9 @@ from ..utils.files import atomic_write
 from ..utils.statistics import Summary, summarise
 
 FORMATS = ("png", "pdf")
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "0.45"
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
+"""Colours that stay apart for colour-blind readers (after Okabe and Ito), the yellow replaced by a darker brown."""
+BLUE, ORANGE, GREY = *COLORS[:2], "0.45"
 LABEL_SIDES = (((6, 4), "left", "bottom"), ((-6, 4), "right", "bottom"), ((6, -4), "left", "top"),
                ((-6, -4), "right", "top"), ((0, 12), "center", "bottom"), ((0, -12), "center", "top"))
 """Where a point's label may stand: points to the right and up, and which of its own sides lie there."""

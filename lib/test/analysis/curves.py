@@ -1,13 +1,10 @@
-"""The three kinds of curves: what each shows, over which thresholds, and the colours that trackers have in them."""
+"""The three kinds of curves: what each shows, and over which thresholds."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from .metrics import NORMALIZED_THRESHOLDS, PRECISION_THRESHOLDS, SUCCESS_THRESHOLDS
-
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
-"""Colours that stay apart for colour-blind readers (after Okabe and Ito), the yellow replaced by a darker brown."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .curves import COLORS, PLOTS
+from ...vis.charts import COLORS
+from .curves import PLOTS
 from .metrics import SCORE_NAMES
 from .report import report_data, text_table
 from .results import BenchmarkReport

@@ -8,11 +8,11 @@ from pathlib import Path
 from ...utils.files import atomic_write
 from ...vis import charts
 from . import curves
-from .curves import COLORS, PLOTS, PlotSpec
+from .curves import PLOTS, PlotSpec
 from .report import by_score
 from .results import BenchmarkReport
 
-__all__ = ["COLORS", "PLOTS", "draw_plot", "save_plots"]
+__all__ = ["PLOTS", "draw_plot", "save_plots"]
 
 DASHES = ("solid", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)))
 
@@ -30,7 +30,7 @@ def draw_plot(report: BenchmarkReport, plot: PlotSpec):
     """
     from matplotlib.ticker import PercentFormatter  # Matplotlib takes a second to import
 
-    styles = [(tracker, COLORS[i % len(COLORS)], DASHES[(i + i // len(COLORS)) % len(DASHES)])
+    styles = [(tracker, charts.COLORS[i % len(charts.COLORS)], DASHES[(i + i // len(charts.COLORS)) % len(DASHES)])
               for i, tracker in enumerate(tracker for tracker in by_score(report) if tracker.scores)]
     styles.sort(key=lambda style: -getattr(style[0].scores, plot.score))
     figure = charts.new_figure(5.2, 4.2)

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 
 from ...utils.errors import UserError
+from ...vis.charts import COLORS
 from ...vis.draw import draw_boxes, fit_image
-from .curves import COLORS
 from .frame_errors import annotated, overlap
 from .report import by_score
 from .results import BenchmarkReport, boxes_of
