@@ -1,4 +1,4 @@
-"""Counting parameters and MACs, timing, and the profile report."""
+"""The profile: the paper beside it, the report, and the ways to run a model that it times."""
 
 import json
 import runpy
@@ -11,12 +11,10 @@ import numpy as np
 import pytest
 import torch
 import trees
-from timm.layers import LayerNorm, LayerNorm2d
-from torch import nn
 
 from lib.config import load_config
 from lib.deploy import energy, profile
-from lib.deploy.counting import Counts, count, exact_macs, thop_counts
+from lib.deploy.counting import Counts, count
 from lib.deploy.export import export_model
 from lib.deploy.fast import HEAD_SWITCHES, FastOptions, can_pack
 from lib.deploy.formats import ExportOptions
@@ -34,7 +32,6 @@ from lib.deploy.profile import (
 )
 from lib.deploy.rates import matrix_rate, memory_rate
 from lib.deploy.report import COLUMNS, report_markdown, report_text
-from lib.deploy.timing import Timings, time_alternately
 from lib.families.build import build_student, build_teacher, build_tracker
 from lib.models.checkpoint import save_slim
 from lib.test.tracker import Tracker
@@ -43,58 +40,6 @@ from lib.utils.errors import UserError
 SMALL = ["MODEL.BACKBONE.EMBED_DIM=48", "MODEL.BACKBONE.NUM_HEADS=3", "MODEL.HEAD.NUM_CHANNELS=16"]
 SHAPES = (1, 3, 128, 128), (1, 3, 256, 256)
 PAPER = json.loads(PUBLISHED.read_text())
-
-
-class OneLayer(nn.Module):
-    """Small parts with known counts: 3 -> 8 channels, tokens of width 8, one attention head."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 8, 4, stride=4)
-        self.norm = LayerNorm(8)
-        self.qkv = nn.Linear(8, 24)
-        self.lost = nn.Parameter(torch.zeros(5))
-
-    all_tokens = {}
-
-    def forward(self, template, search, further=None):
-        x = torch.cat([self.conv(t).flatten(2).transpose(1, 2) for t in (template, search)], dim=1)
-        q, k, v = self.qkv(self.norm(x)).unsqueeze(1).chunk(3, dim=-1)
-        return nn.functional.scaled_dot_product_attention(q, k, v)
-
-
-def test_counts_equal_a_count_by_hand():
-    counts = count(OneLayer(), (2, 3, 8, 8), (2, 3, 16, 16))
-    tokens = 2 * (4 + 16)
-    convolution, linear, attention = tokens * 8 * 48, tokens * 8 * 24, 2 * (2 * 20 * 20 * 8)
-    assert counts.macs == convolution + linear + attention
-    assert counts.thop_macs == convolution + linear + 4 * tokens * 8, "thop: a norm costs 4 per number, attention none"
-    assert counts.parameters == (8 * 48 + 8) + 16 + (8 * 24 + 24) + 5
-    assert counts.thop_parameters == counts.parameters - 5
-
-
-def test_counts_on_real_tensors_are_the_same():
-    model, inputs = OneLayer().eval(), (torch.zeros(2, 3, 8, 8), torch.zeros(2, 3, 16, 16))
-    on_shapes = count(model, *(tuple(x.shape) for x in inputs))
-    assert exact_macs(model, *inputs) == on_shapes.macs
-    assert thop_counts(model, *inputs) == (on_shapes.thop_macs, on_shapes.thop_parameters)
-
-
-def test_timm_norms_count_as_pytorchs(capsys):
-    x = torch.zeros(1, 6, 4, 4)
-    assert thop_counts(nn.Sequential(LayerNorm2d(6)), x) == (4 * 96, 12)
-    assert capsys.readouterr().out == "", "quiet"
-
-
-def test_counting_leaves_the_model_alone():
-    model = OneLayer().train()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    count(model, (1, 3, 8, 8), (1, 3, 16, 16))
-    assert model.training and set(model.state_dict()) == set(before)
-    for name, module in model.named_modules():
-        assert not hasattr(module, "total_ops") and not module._forward_hooks, name
-    for name, value in model.state_dict().items():
-        assert value.device.type == "cpu" and torch.equal(value, before[name]), name
 
 
 @pytest.mark.parametrize("layers", [2, 3, 4, 6, 8, 12])
@@ -130,49 +75,6 @@ def test_candidate_elimination_lowers_only_the_exact_count():
     plain, with_elimination = (count(model, *SHAPES) for model in models)
     assert with_elimination.thop_macs == plain.thop_macs
     assert with_elimination.macs < 0.9 * plain.macs
-
-
-def test_timing_alternates_and_tells_fast_from_slow():
-    order = []
-
-    def call(name, seconds):
-        order.append(name)
-        time.sleep(seconds)
-
-    timings = time_alternately({"fast": lambda: call("f", 0.002), "slow": lambda: call("s", 0.006)},
-                               torch.device("cpu"), iterations=12, warmup=1, blocks=4, batch=2)
-    assert "".join(order) == "fs" + "ffffssss" "ssssffff" "ffffssss" "ssssffff", "one untimed in a block"
-    fast, slow = timings["fast"], timings["slow"]
-    assert fast.seconds.shape == (4, 3)
-    assert 2 <= fast.median_ms < slow.median_ms and fast.p95_ms >= fast.median_ms
-    assert fast.fps == pytest.approx(2000 / fast.median_ms)
-    middle, low, high = fast.speed_up(slow)
-    assert low <= middle <= high and middle > 1.3
-
-
-def test_speed_up_compares_neighbours():
-    phases = np.repeat([[1.0], [10.0], [1.0]], 4, axis=1)
-    assert Timings(phases).speed_up(Timings(3 * phases)) == pytest.approx((3, 3, 3))
-
-
-def test_timing_refuses_nonsense():
-    with pytest.raises(ValueError):
-        time_alternately({}, torch.device("cpu"), iterations=1, warmup=0)
-    with pytest.raises(ValueError):
-        time_alternately({"a": lambda: None}, torch.device("cpu"), iterations=0, warmup=0)
-
-
-def test_a_time_budget_leaves_out_passes_of_all():
-    def timed(seconds):
-        calls = {"fast": lambda: time.sleep(0.001), "slow": lambda: time.sleep(0.009)}
-        timings = time_alternately(calls, torch.device("cpu"), iterations=30, warmup=0, seconds=seconds)
-        assert timings["fast"].seconds.shape == timings["slow"].seconds.shape
-        return timings["slow"].seconds.shape
-
-    assert timed(60.0) == (10, 3), "it is enough for all"
-    blocks, per_block = timed(0.21)                   # 20 calls of each: 5 blocks of one untimed and three timed
-    assert 3 <= blocks <= 5 and per_block == 3
-    assert timed(0.0) == (3, 1), "the least there is"
 
 
 @pytest.fixture(scope="module")
