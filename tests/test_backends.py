@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import logging
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -115,6 +116,19 @@ def test_the_formats_own_backend_is_the_default(onnx_export, torch_export):
     assert ExportedModel(onnx_export).host_inputs and not ExportedModel(torch_export).host_inputs
     for backend in ENGINES:
         assert next(name for name, formats in ENGINES.items() if backend in formats or backend == name)
+
+
+def test_a_traced_graph_makes_nothing_on_the_device_it_was_traced_on(torch_export):
+    search = backends._load_torchscript(torch_export / Manifest.read(torch_export).parts["search"].file,
+                                        torch.device("cpu"))
+
+    def devices():
+        return set(re.findall(r'torch.device\("(.*?)"\)', "".join(part.code for part in search.modules()
+                                                                  if hasattr(part, "forward"))))
+
+    assert devices() == {"cpu"}
+    backends._made_on(search, torch.device("cuda:0"))
+    assert devices() == {"cuda:0"}
 
 
 def damaged(folder, target, change):

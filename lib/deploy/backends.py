@@ -239,7 +239,18 @@ def _torch_graph(load: Callable[[Path, torch.device], Callable[..., Any]]) -> Ca
 def _load_torchscript(path: Path, device: torch.device) -> Callable[..., Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)     # PyTorch advises torch.export, the other format
-        return torch.jit.load(str(path), device)
+        module = torch.jit.load(str(path), device)
+    _made_on(module, device)
+    return module
+
+
+def _made_on(module: torch.jit.ScriptModule, device: torch.device) -> None:
+    """What a traced graph makes on its way, an `arange` for example, it makes where it was traced: here on `device`."""
+    for part in module.modules():
+        if hasattr(part, "forward"):
+            for constant in part.graph.findAllNodes("prim::Constant"):
+                if constant.output().type().kind() == "DeviceObjType":
+                    constant.s_("value", str(device))
 
 
 def _load_torchexport(path: Path, device: torch.device) -> Callable[..., Any]:
