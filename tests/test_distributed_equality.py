@@ -7,7 +7,6 @@ import torch
 import training_fakes
 from tiny_models import scramble
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from training_fakes import fit, noise_config
 
 from lib.losses.heatmap import count_peaks, gaussian_heatmap
@@ -26,14 +25,8 @@ OTHER = {"DATA__SEARCH__SIZE": 96, "STUDENT__DATA__SEARCH__SIZE": 64, "STUDENT__
 """A student of another resolution that eliminates candidates."""
 
 
-@pytest.fixture
-def still_norms(monkeypatch):
-    """BatchNorm in evaluation mode throughout: two processes have the statistics of two batches (TRAIN.SYNC_BN, which
-    makes them one, is PyTorch's and needs GPUs)."""
-    def train(self, mode=True):
-        return nn.Module.train(self, False)
-
-    monkeypatch.setattr(_BatchNorm, "train", train, raising=False)
+STILL = {"TRAIN__FIX_BN": "true"}
+"""Two processes have the statistics of two batches (PyTorch's SyncBatchNorm, which makes them one, needs GPUs)."""
 
 
 def arbitrary(name):
@@ -65,11 +58,22 @@ def assert_same_training(cfg, alone, parts):
                                         ("compresstracker", {}),
                                         ("compresstracker", NO_NORM | {"TRAIN__ACCUMULATE": 2}),
                                         ("compresstracker", OTHER | {"TRAIN__ACCUMULATE": 2})])
-def test_two_processes_train_as_one(kind, more, monkeypatch, tmp_path, twice, still_norms):
-    cfg = noise_config(kind, **more)
+def test_two_processes_train_as_one(kind, more, monkeypatch, tmp_path, twice):
+    cfg = noise_config(kind, **STILL | more)
     parts = twice(lambda: fit(monkeypatch, tmp_path / "two", cfg))
     alone = fit(monkeypatch, tmp_path / "one", cfg.with_overrides({"TRAIN.ACCUMULATE": 1}))
     assert_same_training(cfg, alone, parts)
+
+
+@pytest.mark.parametrize("kind", ["ostrack", "compresstracker"])
+def test_fixed_batchnorm_keeps_its_statistics_and_learns(kind, monkeypatch, tmp_path):
+    cfg = noise_config(kind, **STILL)
+    net = training_fakes.build_scrambled(cfg)
+    before = getattr(net, "student", net).state_dict()
+    after, _ = fit(monkeypatch, tmp_path, cfg)
+    moved = {name for name in before.keys() & after.keys() if not torch.equal(before[name], after[name])}
+    assert "box_head.conv1_ctr.1.running_mean" in after and "box_head.conv1_ctr.1.weight" in moved
+    assert not any("running" in name or "num_batches" in name for name in moved)
 
 
 @pytest.mark.parametrize("passes", [2, 4])
@@ -138,14 +142,14 @@ def test_peaks_are_counted_as_the_heat_map_has_them():
     assert count_peaks(boxes, 16) == 3
 
 
-def test_the_main_processs_weights_count(monkeypatch, tmp_path, twice, still_norms):
+def test_the_main_processs_weights_count(monkeypatch, tmp_path, twice):
     """A process that starts from other weights (another file on its machine, say) gets those of the main process."""
     def run():
         rank = int(os.environ["RANK"])
         monkeypatch.setattr(training_fakes, "build_scrambled", lambda cfg, frames: scramble(build(cfg), rank))
         return fit(monkeypatch, tmp_path / "two", cfg)
 
-    build, cfg = training_fakes.build_scrambled, noise_config("ostrack", TRAIN__EPOCH=1)
+    build, cfg = training_fakes.build_scrambled, noise_config("ostrack", TRAIN__EPOCH=1, **STILL)
     parts = twice(run)
     monkeypatch.setattr(training_fakes, "build_scrambled", lambda cfg, frames: scramble(build(cfg), 0))
     assert_same_training(cfg, fit(monkeypatch, tmp_path / "one", cfg), parts)

@@ -219,6 +219,7 @@ KEYS: dict[str, Key] = {
                                         "keeping their insides: less memory, more time."),
     "TRAIN.CHANNELS_LAST": Key(False, "bool", "Memory order of the convolutions: channels last."),
     "TRAIN.SYNC_BN": Key(False, "bool", "BatchNorm statistics over the batches of all processes, on GPUs."),
+    "TRAIN.FIX_BN": Key(False, "bool", "BatchNorm keeps the statistics that it starts with; its weights learn."),
     "TRAIN.EMA": Key(0.0, "float", "Decay per step of an average of the weights (less at the start), which is then "
                      "validated and kept as the result; 0 for none.", low=0, high=0.999999),
     "TRAIN.DEVICE": Key("auto", "str", "Where to train; auto is CUDA where there is any.",

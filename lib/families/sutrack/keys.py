@@ -68,7 +68,6 @@ KEYS = {
     "TRAIN.TYPE": Key("text_frozen", "str", "Official key: what learns; all but CLIP.", fixed=NOT_BUILT),
     "TRAIN.FREEZE_ENCODER": Key(False, "bool", "Official key: the encoder does not learn.", fixed=NOT_BUILT),
     "TRAIN.ENCODER_OPEN": Key((), "strs", "Official key: layers that learn in spite of it.", fixed=NOT_BUILT),
-    "TRAIN.FIX_BN": Key(False, "bool", "Official key: BatchNorm does not learn.", fixed=NOT_BUILT),
     "DATA.MULTI_MODAL_VISION": Key(True, "bool", "Official key: six channels, here the picture twice.",
                                    fixed=NOT_BUILT),
     "DATA.MULTI_MODAL_LANGUAGE": Key(True, "bool", "The sequence ends with a text token. Without words it is a "

@@ -59,8 +59,12 @@ class Actor(ABC):
         return getattr(self.net, "module", self.net)
 
     def train(self, mode: bool = True) -> None:
-        """Put the network in training or evaluation mode."""
+        """Put the network in training or evaluation mode; with TRAIN.FIX_BN its BatchNorms stay in the latter."""
         self.net.train(mode)
+        if self.cfg.TRAIN.FIX_BN:
+            for module in self.net.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
 
     def eval(self) -> None:
         """Put the network in evaluation mode."""
