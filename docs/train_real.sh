@@ -1,31 +1,20 @@
 #!/bin/bash
-# The trackers for real video, step by step (docs/real.md):   bash docs/train_real.sh [cpu|gpu] STEP...
+# The trackers for real video, step by step (docs/real.md):   bash docs/train_real.sh STEP...
 #
 #   data           draw sequences of objects cut out of photographs
 #   students       train VitTrack at 192 pixels, and the naive twin: same start and pairs, ground truth alone
 #   compare        track the test sequences with all of them and with OpenCV's trackers, and time them; draw the curves
 #   ship           write the weights of one seed (SHIP, default 0) in half precision to pretrained_models
-#   vits_teacher   train 12 ViT-S/14 layers that start from DINOv2
-#   vits_students  compress these into 4 layers, and train the naive twin
+#   vits_teacher   train 12 ViT-S/14 layers that start from DINOv2; for a GPU
+#   vits_students  compress these into 6, 4 and 2 layers, and train the naive twins; for a GPU
 #   vits_compare   as compare, for these
 #
-# cpu (the default) is what was run for docs/real.md on two cores; gpu is a longer recipe for one GPU, which was not run.
-# What must be where: docs/real.md. SEEDS are those of the students.
+# What must be where: docs/real.md. SEEDS are those of the students, SEQUENCES how many are drawn.
 
 set -eu
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-.venv/bin/python}
-SEQUENCES=400 TEACHER_EPOCH=20 EPOCH=10 VITS_EPOCH=8 TEACHER=() STUDENT=() VITS=()
-case ${1:-} in
-    gpu) shift
-         SEQUENCES=20000 EPOCH=20 TEACHER_EPOCH=60 VITS_EPOCH=60
-         LONG=(--set TRAIN.BATCH_SIZE=64 --set DATA.TRAIN.SAMPLE_PER_EPOCH=60000 --set TRAIN.NUM_WORKER=12)
-         TEACHER=("${LONG[@]}" --set TRAIN.EPOCH=$TEACHER_EPOCH --set TRAIN.FROZEN_LAYERS=0)
-         STUDENT=("${LONG[@]}" --set TRAIN.EPOCH=$EPOCH)
-         VITS=("${LONG[@]}" --set TRAIN.EPOCH=$VITS_EPOCH --set COMPRESS.ALPHA1=0.1 --set COMPRESS.ALPHA2=0.1) ;;
-    cpu) shift ;;
-esac
-TEACHER_FILE=output/checkpoints/train/ostrack/real_teacher/OSTrack_ep$(printf %04d $TEACHER_EPOCH).pth.tar
+TEACHER=output/checkpoints/train/ostrack/real_teacher/OSTrack_best.pth.tar
 NAIVE=(--set TRAIN.SUP_LOGIT=false --set TRAIN.SUP_FEAT=false --set TRAIN.SUP_REPLACE=false)
 
 folder_of() {        # configuration, name, seed
@@ -50,18 +39,24 @@ export_to() {        # name, script/configuration, weights; a part of compare
     trackers+=("$2=$1, $precision@$folder/$1_$precision")
 }
 
-compare() {          # configuration of the students, their epoch, seeds; the teacher's script/configuration, and weights
-    local config=$1 epoch=$2 seeds=$3 teacher=$4 weights=$5 folder=output/real/$1 seed name precision
+compare() {          # the teacher's script/configuration and weights, epoch of the students, seeds, their configurations
+    local teacher=$1 weights=$2 epoch=$3 seeds=$4 folder config seed name precision
+    shift 4
+    folder=output/real/$1
     local trackers=("$teacher=teacher@$weights") curves=()
-    for name in compressed naive; do
-        for seed in $seeds; do
-            trackers+=("compresstracker/$config=$name@$(weights_of "$config" $name "$seed" "$epoch")")
-            curves+=("$name=$(folder_of "$config" $name "$seed")")
+    for config; do
+        for name in compressed naive; do
+            for seed in $seeds; do
+                trackers+=("compresstracker/$config=$config, $name@$(weights_of "$config" $name "$seed" "$epoch")")
+                curves+=("$config, $name=$(folder_of "$config" $name "$seed")")
+            done
         done
     done
     for precision in float32 int8; do
         export_to teacher "$teacher" "$weights"
-        export_to compressed "compresstracker/$config" "$(weights_of "$config" compressed "${seeds%% *}" "$epoch")"
+        for config; do
+            export_to "$config" "compresstracker/$config" "$(weights_of "$config" compressed "${seeds%% *}" "$epoch")"
+        done
     done
     for name in nano vit csrt; do
         if "$PYTHON" tracking/test.py opencv $name --dataset folder:data/real/test --sequence 0 \
@@ -76,20 +71,27 @@ compare() {          # configuration of the students, their epoch, seeds; the te
     "$PYTHON" docs/draw_curves.py "${curves[@]}" --output "$folder/comparison/curves.png"
 }
 
+train_students() {   # seeds, configurations
+    local seeds=$1 config seed
+    shift
+    for config; do
+        for seed in $seeds; do
+            train_student "$config" compressed "$seed"
+            train_student "$config" naive "$seed" "${NAIVE[@]}"
+        done
+    done
+}
+
+VITS=(compresstracker_real_vits_6 compresstracker_real_vits_4 compresstracker_real_vits_2)
 for step in "$@"; do
     case $step in
         data)
-            "$PYTHON" tracking/render_sequences.py --output data/real/rendered --sequences $SEQUENCES \
+            "$PYTHON" tracking/render_sequences.py --output data/real/rendered --sequences "${SEQUENCES:-400}" \
                 --photographs data/real/coco/train2017 --outlines data/real/coco/annotations/instances_train2017.json ;;
-        students)
-            for seed in ${SEEDS:-0 1 2}; do
-                train_student compresstracker_real compressed "$seed" "${STUDENT[@]}"
-                train_student compresstracker_real naive "$seed" "${STUDENT[@]}" "${NAIVE[@]}"
-            done ;;
-        compare)
-            compare compresstracker_real $EPOCH "${SEEDS:-0 1 2}" vittrack/vittrack pretrained_models/vittrack.onnx ;;
+        students) train_students "${SEEDS:-0 1 2}" compresstracker_real ;;
+        compare) compare vittrack/vittrack pretrained_models/vittrack.onnx 10 "${SEEDS:-0 1 2}" compresstracker_real ;;
         ship)
-            "$PYTHON" - "$(weights_of compresstracker_real compressed "${SHIP:-0}" $EPOCH)" <<'PYTHON'
+            "$PYTHON" - "$(weights_of compresstracker_real compressed "${SHIP:-0}" 10)" <<'PYTHON'
 import sys
 from lib.models.checkpoint import read_checkpoint
 from lib.models.safe_load import write_tensors
@@ -99,17 +101,9 @@ write_tensors("pretrained_models/compresstracker_real.pth.tar", content)
 PYTHON
             ;;
         vits_teacher)
-            "$PYTHON" tracking/train.py --script ostrack --config real_teacher --mode single --save_dir output \
-                "${TEACHER[@]}" ;;
-        vits_students)
-            for seed in ${SEEDS:-42}; do
-                train_student compresstracker_real_vits_4 compressed "$seed" "${VITS[@]}" \
-                    --set MODEL.PRETRAIN_FILE="$TEACHER_FILE"
-                train_student compresstracker_real_vits_4 naive "$seed" "${VITS[@]}" "${NAIVE[@]}" \
-                    --set MODEL.PRETRAIN_FILE="$TEACHER_FILE"
-            done ;;
-        vits_compare)
-            compare compresstracker_real_vits_4 $VITS_EPOCH "${SEEDS:-42}" ostrack/real_teacher "$TEACHER_FILE" ;;
+            "$PYTHON" tracking/train.py --script ostrack --config real_teacher --mode single --save_dir output ;;
+        vits_students) train_students "${SEEDS:-42}" "${VITS[@]}" ;;
+        vits_compare) compare ostrack/real_teacher "$TEACHER" 6 "${SEEDS:-42}" "${VITS[@]}" ;;
         *) echo "unknown step $step; see the first lines of $0" >&2; exit 2 ;;
     esac
 done

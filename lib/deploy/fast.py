@@ -100,7 +100,7 @@ class FastOptions:
     @classmethod
     def best(cls, device: torch.device | str, dtype: str = "float32") -> "FastOptions":
         """The switches for a kind of device and a number format: on the CPU those that were measured to be fastest, on
-        CUDA those that spare launches and copies (not measured yet)."""
+        CUDA those that spare launches and copies (measured together, not one by one)."""
         if torch.device(device).type == "cuda":
             return cls(merge_branches=True, peak_only=False, take_pixels=True, dtype=dtype, cuda_graph=True)
         return cls(pack_linear=can_pack(dtype), take_pixels=True, dtype=dtype, fused_attention=dtype == "float32")
