@@ -4,7 +4,6 @@ import importlib.util
 import multiprocessing
 import os
 import pickle
-import socket
 import subprocess
 import sys
 from functools import cache
@@ -23,7 +22,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ and not any("test_cuda" in argument f
 import torch  # noqa: E402
 import trees  # noqa: E402
 from demo_fakes import FRAMES, SIZE, frame  # noqa: E402
-from square_runs import load_script  # noqa: E402
+from square_runs import become_rank, free_port, load_script  # noqa: E402
 from tiny_models import require_packages, steady_tracker, tiny  # noqa: E402
 
 from lib.deploy.export import export_model  # noqa: E402
@@ -120,9 +119,7 @@ def twice(tmp_path):
     from lib.utils.errors import UserError
 
     def child(function, rank, port, result):
-        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
-                          MASTER_PORT=str(port))
-        torch.set_num_threads(1)
+        become_rank(rank, port)
         try:
             outcome = function()
         except (UserError, TrainingInterrupted) as error:
@@ -131,9 +128,7 @@ def twice(tmp_path):
         os._exit(0)
 
     def go(function):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         results = [tmp_path / f"result{rank}" for rank in (0, 1)]
         context = multiprocessing.get_context("fork")
         children = [context.Process(target=child, args=(function, rank, port, results[rank])) for rank in (0, 1)]

@@ -2,7 +2,9 @@
 
 import importlib.util
 import os
+import random
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -19,6 +21,25 @@ def load_script(path: Path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def free_port() -> int:
+    """A port to meet at, below those that the system hands out by itself: nobody is given it in the meantime."""
+    for port in random.SystemRandom().sample(range(15000, 32000), 100):
+        with socket.socket() as trial:
+            try:
+                trial.bind(("", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("of 100 ports none is free")
+
+
+def become_rank(rank: int, port: int) -> None:
+    """Make this process one of two, as torchrun's environment does, with one thread."""
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
+                      MASTER_PORT=str(port))
+    torch.set_num_threads(1)
 
 
 def checkpoints(folder: Path) -> Path:

@@ -1,14 +1,13 @@
 """What only a CUDA GPU can show: everything that is computed there, beside the CPU's numbers."""
 
-import os
 import re
-import socket
 import warnings
 
 import numpy as np
 import pytest
 import torch
 import trees
+from square_runs import become_rank, free_port
 from test_device_crop import PLACES, film, noise, squares_in, track
 from test_distributed_equality import arbitrary
 from test_gpu_loader import levels
@@ -86,8 +85,7 @@ def test_the_memory_is_that_of_one_pass(monkeypatch, tmp_path):
 
 def train_part(rank, port, folder, cfg):
     """Train as process `rank` of two, each on its GPU."""
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
-                      MASTER_PORT=str(port))
+    become_rank(rank, port)
     with full_float32():
         torch.save(fit(pytest.MonkeyPatch(), folder, cfg), folder.parent / f"{rank}.pt")
 
@@ -97,10 +95,7 @@ def train_part(rank, port, folder, cfg):
                                         ("compresstracker", NO_NORM | {"TRAIN__ACCUMULATE": 2})])
 def test_two_gpus_train_as_one(monkeypatch, tmp_path, kind, more):
     cfg = noise_config(kind, TRAIN__DEVICE="cuda", **more)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(train_part, (port, tmp_path / "two", cfg), nprocs=2)
+    torch.multiprocessing.spawn(train_part, (free_port(), tmp_path / "two", cfg), nprocs=2)
     (weights, first), (_, second) = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     with full_float32():
         alone, losses = fit(monkeypatch, tmp_path / "one", cfg.with_overrides({"TRAIN.ACCUMULATE": 1}))

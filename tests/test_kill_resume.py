@@ -4,12 +4,24 @@ import logging
 import multiprocessing
 import os
 import signal
-import socket
 from types import SimpleNamespace
 
 import pytest
 import torch
-from square_runs import TWO, alive, best, checkpoints, children, end, run_log, same, slim, wait_until
+from square_runs import (
+    TWO,
+    alive,
+    become_rank,
+    best,
+    checkpoints,
+    children,
+    end,
+    free_port,
+    run_log,
+    same,
+    slim,
+    wait_until,
+)
 
 import lib.models.safe_load as safe_load
 import lib.train.run as run
@@ -157,14 +169,10 @@ def test_a_lost_best_checkpoint_is_chosen_anew(train_script, train_arguments, tm
 def pair(train_script):
     """`pair(line, disturb)`: the script in two processes as torchrun starts them; gives their statuses."""
     def go(line, disturb=lambda rank: None):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
 
         def child(rank):
-            os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
-                              MASTER_PORT=str(port))
-            torch.set_num_threads(1)
+            become_rank(rank, port)
             disturb(rank)
             try:
                 os._exit(train_script(line))

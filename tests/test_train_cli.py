@@ -3,14 +3,13 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
 import torch.distributed as dist
-from square_runs import TWO, checkpoints, end, load_script, same, slim, wait_until
+from square_runs import TWO, checkpoints, end, free_port, load_script, same, slim, wait_until
 from torch.distributed.elastic.rendezvous.api import RendezvousTimeoutError
 from torch.distributed.run import parse_args as torchrun_arguments
 
@@ -170,9 +169,7 @@ def test_wrong_input_under_a_launcher(twice, train_arguments, train_script, monk
 
 @pytest.mark.slow
 def test_two_machines_meet_and_the_first_evaluates(start_training, train_arguments, square_data, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     machines = [start_training(train_arguments(
         "--mode", "multi_node", "--nproc_per_node", "1", "--world-size", "2", "--rank", rank, "--port", port,
         "--set", "TRAIN.EPOCH=1", "--evaluate", f"folder:{square_data}")) for rank in "01"]
