@@ -18,7 +18,7 @@ from lib.families.build import build_tracker
 from lib.models.checkpoint import save_slim
 from lib.pipeline import ladder as ladder_module
 from lib.pipeline import provenance
-from lib.pipeline.ladder import Ladder, LadderRun, climb
+from lib.pipeline.ladder import Ladder, LadderRun, ReferenceRun, climb
 from lib.pipeline.ladder_report import LadderReport, collect
 from lib.pipeline.scoring import ScoreRecord, TestSet
 from lib.utils.errors import UserError
@@ -169,10 +169,30 @@ def test_a_ladder_is_climbed_stopped_and_gone_on_with(tiny_ladder, ablation, tmp
     assert any(line.startswith("naive") and " 2 " in line for line in lines)
     assert any(line.startswith("full") and " 2 " in line and "[" in line for line in lines)
     records = [json.loads(path.read_text()) for path in sorted((tmp_path / "out").rglob("score.json"))]
-    assert len(records) == 4 and {one["test_set"] for one in records} == {TestSet(f"folder:{square_data}").digest}
+    assert len(records) == 1 + 4 and {one["test_set"] for one in records} == {TestSet(f"folder:{square_data}").digest}
     assert set(records[0]["sequences"]) == {"one", "two"}
     for name in ("table.txt", "table.md", "runs.csv", "ladder.png", "ladder.pdf"):
         assert (tmp_path / "out" / name).is_file()
+
+
+def test_the_reference_is_one_of_the_runs(tiny_ladder, ablation, tmp_path, capsys):
+    name = f"ostrack/{tmp_path / 'teacher.yaml'}"
+    file = tiny_ladder(reference=name, rungs={"full": {}}, seeds=1)
+    assert ablation(file, "--only", name) == 0
+    record, weights = tmp_path / "out" / "reference" / "score.json", tmp_path / "teacher.pth.tar"
+    first = record.read_text()
+    assert ablation(file) == 0      # the rung, in a process of its own; the reference is done
+    assert record.read_text() == first
+    log = (tmp_path / "out" / "runs" / "full_seed0" / "run.log").read_text()
+    assert "full, seed 0: AUC" in log and "2 sequences at a time" in log
+    content = torch.load(weights, weights_only=True)
+    content["net"]["box_head.conv5_size.bias"] += 1.0
+    torch.save(content, weights)
+    ladder = Ladder.read(file)
+    assert ReferenceRun(ladder, tmp_path / "out", TestSet(ladder.dataset)).record() is None
+    ReferenceRun(ladder, tmp_path / "out", TestSet(ladder.dataset)).execute("cpu")
+    assert json.loads(record.read_text())["scores"] != json.loads(first)["scores"]
+    assert any((tmp_path / "out" / "reference" / "results").glob("previous_*"))
 
 
 def test_runs_of_other_settings_are_not_taken(tiny_ladder, ablation, tmp_path, square_data):
@@ -309,11 +329,13 @@ def test_missing_data_is_said_before_anything_starts(tiny_ladder, tmp_path, squa
 
 
 def test_options_that_go_together(ablation, tiny_ladder):
-    for more in (("--jobs", "0"), ("--only", "full"), ("--seed", "1")):
+    for more in (("--jobs", "0"), ("--only", "full"), ("--seed", "1"), ("--only", "ostrack/x", "--seed", "1")):
         with pytest.raises(SystemExit):
             ablation(tiny_ladder(), *more)
-    with pytest.raises(UserError, match="has no rung fool; it has naive, full"):
+    with pytest.raises(UserError, match="has no rung fool; it has naive, full$"):
         ablation(tiny_ladder(), "--only", "fool", "--seed", "0")
+    with pytest.raises(UserError, match="has no rung ostrack/y; it has naive, full, and the reference ostrack/x"):
+        ablation(tiny_ladder(reference="ostrack/x"), "--only", "ostrack/y")
     with pytest.raises(UserError, match=r"seed 9 is none of the ladder's \(0, 1\)"):
         ablation(tiny_ladder(), "--only", "full", "--seed", "9")
     with pytest.raises(UserError, match="--set TRAIN.SEED"):

@@ -6,7 +6,6 @@ import pytest
 from square_runs import load_script
 from test_vittrack import write_manifest
 
-from lib.config import load_config
 from lib.pipeline.ladder import Ladder
 from lib.quickstart import run
 from lib.quickstart.baseline import MatchTemplateTracker
@@ -27,7 +26,7 @@ def small(monkeypatch, tmp_path):
     for name, value in (("TRAIN_SEQUENCES", 3), ("VAL_SEQUENCES", 1), ("TEST_SEQUENCES", 2), ("FRAMES", (20, 20)),
                         ("TIMED_PASSES", 20)):
         monkeypatch.setattr(run, name, value)
-    return lambda **options: run.run_quickstart(tmp_path / "out", data=tmp_path / "data", device="cpu", workers=0,
+    return lambda **options: run.run_quickstart(tmp_path / "out", data=tmp_path / "data", device="cpu",
                                                 overrides=SHORT, **options)
 
 
@@ -50,7 +49,7 @@ def test_end_to_end(small, tmp_path):
     assert {path.suffix for path in (tmp_path / "out" / "plots").iterdir()} == {".png", ".pdf"}
     video = cv2.VideoCapture(str(outcome.files["video"]))
     assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 20
-    seeds = [(tmp_path / "out" / f"compressed_student_seed{seed}").rglob("CompressTracker_ep0001.pth.tar")
+    seeds = [(tmp_path / "out" / "runs" / f"compressed_seed{seed}").rglob("CompressTracker_ep0001.pth.tar")
              for seed in range(2)]
     checkpoints = [next(found) for found in seeds]
     assert checkpoints[0].read_bytes() != checkpoints[1].read_bytes()
@@ -62,12 +61,13 @@ def test_end_to_end(small, tmp_path):
 
 
 def test_the_recorded_runs_are_those_of_the_ladder(root):
-    runs, ladder = run.recorded_runs(), Ladder.read(root / "experiments" / "ladders" / "method.yaml")
-    assert set(runs) == set(run.RUNGS) and set(run.RUNGS.values()) <= set(ladder.rungs)
+    runs, method = run.recorded_runs(), Ladder.read(root / "experiments" / "ladders" / "method.yaml")
     assert all(len(values) >= 5 and all(0 < value < 100 for value in values) for values in runs.values())
-    naive = load_config(*run.STUDENT, run.NAIVE)
-    assert ladder.load("initialisation", 42).flat() == naive.flat()
-    assert ladder.load("mimicking", 42).flat() == load_config(*run.STUDENT).flat()
+    own = Ladder.read(root / run.LADDER)
+    assert list(runs) == list(run.STUDENTS) and list(run.STUDENTS.values()) == list(own.rungs)
+    for row, rung in run.STUDENTS.items():
+        assert method.load(run.RECORDED_RUNGS[row], 42).flat() == own.load(rung, 42).flat()
+    assert own.dataset == method.dataset and own.reference == method.reference == "/".join(run.TEACHER)
 
 
 def test_the_table_shows_what_to_expect():

@@ -46,20 +46,21 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     add("--report", action="store_true", help="train nothing; table and chart of the runs that are done, and of "
         "the reference")
-    add("--only", metavar="RUNG", help="execute one run in this process, with the seed of --seed")
-    add("--seed", type=int, help="of --only")
+    add("--only", metavar="RUNG", help="execute one run in this process, with the seed of --seed, or the test of the "
+        "reference")
+    add("--seed", type=int, help="of --only RUNG")
     args = parser.parse_args(arguments)
     if args.jobs < 1:
         parser.error("--jobs must be at least 1")
-    if (args.only is None) != (args.seed is None):
-        parser.error("--only RUNG and --seed N go together")
+    if (args.only is not None and "/" not in args.only) != (args.seed is not None):
+        parser.error("--only RUNG and --seed N go together; --only SCRIPT/CONFIG, the reference, has no seed")
     return args
 
 
 def main() -> int:
     args = parse_arguments()
     load_torch()
-    from lib.pipeline.ladder import Ladder, LadderRun, climb
+    from lib.pipeline.ladder import Ladder, LadderRun, ReferenceRun, climb
     from lib.pipeline.ladder_report import collect
     from lib.pipeline.scoring import TestSet
     from lib.train.failures import TrainingInterrupted
@@ -68,26 +69,20 @@ def main() -> int:
     ladder = Ladder.read(args.ladder, instead, args.settings)
     output = Path(args.output or f"output/ladders/{ladder.name}").expanduser().absolute()
     check_output(output, "--output")
-    if args.only is not None and args.only not in ladder.rungs:
-        raise UserError(f"{ladder.source} has no rung {args.only}; it has {', '.join(ladder.rungs)}")
-    if args.only is not None and args.seed not in ladder.seeds:
+    if args.only is not None and args.only not in (*ladder.rungs, ladder.reference):
+        raise UserError(f"{ladder.source} has no rung {args.only}; it has {', '.join(ladder.rungs)}"
+                        + f", and the reference {ladder.reference}" * bool(ladder.reference))
+    if args.seed is not None and args.seed not in ladder.seeds:
         raise UserError(f"seed {args.seed} is none of the ladder's ({', '.join(map(str, ladder.seeds))}); give --seeds "
                         "as for the whole ladder")
-    same = ["--ladder", str(ladder.source), "--output", str(output)]
-    for name in INSTEAD:
-        same += [f"--{name}", str(instead[name])] if instead[name] is not None else []
-    for text in args.settings:
-        same += ["--set", text]
-
-    def command(run: LadderRun) -> list[str]:
-        return [str(Path(__file__).resolve()), *same, "--only", run.rung, "--seed", str(run.seed)]
-
     try:
         if args.only is not None:
             test_set = TestSet(ladder.dataset, ladder.convention)
-            LadderRun(ladder, output, args.only, args.seed, test_set).execute(args.device)
+            run = (ReferenceRun(ladder, output, test_set) if args.seed is None else
+                   LadderRun(ladder, output, args.only, args.seed, test_set))
+            run.execute(args.device)
             return 0
-        failed = [] if args.report else climb(ladder, output, jobs=args.jobs, device=args.device, command=command)
+        failed = [] if args.report else climb(ladder, output, jobs=args.jobs, device=args.device)
     except TrainingInterrupted as stopped:
         logger.info("%s", stopped)
         return stopped.exit_status

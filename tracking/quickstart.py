@@ -1,6 +1,7 @@
 """Compress a tracker in ten minutes on data that is rendered here: the main job from end to end."""
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
@@ -8,6 +9,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lib.utils.files import check_output  # noqa: E402
 from lib.utils.log import load_torch, run_script  # noqa: E402
+
+logger = logging.getLogger(__name__)
 
 
 def parse() -> argparse.Namespace:
@@ -23,7 +26,8 @@ def parse() -> argparse.Namespace:
                         "cores, instead of using the shipped checkpoint")
     parser.add_argument("--teacher", help="another checkpoint of the teacher")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=2, help="processes that render and test (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="processes that render, train and test side "
+                        "by side (default: %(default)s)")
     parser.add_argument("--only-render", action="store_true", help="draw the benchmark and do no more")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the "
                         "students' configuration; may be repeated")
@@ -36,13 +40,18 @@ def main() -> int:
     check_output(args.output, "--output")
     load_torch()
     from lib.quickstart.run import render, run_quickstart
+    from lib.train.failures import TrainingInterrupted
 
     if args.only_render:
         render(args.data, args.workers, args.train_teacher)
         return 0
 
-    outcome = run_quickstart(args.output, data=args.data, seeds=args.seeds, train_teacher=args.train_teacher,
-                             teacher=args.teacher, device=args.device, workers=args.workers, overrides=args.set)
+    try:
+        outcome = run_quickstart(args.output, data=args.data, seeds=args.seeds, train_teacher=args.train_teacher,
+                                 teacher=args.teacher, device=args.device, workers=args.workers, overrides=args.set)
+    except TrainingInterrupted as stopped:
+        logger.info("%s", stopped)
+        return stopped.exit_status
     print(f"\n{outcome.table()}\n")
     for name, path in outcome.files.items():
         print(f"{name:10}{path}")

@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,10 +41,13 @@ KEYS = {"script": str, "config": str, "dataset": str, "seeds": (int, list), "set
         "score": str, "convention": str, "reference": str}
 """Keys of a ladder's file and their types."""
 COMPARE = ("previous", "first")
+SCRIPT = ROOT / "tracking" / "ablation.py"
 WAIT = 60.0
 """Seconds that the runs have to save and end when the ladder is stopped."""
 SAY_EVERY = 60.0
 """Seconds between two looks at what the runs say."""
+SIDE_BY_SIDE = 8
+"""Sequences that a run tracks at once."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class Ladder:
         convention: of the scores (lib/test/analysis/conventions.py); empty for the test set's own.
         reference: script/config of a trained tracker that is tested beside them, with the configuration's
             MODEL.PRETRAIN_FILE as its weights (the teacher); empty for none.
+        arguments: of tracking/ablation.py that give the same ladder.
     """
 
     source: Path
@@ -75,6 +80,7 @@ class Ladder:
     score: str = "AUC"
     convention: str = ""
     reference: str = ""
+    arguments: Sequence[str] = field(default=(), compare=False)
 
     @classmethod
     def read(cls, path: str | Path, instead: Mapping[str, Any] | None = None, settings: Sequence[str] = ()
@@ -122,10 +128,15 @@ class Ladder:
         if any(parse_override(text)[0] == "TRAIN.SEED" for text in settings):
             raise UserError("--set TRAIN.SEED: the seeds are those of --seeds, or of the ladder's file")
         common = {**(content.get("set") or {}), **dict(map(parse_override, settings))}
+        arguments = ["--ladder", str(source)]
+        for name, value in (instead or {}).items():
+            arguments += [f"--{name}", str(value)] if value is not None else []
+        for text in settings:
+            arguments += ["--set", text]
         return cls(source, content.get("script", "compresstracker"), content["config"], content["dataset"],
                    tuple(chosen), common, rungs,
                    **{name: content[name] for name in ("compare", "score", "convention", "reference")
-                      if name in content})
+                      if name in content}, arguments=arguments)
 
     @property
     def name(self) -> str:
@@ -171,39 +182,82 @@ class Ladder:
         return None if place == 0 else names[place - 1 if self.compare == "previous" else 0]
 
 
-class LadderRun:
-    """One rung with one seed.
+class Run(ABC):
+    """A part of a ladder's work that a process of its own can do.
 
     Args:
         ladder: it belongs to.
-        output: the ladder's folder.
+        folder: of all its files.
         test_set: of the ladder.
 
     Attributes:
-        folder: of all its files.
-        cfg: its configuration.
+        arguments: of tracking/ablation.py that choose it.
     """
 
-    def __init__(self, ladder: Ladder, output: Path, rung: str, seed: int, test_set: TestSet):
-        self.ladder, self.rung, self.seed, self._test_set = ladder, rung, seed, test_set
-        self.folder = output / "runs" / f"{rung}_seed{seed}"
-        self.cfg = ladder.load(rung, seed)
+    arguments: Sequence[str]
 
-    def __str__(self) -> str:
-        return f"{self.rung}, seed {self.seed}"
+    def __init__(self, ladder: Ladder, folder: Path, test_set: TestSet):
+        self.ladder, self.folder, self._test_set = ladder, folder, test_set
+
+    @abstractmethod
+    def __str__(self) -> str: ...
 
     @property
     def log(self) -> Path:
         """What its process says."""
         return self.folder / "run.log"
 
+    @property
+    def results(self) -> Path:
+        """Folder of the boxes."""
+        return self.folder / "results"
+
     def last_words(self) -> str:
         """The last line of its log; empty where there is none."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         return next((line for line in reversed(lines) if line.strip()), "")
 
+    @abstractmethod
     def record(self) -> ScoreRecord | None:
-        """What it gave; None where it is not done.
+        """What it gave; None where it is not done."""
+
+    @abstractmethod
+    def execute(self, device: str = "auto") -> ScoreRecord:
+        """Do what is left of it; at once where all is done."""
+
+    def _test(self, cfg: Config, checkpoint: Path, device: str, seconds: dict[str, float]) -> ScoreRecord:
+        """Test and score; `seconds` of what was done before."""
+        start = time.monotonic()
+        scores, by_sequence = self._test_set.score(partial(Tracker.from_checkpoint, checkpoint, cfg),
+                                                   manifest.describe(cfg, checkpoint), self.results, device,
+                                                   SIDE_BY_SIDE)
+        record = ScoreRecord(self._test_set.digest, scores, by_sequence,
+                             {**seconds, "test": time.monotonic() - start})
+        record.write(self.folder)
+        logger.info("%s: %s %.2f", self, self.ladder.score, scores[self.ladder.score])
+        return record
+
+
+class LadderRun(Run):
+    """One rung with one seed: its training, and the test of what that gave.
+
+    Args:
+        output: the ladder's folder.
+
+    Attributes:
+        cfg: its configuration.
+    """
+
+    def __init__(self, ladder: Ladder, output: Path, rung: str, seed: int, test_set: TestSet):
+        super().__init__(ladder, output / "runs" / f"{rung}_seed{seed}", test_set)
+        self.rung, self.seed, self.cfg = rung, seed, ladder.load(rung, seed)
+        self.arguments = "--only", rung, "--seed", str(seed)
+
+    def __str__(self) -> str:
+        return f"{self.rung}, seed {self.seed}"
+
+    def record(self) -> ScoreRecord | None:
+        """As `Run.record`.
 
         Raises:
             UserError: it was made with other settings, weights or training data than the ladder has now, or tested on
@@ -217,7 +271,7 @@ class LadderRun:
         return record
 
     def execute(self, device: str = "auto") -> ScoreRecord:
-        """Train (or go on), test and score; at once where all of it is done.
+        """As `Run.execute`.
 
         Raises:
             UserError: see `record`, `run_training` and `run_dataset`.
@@ -229,26 +283,57 @@ class LadderRun:
         start = time.monotonic()
         sequences = TrackingValidation(self.cfg) if self.cfg.TRAIN.TRACK_EPOCH_INTERVAL else None
         checkpoint = run_training(self.cfg, self.folder, device=device, sequences=sequences)
-        trained = time.monotonic()
-        scores, by_sequence = self._test_set.score(
-            partial(Tracker.from_checkpoint, checkpoint, self.cfg), manifest.describe(self.cfg, checkpoint),
-            self.folder / "results", device)
-        record = ScoreRecord(self._test_set.digest, scores, by_sequence,
-                           {"train": trained - start, "test": time.monotonic() - trained})
-        record.write(self.folder)
-        logger.info("%s: %s %.2f", self, self.ladder.score, scores[self.ladder.score])
-        return record
+        return self._test(self.cfg, checkpoint, device, {"train": time.monotonic() - start})
+
+
+class ReferenceRun(Run):
+    """The test of the reference, where the ladder has one.
+
+    Args:
+        output: the ladder's folder.
+
+    Raises:
+        UserError: it is missing.
+    """
+
+    def __init__(self, ladder: Ladder, output: Path, test_set: TestSet):
+        super().__init__(ladder, output / "reference", test_set)
+        self.arguments = "--only", ladder.reference
+        self._cfg, self._weights = ladder.find_reference()
+
+    def __str__(self) -> str:
+        return self.ladder.reference
+
+    def record(self) -> ScoreRecord | None:
+        """As `Run.record`; what other weights, settings or sequences gave does not count.
+
+        Raises:
+            UserError: the record is damaged.
+        """
+        if manifest.is_stale(self.results, manifest.describe(self._cfg, self._weights)):
+            return None
+        record = ScoreRecord.read(self.folder)
+        return record if record is not None and record.test_set == self._test_set.digest else None
+
+    def execute(self, device: str = "auto") -> ScoreRecord:
+        """As `Run.execute`.
+
+        Raises:
+            UserError: see `record` and `run_dataset`.
+        """
+        return self.record() or self._test(self._cfg, self._weights, device, {})
 
 
 def climb(ladder: Ladder, output: Path, *, jobs: int = 1, device: str = "auto",
-          command: Callable[[LadderRun], Sequence[str]]) -> list[str]:
-    """Do all runs that are not done, some side by side, each in a process of its own.
+          command: Callable[[Run], Sequence[str]] | None = None) -> list[str]:
+    """Do all runs that are not done, the reference's test last, some side by side, each in a process of its own.
 
     Args:
         output: the ladder's folder.
         jobs: runs at a time; on the CPU each gets its share of the CPUs.
         device: of all runs.
-        command: arguments of this Python that execute one run, which writes to its standard error.
+        command: arguments of this Python that execute one run, which writes to its standard error; None for
+            tracking/ablation.py.
 
     Returns:
         what went wrong, a sentence for each run that failed; the others are done.
@@ -258,13 +343,13 @@ def climb(ladder: Ladder, output: Path, *, jobs: int = 1, device: str = "auto",
         TrainingInterrupted: Ctrl-C or SIGTERM; the runs have saved their states.
     """
     test_set = TestSet(ladder.dataset, ladder.convention)
-    ladder.find_reference()
-    runs = [LadderRun(ladder, output, rung, seed, test_set) for rung, seed in ladder.runs()]
+    trainings = [LadderRun(ladder, output, rung, seed, test_set) for rung, seed in ladder.runs()]
+    runs = [*trainings, *([ReferenceRun(ladder, output, test_set)] if ladder.reference else [])]
     left = [run for run in runs if run.record() is None]
     if len(left) < len(runs):
         logger.info("%d of %d runs are done already", len(runs) - len(left), len(runs))
-    for run in {run.rung: run for run in left}.values():
-        check_inputs(run.cfg)
+    for cfg in {run.rung: run.cfg for run in trainings if run in left}.values():
+        check_inputs(cfg)
     environment = dict(os.environ)
     if jobs > 1 and pick_device(device).type == "cpu":
         environment.setdefault("OMP_NUM_THREADS", str(max(1, usable_cpus() // jobs)))
@@ -275,7 +360,8 @@ def climb(ladder: Ladder, output: Path, *, jobs: int = 1, device: str = "auto",
                 while waiting and len(running) < jobs:
                     run = waiting.pop(0)
                     logger.info("-- %s", run)
-                    running[run] = _start(run, [*command(run), "--device", device], environment)
+                    line = command(run) if command else [SCRIPT, *ladder.arguments, "--output", output, *run.arguments]
+                    running[run] = _start(run, [*map(str, line), "--device", device], environment)
                 time.sleep(0.2)
                 if time.monotonic() - said > SAY_EVERY:
                     said = time.monotonic()
@@ -293,18 +379,18 @@ def climb(ladder: Ladder, output: Path, *, jobs: int = 1, device: str = "auto",
     return failed
 
 
-def _start(run: LadderRun, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen:
+def _start(run: Run, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen:
     run.folder.mkdir(parents=True, exist_ok=True)
     with open(run.log, "ab") as log:
         return subprocess.Popen([sys.executable, *command], stdout=log, stderr=log, env=environment)
 
 
-def _outcome(run: LadderRun, process: subprocess.Popen) -> str:
+def _outcome(run: Run, process: subprocess.Popen) -> str:
     """Say how a run ended; what went wrong, empty for nothing."""
     if process.returncode == 0:
         record = run.record()
-        logger.info("   %s: %s %.1f (training %.0f s, test %.0f s)", run, run.ladder.score,
-                    record.scores[run.ladder.score], record.seconds["train"], record.seconds["test"])
+        logger.info("   %s: %s %.1f (%s)", run, run.ladder.score, record.scores[run.ladder.score],
+                    ", ".join(f"{part} {seconds:.0f} s" for part, seconds in record.seconds.items()))
         return ""
     if process.returncode < 0:
         reason = killed_by(-process.returncode)

@@ -1,19 +1,16 @@
 """What a ladder of ablations gave: a table, one line for each run, and a chart."""
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
-from ..test.evaluation import manifest
-from ..test.tracker.tracker import Tracker
 from ..utils.errors import UserError
 from ..utils.files import write_text
 from ..utils.statistics import Summary, summarise
 from ..utils.tables import aligned, interval, markdown, spread
 from ..vis.charts import save_ladder_chart
-from .ladder import Ladder, LadderRun
+from .ladder import Ladder, LadderRun, ReferenceRun
 from .scoring import ScoreRecord, TestSet
 
 
@@ -104,9 +101,5 @@ def collect(ladder: Ladder, output: Path, device: str = "auto") -> LadderReport:
             records[rung][seed] = record
     if not any(records.values()):
         raise UserError(f"no run of {ladder.name} is done in {output}")
-    found, reference = ladder.find_reference(), None
-    if found is not None:
-        cfg, path = found
-        reference, _ = test_set.score(partial(Tracker.from_checkpoint, path, cfg), manifest.describe(cfg, path),
-                                      output / "reference", device)
+    reference = ReferenceRun(ladder, output, test_set).execute(device).scores if ladder.reference else None
     return LadderReport(ladder, records, reference)

@@ -89,14 +89,15 @@ class TestSet:
             digest.update(b"" if sequence.visible is None else np.ascontiguousarray(sequence.visible).tobytes())
         return digest.hexdigest()
 
-    def score(self, make: Callable[..., Any], made_with: Mapping[str, Any], folder: Path, device: str = "auto"
-              ) -> tuple[dict[str, float], dict[str, float]]:
+    def score(self, make: Callable[..., Any], made_with: Mapping[str, Any], folder: Path, device: str = "auto",
+              batch: int = 1) -> tuple[dict[str, float], dict[str, float]]:
         """Track what is not tracked yet, in this process, and score it.
 
         Args:
             make: called as `make(device=..., benchmark=...)`; gives a `Tracker`.
             made_with: see `run_dataset`; results of something else are moved away.
             folder: of the boxes.
+            batch: sequences that are tracked side by side, see `run_dataset`.
 
         Returns:
             scores by name, and the AUC of each sequence, both in per cent.
@@ -104,8 +105,9 @@ class TestSet:
         Raises:
             UserError: a sequence failed.
         """
-        summary = run_dataset(self.sequences, partial(make, benchmark=self.name), folder, num_gpus=1, device=device,
-                              sub_pixel=True, made_with=made_with, force=manifest.is_stale(folder, made_with))
+        summary = run_dataset(self.sequences, partial(make, benchmark=self.name), folder, batch=batch, num_gpus=1,
+                              device=device, sub_pixel=True, made_with=made_with,
+                              force=manifest.is_stale(folder, made_with))
         if summary.failures:
             failure = summary.failures[0]
             raise UserError(f"{failure.sequence} failed: {failure.message}")

@@ -2,9 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -13,15 +12,12 @@ import pandas as pd
 
 from ..config import load_config
 from ..deploy.profile import profile_config
-from ..families.build import find_pretrained
-from ..test.analysis.metrics import get_convention
+from ..pipeline.ladder import Ladder, LadderRun, ReferenceRun, climb
+from ..pipeline.scoring import TestSet
 from ..test.analysis.plots import save_plots
 from ..test.analysis.results import BenchmarkReport, ResultFolder, boxes_of, evaluate_benchmark
 from ..test.evaluation.datasets import Sequence as TestSequence
-from ..test.evaluation.datasets import get_dataset
-from ..test.evaluation.environment import env_settings
 from ..test.evaluation.running import run_dataset
-from ..test.tracker.tracker import Tracker
 from ..train.run import run_training
 from ..train.run_paths import RunPaths
 from ..utils.errors import UserError
@@ -35,12 +31,14 @@ from .render import render_benchmark
 logger = logging.getLogger(__name__)
 
 TEACHER = ("ostrack", "quickstart_teacher")
-STUDENT = ("compresstracker", "quickstart_4")
-NAIVE = ("TRAIN.SUP_LOGIT=false", "TRAIN.SUP_FEAT=false", "TRAIN.SUP_REPLACE=false")
-"""The naive student: same start, same pairs, but nothing of the teacher in the training."""
+LADDER = "experiments/ladders/quickstart.yaml"
+"""Its trainings."""
+STUDENTS = {"naive student": "naive", "compressed student": "compressed"}
+"""Row of the table -> rung of that ladder. The naive student has the same start and the same pairs, but nothing of the
+teacher in its training."""
 RECORDED = Path(__file__).with_name("recorded.csv")
 """What the runs of experiments/ladders/method.yaml gave: its `runs.csv`."""
-RUNGS = {"naive student": "initialisation", "compressed student": "mimicking"}
+RECORDED_RUNGS = {"naive student": "initialisation", "compressed student": "mimicking"}
 """Row of the table -> rung of that ladder with the same training."""
 
 SEED, FRAMES, TIMED_PASSES = 0, (24, 80), 200
@@ -108,7 +106,7 @@ class Outcome:
         lines.append(f"the student is {self.speed_up:.2f} times as fast as the teacher (model only, batch 1, one "
                      "CPU thread or the GPU, measured in turn)")
         if with_recorded:
-            naive, compressed = (self.row(name).recorded for name in RUNGS)
+            naive, compressed = (self.row(name).recorded for name in STUDENTS)
             gain = summarise([ours - theirs for ours, theirs in zip(compressed, naive, strict=True)])
             lines.append(f"recorded: mean of {gain.number} trainings with its 95 % interval (docs/ablations.md); "
                          "compressed over naive {:+.1f} [{:+.1f}, {:+.1f}]".format(gain.mean, *gain.interval))
@@ -135,26 +133,26 @@ def run_quickstart(output: str | Path, *, data: str | Path = "data/quickstart", 
         train_teacher: train the teacher too (about 50 minutes on 2 CPU cores) instead of using the shipped checkpoint.
         teacher: another teacher checkpoint of the same shape.
         device: auto, cpu, cuda or cuda:N.
-        workers: processes that render and test; 0 does both in this one.
+        workers: processes that render, train and test side by side.
         overrides: `KEY=VALUE` for both students' training.
 
     Raises:
         UserError: see the parts.
     """
-    if seeds < 1:
-        raise UserError(f"seeds is {seeds}; at least one training is needed")
     output, data = resolve(output, Path.cwd()), resolve(data)
     outcome = Outcome([], 0.0)
-    step = _Steps(5 + train_teacher, outcome.seconds)
+    step = _Steps(4 + train_teacher, outcome.seconds)
     paths = [f"DATA.{part.upper()}.DATASETS_NAME=['FOLDER:{data / part}@list.txt']" for part in ("train", "val")]
     if train_teacher:
         full = load_config(*TEACHER, paths)
         teacher = RunPaths.of(output / "teacher", full).slim(full.TRAIN.EPOCH)
     if teacher is not None:
         overrides = [f"MODEL.PRETRAIN_FILE={resolve(teacher, Path.cwd())}", *overrides]
-    student = load_config(*STUDENT, [*paths, *overrides])
+    ladder = Ladder.read(LADDER, {"seeds": seeds, "dataset": f"folder:{data / 'test'}@list.txt"},
+                         [*paths, *overrides])
+    student = ladder.load("compressed", 0)
     if not train_teacher:
-        teacher = find_pretrained(student.MODEL.PRETRAIN_FILE, "MODEL.PRETRAIN_FILE", "the teacher's checkpoint")
+        ladder.find_reference()
 
     recorded = {} if overrides else recorded_runs()
     with step("render", "rendering the benchmark"):
@@ -162,24 +160,17 @@ def run_quickstart(output: str | Path, *, data: str | Path = "data/quickstart", 
     if train_teacher:
         with step("teacher", f"training the teacher, {full.MODEL.BACKBONE.DEPTH} layers from random weights"):
             run_training(full, output / "teacher", device=device)
-
-    checkpoints: dict[str, list[Path]] = {"naive student": [], "compressed student": []}
-    with step("train", f"training the students, {student.MODEL.BACKBONE.DISTILL_LAYER} layers"):
-        for seed in range(seeds):
-            for name, extra in (("compressed student", ()), ("naive student", NAIVE)):
-                logger.info("-- %s, seed %d", name, seed)
-                cfg = load_config(*STUDENT, [*paths, *overrides, *extra, f"TRAIN.SEED={seed}"])
-                folder = output / f"{name.replace(' ', '_')}_seed{seed}"
-                checkpoints[name].append(run_training(cfg, folder, device=device))
-
-    with step("test", f"tracking the {TEST_SEQUENCES} test sequences"):
-        sequences = get_dataset(f"folder:{data / 'test'}@list.txt", env_settings())
-        report = _test(sequences, teacher, checkpoints, output / "results", device, workers)
+    layers = student.MODEL.BACKBONE.DISTILL_LAYER
+    with step("train and test", f"training students of {layers} layers, and testing them and the teacher"):
+        failed = climb(ladder, output, jobs=max(1, workers), device=device)
+        if failed:
+            raise UserError(failed[0])
+        report = _report(ladder, output, workers)
     with step("profile", "measuring speed"):
         profile = profile_config(student, device=device, threads=1, iterations=TIMED_PASSES)
     with step("draw", "drawing"):
         outcome.rows, outcome.speed_up = _rows(report, profile, seeds, recorded)
-        outcome.files = _write(outcome, report, sequences, output)
+        outcome.files = _write(outcome, report, output)
     return outcome
 
 
@@ -225,31 +216,27 @@ def _label(name: str, seed: int) -> str:
     return f"{name}, seed {seed}" if seed else name
 
 
-def _test(sequences: list[TestSequence], teacher: Path, checkpoints: dict[str, list[Path]], folder: Path, device: str,
-          workers: int) -> BenchmarkReport:
-    """Track all test sequences with every model and score the results."""
-    def build(script: str, config: str, file: Path) -> Callable[..., Tracker]:
-        return partial(Tracker.from_config, script, config, checkpoint=file)
-
-    trackers: dict[str, Callable] = {"template matching": match_template_tracker, "teacher": build(*TEACHER, teacher)}
-    for name, files in checkpoints.items():
-        trackers |= {_label(name, seed): build(*STUDENT, file) for seed, file in enumerate(files)}
-    sources = []
-    for label, factory in trackers.items():
-        logger.info("-- %s", label)
-        place = folder / label.replace(", ", "_").replace(" ", "_")
-        summary = run_dataset(sequences, factory, place, threads=workers, num_gpus=1, device=device, sub_pixel=True,
-                              force=True)
-        if summary.failures:
-            raise UserError(f"{label} failed on {summary.failures[0].sequence}: {summary.failures[0].message}")
-        sources.append(ResultFolder(label, place, form="xywh"))
-    return evaluate_benchmark(sources, sequences, "quickstart", get_convention("plain"))
+def _report(ladder: Ladder, output: Path, workers: int) -> BenchmarkReport:
+    """The scores of all trackers, of which template matching is yet to be tested."""
+    test_set = TestSet(ladder.dataset, ladder.convention)
+    logger.info("-- template matching")
+    baseline = output / "template_matching"
+    summary = run_dataset(test_set.sequences, match_template_tracker, baseline, threads=workers, device="cpu",
+                          sub_pixel=True, force=True)
+    if summary.failures:
+        raise UserError(f"template matching failed on {summary.failures[0].sequence}: {summary.failures[0].message}")
+    places = {"template matching": baseline, "teacher": ReferenceRun(ladder, output, test_set).results}
+    for name, rung in STUDENTS.items():
+        places |= {_label(name, seed): LadderRun(ladder, output, rung, seed, test_set).results
+                   for seed in ladder.seeds}
+    sources = [ResultFolder(label, place, form="xywh") for label, place in places.items()]
+    return evaluate_benchmark(sources, test_set.sequences, "quickstart", test_set.convention)
 
 
 def recorded_runs() -> dict[str, list[float]]:
     """Row of the table -> AUC of its recorded runs, by seed."""
     runs = pd.read_csv(RECORDED).sort_values("seed")
-    return {row: runs[runs.rung == rung].AUC.tolist() for row, rung in RUNGS.items()}
+    return {row: runs[runs.rung == rung].AUC.tolist() for row, rung in RECORDED_RUNGS.items()}
 
 
 def _rows(report: BenchmarkReport, profile: dict, seeds: int, recorded: dict[str, list[float]]
@@ -268,20 +255,18 @@ def _rows(report: BenchmarkReport, profile: dict, seeds: int, recorded: dict[str
     rows = [row("template matching", None, [auc["template matching"]]),
             row("teacher", models[max(models)], [auc["teacher"]])]
     rows += [row(name, student, [auc[_label(name, seed)] for seed in range(seeds)])
-             for name in ("naive student", "compressed student")]
+             for name in STUDENTS]
     return rows, student["speed_up"]["median"]
 
 
-def _write(outcome: Outcome, report: BenchmarkReport, sequences: list[TestSequence], output: Path) -> dict[str, Path]:
+def _write(outcome: Outcome, report: BenchmarkReport, output: Path) -> dict[str, Path]:
     """Table, plots, drawn video and picture strip."""
     write_text(output / "table.txt", outcome.table() + "\n")
     write_text(output / "table.csv", outcome.csv())
     save_plots(report, output / "plots", ("png", "pdf"))
-    shown = _typical(report, sequences)
-    tracks = {label: boxes_of(ResultFolder(label, output / "results" / label.replace(" ", "_"), form="xywh"), shown,
-                              report.convention)
-              for label in ("teacher", "naive student", "compressed student")}
-    tracks = {"ground truth": shown.ground_truth, **tracks}
+    shown = _typical(report)
+    tracks = {"ground truth": shown.ground_truth}
+    tracks |= {label: boxes_of(report.sources[label], shown, report.convention) for label in ("teacher", *STUDENTS)}
     pictures = []
     height, width = shown.frames[0].shape[:2]
     with VideoWriter(output / f"{shown.name}.mp4", 20, (2 * width, 2 * height)) as video:
@@ -297,8 +282,8 @@ def _write(outcome: Outcome, report: BenchmarkReport, sequences: list[TestSequen
             "pictures": output / f"{shown.name}.png"}
 
 
-def _typical(report: BenchmarkReport, sequences: list[TestSequence]) -> TestSequence:
+def _typical(report: BenchmarkReport) -> TestSequence:
     """The sequence on which the compressed student comes closest to its mean."""
     tracker = next(tracker for tracker in report.trackers if tracker.label == "compressed student")
     average = mean(scores.auc for scores in tracker.sequences.values())
-    return min(sequences, key=lambda sequence: abs(tracker.sequences[sequence.name].auc - average))
+    return min(report.benchmark, key=lambda sequence: abs(tracker.sequences[sequence.name].auc - average))
