@@ -35,6 +35,7 @@ class OnnxTracker:
                              "export again")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        options.add_session_config_entry("session.x64quantprecision", "1")      # int8 on x86 CPUs without VNNI
         self.sessions = {name: onnxruntime.InferenceSession(str(folder / part["file"]), options)
                          for name, part in self.facts["parts"].items()}
         side = self.facts["search_size"] // self.facts["stride"]

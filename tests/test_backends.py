@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -209,7 +210,7 @@ def test_a_missing_package_is_named(onnx_export, monkeypatch, package):
 
 def test_onnxruntime_does_not_fall_back_to_the_cpu_in_silence(onnx_export, monkeypatch):
     session = SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
-    fake = SimpleNamespace(SessionOptions=SimpleNamespace, InferenceSession=lambda *key, **words: session,
+    fake = SimpleNamespace(SessionOptions=mock.MagicMock, InferenceSession=lambda *key, **words: session,
                            get_available_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
     monkeypatch.setitem(sys.modules, "onnxruntime", fake)
     with pytest.raises(UserError, match="no CUDA and cuDNN libraries"):

@@ -100,7 +100,7 @@ def test_onnxruntime_computes_float32_in_float32_on_cuda(monkeypatch, tmp_path):
     def session(path, options, providers):
         raise UserError(f"asked for {providers[0]}")
 
-    fake = SimpleNamespace(SessionOptions=SimpleNamespace, InferenceSession=session,
+    fake = SimpleNamespace(SessionOptions=mock.MagicMock, InferenceSession=session,
                            get_available_providers=lambda: ["CUDAExecutionProvider"])
     monkeypatch.setitem(sys.modules, "onnxruntime", fake)
     monkeypatch.setattr(Manifest, "read", lambda folder: manifest(format="onnx", precision="float32"))
