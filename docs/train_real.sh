@@ -3,8 +3,8 @@
 #
 #   data           draw sequences of objects cut out of photographs
 #   students       train VitTrack at 192 pixels, and the naive twin: same start and pairs, ground truth alone
+#   ship           write the mean of the naive twins' weights in half precision to pretrained_models
 #   compare        track the test sequences with all of them and with OpenCV's trackers, and time them; draw the curves
-#   ship           write the weights of one seed (SHIP, default 0) in half precision to pretrained_models
 #   vits_teacher   train 12 ViT-S/14 layers that start from DINOv2; for a GPU
 #   vits_students  compress these into 6, 4 and 2 layers, and train the naive twins; for a GPU
 #   vits_compare   as compare, for these
@@ -43,8 +43,10 @@ compare() {          # the teacher's script/configuration and weights, epoch of 
     local teacher=$1 weights=$2 epoch=$3 seeds=$4 folder config seed name precision
     shift 4
     folder=output/real/$1
-    local trackers=("$teacher=teacher@$weights") curves=()
+    local trackers=("$teacher=teacher@$weights") curves=() shipped
     for config; do
+        shipped=pretrained_models/$config.pth.tar
+        [ ! -f "$shipped" ] || trackers+=("compresstracker/$config=$config, shipped@$shipped")
         for name in compressed naive; do
             for seed in $seeds; do
                 trackers+=("compresstracker/$config=$config, $name@$(weights_of "$config" $name "$seed" "$epoch")")
@@ -55,7 +57,9 @@ compare() {          # the teacher's script/configuration and weights, epoch of 
     for precision in float32 int8; do
         export_to teacher "$teacher" "$weights"
         for config; do
-            export_to "$config" "compresstracker/$config" "$(weights_of "$config" compressed "${seeds%% *}" "$epoch")"
+            shipped=pretrained_models/$config.pth.tar
+            [ -f "$shipped" ] || shipped=$(weights_of "$config" compressed "${seeds%% *}" "$epoch")
+            export_to "$config" "compresstracker/$config" "$shipped"
         done
     done
     for name in nano vit csrt; do
@@ -91,13 +95,22 @@ for step in "$@"; do
         students) train_students "${SEEDS:-0 1 2}" compresstracker_real ;;
         compare) compare vittrack/vittrack pretrained_models/vittrack.onnx 10 "${SEEDS:-0 1 2}" compresstracker_real ;;
         ship)
-            "$PYTHON" - "$(weights_of compresstracker_real compressed "${SHIP:-0}" 10)" <<'PYTHON'
+            files=()
+            for seed in ${SEEDS:-0 1 2}; do
+                files+=("$(weights_of compresstracker_real naive "$seed" 10)")
+            done
+            "$PYTHON" - "${files[@]}" <<'PYTHON'
 import sys
+from pathlib import Path
+import torch
 from lib.models.checkpoint import read_checkpoint
 from lib.models.safe_load import write_tensors
-content = read_checkpoint(sys.argv[1])
-content["net"] = {name: value.half() if value.is_floating_point() else value for name, value in content["net"].items()}
-write_tensors("pretrained_models/compresstracker_real.pth.tar", content)
+content, *others = map(read_checkpoint, sys.argv[1:])
+for name, value in content["net"].items():
+    if value.is_floating_point():
+        same = [value, *(other["net"][name] for other in others)]
+        content["net"][name] = torch.stack(same).double().mean(0).half()
+write_tensors(Path("pretrained_models/compresstracker_real.pth.tar"), content)
 PYTHON
             ;;
         vits_teacher)
