@@ -1,6 +1,7 @@
 """tracking/compare_trackers.py: trackers on one test set, scored and timed side by side."""
 
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -14,7 +15,7 @@ from lib.pipeline import comparison as module
 from lib.pipeline.comparison import FrameTimes, Run, choose_runs
 from lib.pipeline.comparison_report import Comparison
 from lib.pipeline.scoring import ScoreRecord, TestSet
-from lib.test.tracker.choice import parse_tracker
+from lib.test.tracker.choice import choose_tracker, parse_tracker
 from lib.utils.errors import UserError
 from lib.vis import charts
 
@@ -67,6 +68,27 @@ def test_a_tracker_in_one_word(tmp_path):
     label, options = parse_tracker(f"ostrack/x@{tmp_path}")
     assert label == "" and options.exported == tmp_path and options.checkpoint is None
     assert parse_tracker("ostrack/my/x.yaml")[1].tracker_param == "my/x.yaml"
+
+
+def test_all_files_of_an_exported_tracker_count(student, exported, tmp_path):
+    """OpenVINO keeps the weights beside the graph, which may be the same with others."""
+    require_packages("torchscript")
+    student.cfg.save(tmp_path / f"{student.cfg.name}.yaml")
+    folder = shutil.copytree(exported("torchscript", take_pixels=True)[0], tmp_path / "out")
+    name = f"{student.cfg.script}/{tmp_path / student.cfg.name}.yaml@{folder}"
+
+    def made_with():
+        return choose_tracker(parse_tracker(name, "cpu")[1]).made_with()
+
+    records = [made_with()]
+    (folder / "search.bin").write_bytes(b"weights")
+    records.append(made_with())
+    (folder / "search.bin").write_bytes(b"other weights")
+    records.append(made_with())
+    with open(folder / "template.pt", "ab") as file:
+        file.write(b"another")
+    records.append(made_with())
+    assert len({json.dumps(record) for record in records}) == 4 and made_with() == records[-1]
 
 
 @pytest.mark.parametrize("text, message", [

@@ -99,6 +99,11 @@ class Manifest:
         """The part that runs in every frame."""
         return "search" if "search" in self.parts else "tracker"
 
+    def files(self, folder: Path) -> list[Path]:
+        """The folder's graphs, that of `main` first, and the weights that OpenVINO keeps beside its own."""
+        graphs = [folder / self.parts[name].file for name in sorted(self.parts, key=lambda name: name != self.main)]
+        return graphs + [weights for weights in (graph.with_suffix(".bin") for graph in graphs) if weights.is_file()]
+
     def write(self, folder: Path) -> None:
         """Write `manifest.json` into the folder."""
         write_text(folder / MANIFEST, json.dumps({"version": VERSION, **asdict(self)}, indent=2) + "\n")

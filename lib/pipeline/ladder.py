@@ -160,14 +160,12 @@ class Ladder:
         except UserError as error:
             raise UserError(f"{self.source}, rung {rung}: {error}") from error
 
-    def find_reference(self) -> tuple[Config, Path] | None:
-        """Configuration and weights of the reference tracker; None for none.
+    def find_reference(self) -> tuple[Config, Path]:
+        """Configuration and weights of the reference tracker.
 
         Raises:
             UserError: they are missing.
         """
-        if not self.reference:
-            return None
         script, slash, config = self.reference.partition("/")
         if not slash:
             raise UserError(f"{self.source}: reference is {self.reference}; expected script/config of the teacher")

@@ -179,9 +179,10 @@ def _exported(options: argparse.Namespace) -> Choice:
         raise UserError(f"{folder} holds {facts.script} {facts.config}, not {script} {config}")
     logger.info("%s %s from %s", script, facts.config, folder)
     precision = [] if facts.precision == "float32" else [facts.precision]
-    return Choice(load_config(script, config), folder / facts.parts[facts.main].file,
-                  "_".join([facts.config, backend or facts.format, *precision]),
-                  functools.partial(Tracker.from_export, folder, backend=backend), facts.batch)
+    graph, *others = facts.files(folder)
+    return Choice(load_config(script, config), graph, "_".join([facts.config, backend or facts.format, *precision]),
+                  functools.partial(Tracker.from_export, folder, backend=backend), facts.batch,
+                  {f"exported.{file.name}": file_hash(file) for file in others})
 
 
 def _of_opencv(options: argparse.Namespace) -> Choice:
