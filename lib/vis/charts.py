@@ -13,8 +13,12 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#00
 """Colours that stay apart for colour-blind readers (after Okabe and Ito), the yellow replaced by a darker brown."""
 BLUE, ORANGE, GREY = *COLORS[:2], "0.45"
 LABEL_SIDES = (((6, 4), "left", "bottom"), ((-6, 4), "right", "bottom"), ((6, -4), "left", "top"),
-               ((-6, -4), "right", "top"), ((0, 12), "center", "bottom"), ((0, -12), "center", "top"))
-"""Where a point's label may stand: points to the right and up, and which of its own sides lie there."""
+               ((-6, -4), "right", "top"), ((10, 24), "left", "bottom"), ((-10, 24), "right", "bottom"),
+               ((10, -24), "left", "top"), ((-10, -24), "right", "top"), ((10, 42), "left", "bottom"),
+               ((-10, 42), "right", "bottom"), ((10, -42), "left", "top"), ((-10, -42), "right", "top"))
+"""Where a point's label may stand, the best first: points to the right and up, and which of its own sides lie there."""
+NEAR = 10
+"""A label that stands further from its point, in points up or down, has a line to it."""
 
 
 def save_ladder_chart(path: Path, title: str, score: str, scores: Mapping[str, Sequence[float]],
@@ -117,20 +121,29 @@ def save_speed_chart(path: Path, title: str, score: str, points: Mapping[str, tu
 
 def _label_points(axes, points: Mapping[str, tuple[float, float]]) -> None:
     """Write each label beside its point, at the side where it meets the fewest labels, points and borders."""
+    from matplotlib.text import Text
+
     axes.figure.draw_without_rendering()         # now the layout is known
     taken: list = []
+
+    def place(text):
+        text.get_window_extent()                 # it finds its position
+        return Text.get_window_extent(text)      # without the line
+
     for label, point in points.items():
         others = [axes.transData.transform(other) for name, other in points.items() if name != label]
-        texts = [axes.annotate(label, point, fontsize=9, xytext=offset, textcoords="offset points", ha=across, va=along)
-                 for offset, across, along in LABEL_SIDES]
+        texts = [axes.annotate(label, point, fontsize=9, xytext=offset, textcoords="offset points", ha=across, va=along,
+                               arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkB": 4}
+                               if abs(offset[1]) > NEAR else None) for offset, across, along in LABEL_SIDES]
 
         def clashes(text, others=others) -> int:
-            extent = text.get_window_extent()
-            return (extent.count_overlaps(taken) + extent.count_contains(others)
-                    + (not axes.bbox.containsx(extent.x0) or not axes.bbox.containsx(extent.x1)))
+            extent = place(text)
+            beyond = not axes.bbox.containsx(extent.x0) or not axes.bbox.containsx(extent.x1)
+            return 3 * (extent.padded(3).count_overlaps(taken) + beyond) + extent.padded(12).count_contains(others)
 
         best = min(texts, key=clashes)
-        taken.append(best.get_window_extent())
+        best.set_in_layout(False)
+        taken.append(place(best))
         for text in texts:
             if text is not best:
                 text.remove()
