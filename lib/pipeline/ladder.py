@@ -223,12 +223,12 @@ class Run(ABC):
     def execute(self, device: str = "auto") -> ScoreRecord:
         """Do what is left of it; at once where all is done."""
 
-    def _test(self, cfg: Config, checkpoint: Path, device: str, seconds: dict[str, float]) -> ScoreRecord:
-        """Test and score; `seconds` of what was done before."""
+    def _test(self, cfg: Config, checkpoint: Path, made_with: Mapping[str, Any], device: str,
+              seconds: dict[str, float]) -> ScoreRecord:
+        """Test and score; `made_with` as in `TestSet.score`, `seconds` of what was done before."""
         start = time.monotonic()
-        scores, by_sequence = self._test_set.score(partial(Tracker.from_checkpoint, checkpoint, cfg),
-                                                   manifest.describe(cfg, checkpoint), self.results, device,
-                                                   SIDE_BY_SIDE)
+        scores, by_sequence = self._test_set.score(partial(Tracker.from_checkpoint, checkpoint, cfg), made_with,
+                                                   self.results, device, SIDE_BY_SIDE)
         record = ScoreRecord(self._test_set.digest, scores, by_sequence,
                              {**seconds, "test": time.monotonic() - start})
         record.write(self.folder)
@@ -281,7 +281,8 @@ class LadderRun(Run):
         start = time.monotonic()
         sequences = TrackingValidation(self.cfg) if self.cfg.TRAIN.TRACK_EPOCH_INTERVAL else None
         checkpoint = run_training(self.cfg, self.folder, device=device, sequences=sequences)
-        return self._test(self.cfg, checkpoint, device, {"train": time.monotonic() - start})
+        trained = {"train": time.monotonic() - start}
+        return self._test(self.cfg, checkpoint, manifest.describe(self.cfg, checkpoint), device, trained)
 
 
 class ReferenceRun(Run):
@@ -298,6 +299,7 @@ class ReferenceRun(Run):
         super().__init__(ladder, output / "reference", test_set)
         self.arguments = "--only", ladder.reference
         self._cfg, self._weights = ladder.find_reference()
+        self._made_with = manifest.describe(self._cfg, self._weights)
 
     def __str__(self) -> str:
         return self.ladder.reference
@@ -308,7 +310,7 @@ class ReferenceRun(Run):
         Raises:
             UserError: the record is damaged.
         """
-        if manifest.is_stale(self.results, manifest.describe(self._cfg, self._weights)):
+        if manifest.is_stale(self.results, self._made_with):
             return None
         record = ScoreRecord.read(self.folder)
         return record if record is not None and record.test_set == self._test_set.digest else None
@@ -319,7 +321,7 @@ class ReferenceRun(Run):
         Raises:
             UserError: see `record` and `run_dataset`.
         """
-        return self.record() or self._test(self._cfg, self._weights, device, {})
+        return self.record() or self._test(self._cfg, self._weights, self._made_with, device, {})
 
 
 def climb(ladder: Ladder, output: Path, *, jobs: int = 1, device: str = "auto",
