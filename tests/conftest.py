@@ -115,8 +115,8 @@ def no_environment_overrides(monkeypatch, tmp_path_factory):
 @pytest.fixture
 def twice(tmp_path):
     """Run a function in two processes that torchrun might have started; gives both results, or what they raised."""
-    from lib.train.failures import TrainingInterrupted
     from lib.utils.errors import UserError
+    from lib.utils.signals import TrainingInterrupted
 
     def child(function, rank, port, result):
         become_rank(rank, port)

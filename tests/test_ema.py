@@ -11,10 +11,10 @@ from training_fakes import fit, noise_config
 
 from lib.train.actors import CompressActor
 from lib.train.average import WeightAverage
-from lib.train.failures import TrainingInterrupted
 from lib.train.state import load_state, newest_state, state_name
 from lib.train.trainer import Trainer
 from lib.utils.errors import UserError
+from lib.utils.signals import TrainingInterrupted
 
 
 def small_model():

@@ -14,13 +14,12 @@ import lib.train.learner as learner
 import lib.train.run as run
 from lib.train.admin.stats import StatSums, format_duration, format_stats, means
 from lib.train.distributed import World, join_world
-from lib.train.failures import TrainingInterrupted
 from lib.train.schedule import LearningRate
 from lib.train.seeds import derive_seed, draw_generator, seed_step
 from lib.train.state import list_states, load_state, newest_state, state_name
 from lib.utils.errors import UserError
 from lib.utils.files import atomic_write
-from lib.utils.signals import StopRequest
+from lib.utils.signals import StopRequest, TrainingInterrupted
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from lib.utils.device import pick_device
 from lib.utils.errors import UserError
 from lib.utils.files import atomic_write, resolve, write_text
 from lib.utils.log import SPINS, run_script
-from lib.utils.signals import StopRequest
+from lib.utils.signals import StopRequest, TrainingInterrupted
 
 
 def test_formats():
@@ -128,16 +128,19 @@ def test_a_second_signal_stops_at_once_but_not_the_echo_of_the_first(monkeypatch
     assert signal.getsignal(signal.SIGINT) is before
 
 
-@pytest.mark.parametrize(("raised", "status"), [(None, 0), (UserError("no file x"), 2), (KeyboardInterrupt(), 130)])
-def test_how_scripts_end(raised, status, capsys):
+@pytest.mark.parametrize(("raised", "status", "says"), [
+    (None, 0, ""), (UserError("no file x"), 2, "error: no file x\n"),
+    (KeyboardInterrupt(), 130, "warning: interrupted\n"),
+    (TrainingInterrupted("saved in x", signal.SIGTERM), 143, "saved in x\n"),
+])
+def test_how_scripts_end(raised, status, says, capsys):
     def main():
         if raised:
             raise raised
 
     with pytest.raises(SystemExit) as ended:
         run_script(main)
-    assert ended.value.code == status
-    assert ("error: no file x\n" == capsys.readouterr().err) == (status == 2)
+    assert (ended.value.code, capsys.readouterr().err) == (status, says)
 
 
 @pytest.mark.parametrize(("before", "after"), [(None, SPINS), ("7", "7")])

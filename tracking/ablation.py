@@ -11,7 +11,6 @@ python tracking/ablation.py --ladder experiments/ladders/method.yaml --config co
 """
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
@@ -20,8 +19,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lib.utils.errors import UserError  # noqa: E402
 from lib.utils.files import check_output  # noqa: E402
 from lib.utils.log import load_torch, run_script  # noqa: E402
-
-logger = logging.getLogger(__name__)
 
 INSTEAD = ("seeds", "config", "dataset", "reference", "convention")
 """Options that take the place of keys of the ladder's file."""
@@ -63,7 +60,6 @@ def main() -> int:
     from lib.pipeline.ladder import Ladder, LadderRun, ReferenceRun, climb
     from lib.pipeline.ladder_report import collect
     from lib.pipeline.scoring import TestSet
-    from lib.train.failures import TrainingInterrupted
 
     instead = {name: getattr(args, name) for name in INSTEAD}
     ladder = Ladder.read(args.ladder, instead, args.settings)
@@ -75,17 +71,13 @@ def main() -> int:
     if args.seed is not None and args.seed not in ladder.seeds:
         raise UserError(f"seed {args.seed} is none of the ladder's ({', '.join(map(str, ladder.seeds))}); give --seeds "
                         "as for the whole ladder")
-    try:
-        if args.only is not None:
-            test_set = TestSet(ladder.dataset, ladder.convention)
-            run = (ReferenceRun(ladder, output, test_set) if args.seed is None else
-                   LadderRun(ladder, output, args.only, args.seed, test_set))
-            run.execute(args.device)
-            return 0
-        failed = [] if args.report else climb(ladder, output, jobs=args.jobs, device=args.device)
-    except TrainingInterrupted as stopped:
-        logger.info("%s", stopped)
-        return stopped.exit_status
+    if args.only is not None:
+        test_set = TestSet(ladder.dataset, ladder.convention)
+        run = (ReferenceRun(ladder, output, test_set) if args.seed is None else
+               LadderRun(ladder, output, args.only, args.seed, test_set))
+        run.execute(args.device)
+        return 0
+    failed = [] if args.report else climb(ladder, output, jobs=args.jobs, device=args.device)
     report = collect(ladder, output, args.device)
     files = report.write(output)
     print(f"\n{report.table()}\n")

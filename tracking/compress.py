@@ -9,7 +9,6 @@ stopped.
 """
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
@@ -20,8 +19,6 @@ from lib.config import SCRIPTS  # noqa: E402
 from lib.utils.errors import UserError  # noqa: E402
 from lib.utils.files import check_output  # noqa: E402
 from lib.utils.log import load_torch, run_script  # noqa: E402
-
-logger = logging.getLogger(__name__)
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -97,7 +94,6 @@ def main() -> int:
     from lib.budget.search import Budget
     from lib.pipeline.compress import make_student
     from lib.pipeline.scoring import TestSet
-    from lib.train.failures import TrainingInterrupted
     from lib.train.run import check_inputs
     from lib.utils.device import pick_device
 
@@ -120,11 +116,7 @@ def main() -> int:
             print(file)
         print(f"\npython tracking/train.py --script compresstracker --config {choice.config} --save_dir {output}")
         return 0
-    try:
-        made = make_student(request, choice, test_set, args.train_device)
-    except TrainingInterrupted as stopped:
-        logger.info("%s", stopped)
-        return stopped.exit_status
+    made = make_student(request, choice, test_set, args.train_device)
     print(f"\n{made.report}\n")
     for file in (choice.config, made.checkpoint, made.export, output / "report.json"):
         if file is not None:

@@ -1,7 +1,6 @@
 """Compress a tracker in ten minutes on data that is rendered here: the main job from end to end."""
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
@@ -9,8 +8,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lib.utils.files import check_output  # noqa: E402
 from lib.utils.log import load_torch, run_script  # noqa: E402
-
-logger = logging.getLogger(__name__)
 
 
 def parse() -> argparse.Namespace:
@@ -40,18 +37,13 @@ def main() -> int:
     check_output(args.output, "--output")
     load_torch()
     from lib.quickstart.run import render, run_quickstart
-    from lib.train.failures import TrainingInterrupted
 
     if args.only_render:
         render(args.data, args.workers, args.train_teacher)
         return 0
 
-    try:
-        outcome = run_quickstart(args.output, data=args.data, seeds=args.seeds, train_teacher=args.train_teacher,
-                                 teacher=args.teacher, device=args.device, workers=args.workers, overrides=args.set)
-    except TrainingInterrupted as stopped:
-        logger.info("%s", stopped)
-        return stopped.exit_status
+    outcome = run_quickstart(args.output, data=args.data, seeds=args.seeds, train_teacher=args.train_teacher,
+                             teacher=args.teacher, device=args.device, workers=args.workers, overrides=args.set)
     print(f"\n{outcome.table()}\n")
     for name, path in outcome.files.items():
         print(f"{name:10}{path}")

@@ -16,17 +16,11 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lib.config import SCRIPTS, Config, load_config  # noqa: E402
-from lib.train.failures import (  # noqa: E402
-    LAUNCHER,
-    UNDER_TORCHRUN,
-    TrainingInterrupted,
-    end_with_launcher,
-    record_failure,
-    restarts_left,
-)
+from lib.train.failures import LAUNCHER, UNDER_TORCHRUN, end_with_launcher, record_failure, restarts_left  # noqa: E402
 from lib.utils.errors import UserError  # noqa: E402
 from lib.utils.files import check_output  # noqa: E402
 from lib.utils.log import load_torch, run_script, setup_logging  # noqa: E402
+from lib.utils.signals import TrainingInterrupted  # noqa: E402
 
 if TYPE_CHECKING:
     from lib.train.run_paths import RunPaths

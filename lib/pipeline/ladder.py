@@ -23,13 +23,12 @@ from ..test.analysis.conventions import CONVENTIONS
 from ..test.analysis.metrics import SCORE_NAMES
 from ..test.evaluation import manifest
 from ..test.tracker.tracker import Tracker
-from ..train.failures import TrainingInterrupted
 from ..train.run import check_inputs, run_training
 from ..utils.device import pick_device
 from ..utils.errors import UserError
 from ..utils.files import ROOT
 from ..utils.progress import Progress
-from ..utils.signals import StopRequest, killed_by
+from ..utils.signals import StopRequest, TrainingInterrupted, killed_by
 from ..utils.threads import usable_cpus
 from .provenance import check_provenance, claim
 from .scoring import SCORE, ScoreRecord, TestSet

@@ -1,5 +1,5 @@
-"""How a training ends early: stopped by a signal, left alone by its launcher, or failed, which the launcher of several
-processes must learn."""
+"""How a process of a training ends early: left alone by its launcher, or failed, which the launcher of several must
+learn."""
 
 import json
 import logging
@@ -87,16 +87,3 @@ def end_with_launcher(environ: Mapping[str, str] = os.environ) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, name="launcher-watch", daemon=True).start()
-
-
-class TrainingInterrupted(KeyboardInterrupt):
-    """The run stopped because a signal asked for it, with its state saved; `signum` is the signal."""
-
-    def __init__(self, message: str, signum: int) -> None:
-        super().__init__(message)
-        self.signum = signum
-
-    @property
-    def exit_status(self) -> int:
-        """What a shell reports for this signal: 130 for Ctrl-C, 143 for SIGTERM."""
-        return 128 + self.signum

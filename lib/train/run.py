@@ -20,7 +20,7 @@ from ..models.safe_load import write_tensors
 from ..utils.errors import UserError
 from ..utils.files import remove_unfinished, set_aside
 from ..utils.ownership import own
-from ..utils.signals import StopRequest
+from ..utils.signals import StopRequest, TrainingInterrupted
 from ..utils.threads import usable_cpus
 from .admin.logs import RunLog
 from .admin.pictures import prediction_picture
@@ -28,7 +28,6 @@ from .batch import BatchPlan, describe_rule, plan_batch
 from .data import build_loader
 from .data.device import to_device
 from .distributed import World, join_world, read_place
-from .failures import TrainingInterrupted
 from .interfaces import Loader, TrackedSequences
 from .learner import build_learner
 from .run_paths import RunPaths

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 
 from .errors import UserError
+from .signals import TrainingInterrupted
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,8 @@ def load_torch() -> None:
 
 
 def run_script(main: Callable[[], int | None]) -> None:
-    """Run a script's `main` and exit: 0 or its return value, 2 for a `UserError` (message only), 130 for Ctrl-C."""
+    """Run a script's `main` and exit: 0 or its return value, 2 for a `UserError` (message only), 130 for Ctrl-C,
+    that of `TrainingInterrupted` for one that saved its state."""
     setup_logging()
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when PyTorch is loaded
     try:
@@ -46,6 +48,9 @@ def run_script(main: Callable[[], int | None]) -> None:
     except UserError as error:
         logger.error("%s", error)
         status = 2
+    except TrainingInterrupted as stopped:
+        logger.info("%s", stopped)
+        status = stopped.exit_status
     except KeyboardInterrupt:
         logger.warning("interrupted")
         status = 130

@@ -25,6 +25,19 @@ def killed_by(number: int, remedy: str = "see the system's log") -> str:
     return f"killed by {name}" + (f" (often: out of memory; {remedy})" if name == "SIGKILL" else "")
 
 
+class TrainingInterrupted(KeyboardInterrupt):
+    """The run stopped because a signal asked for it, with its state saved; `signum` is the signal."""
+
+    def __init__(self, message: str, signum: int) -> None:
+        super().__init__(message)
+        self.signum = signum
+
+    @property
+    def exit_status(self) -> int:
+        """What a shell reports for this signal: 130 for Ctrl-C, 143 for SIGTERM."""
+        return 128 + self.signum
+
+
 class StopRequest:
     """Context manager that turns SIGINT and SIGTERM into a wish: `signum` is set, the old handlers come back after.
 
