@@ -81,9 +81,9 @@ def test_missing_files_mean_what_the_command_writes(root, tmp_path, nowhere):
     """The command is run for real, in a copy of the few files that it needs, at that copy's root."""
     copy = tmp_path / "repo"
     for name in ("tracking/create_default_local_file.py", "lib/__init__.py", "lib/utils/__init__.py",
-                 "lib/utils/errors.py", "lib/utils/files.py", "lib/utils/log.py", "lib/utils/local_files.py",
-                 "lib/train/__init__.py", "lib/test/__init__.py", "lib/test/evaluation/environment.py",
-                 "lib/train/admin/environment.py"):
+                 "lib/utils/errors.py", "lib/utils/files.py", "lib/utils/log.py", "lib/utils/signals.py",
+                 "lib/utils/local_files.py", "lib/train/__init__.py", "lib/test/__init__.py",
+                 "lib/test/evaluation/environment.py", "lib/train/admin/environment.py"):
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         (copy / name).write_bytes((root / name).read_bytes())
     code = ("import json, sys; sys.path.insert(0, '.')\n"
