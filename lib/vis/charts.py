@@ -12,10 +12,8 @@ FORMATS = ("png", "pdf")
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 """Colours that stay apart for colour-blind readers (after Okabe and Ito), the yellow replaced by a darker brown."""
 BLUE, ORANGE, GREY = *COLORS[:2], "0.45"
-LABEL_SIDES = (((6, 4), "left", "bottom"), ((-6, 4), "right", "bottom"), ((6, -4), "left", "top"),
-               ((-6, -4), "right", "top"), ((10, 24), "left", "bottom"), ((-10, 24), "right", "bottom"),
-               ((10, -24), "left", "top"), ((-10, -24), "right", "top"), ((10, 42), "left", "bottom"),
-               ((-10, 42), "right", "bottom"), ((10, -42), "left", "top"), ((-10, -42), "right", "top"))
+LABEL_SIDES = tuple(((right * x, up * y), across, along) for x, y in ((6, 4), (10, 24), (10, 42))
+                    for up, along in ((1, "bottom"), (-1, "top")) for right, across in ((1, "left"), (-1, "right")))
 """Where a point's label may stand, the best first: points to the right and up, and which of its own sides lie there."""
 NEAR = 10
 """A label that stands further from its point, in points up or down, has a line to it."""
