@@ -61,13 +61,11 @@ def test_end_to_end(small, tmp_path):
 
 
 def test_the_recorded_runs_are_those_of_the_ladder(root):
-    runs, method = run.recorded_runs(), Ladder.read(root / "experiments" / "ladders" / "method.yaml")
-    assert all(len(values) >= 5 and all(0 < value < 100 for value in values) for values in runs.values())
-    own = Ladder.read(root / run.LADDER)
-    assert list(runs) == list(run.STUDENTS) and list(run.STUDENTS.values()) == list(own.rungs)
-    for row, rung in run.STUDENTS.items():
-        assert method.load(run.RECORDED_RUNGS[row], 42).flat() == own.load(rung, 42).flat()
-    assert own.dataset == method.dataset and own.reference == method.reference == "/".join(run.TEACHER)
+    runs, ladder = run.recorded_runs(), Ladder.read(root / run.LADDER)
+    assert all(len(values) == len(ladder.seeds) >= 5 and all(0 < value < 100 for value in values)
+               for values in runs.values())
+    assert list(runs) == list(run.STUDENTS) and list(run.STUDENTS.values()) == list(ladder.rungs)
+    assert ladder.reference == "/".join(run.TEACHER)
 
 
 def test_the_table_shows_what_to_expect():

@@ -37,9 +37,7 @@ STUDENTS = {"naive student": "naive", "compressed student": "compressed"}
 """Row of the table -> rung of that ladder. The naive student has the same start and the same pairs, but nothing of the
 teacher in its training."""
 RECORDED = Path(__file__).with_name("recorded.csv")
-"""What the runs of experiments/ladders/method.yaml gave: its `runs.csv`."""
-RECORDED_RUNGS = {"naive student": "initialisation", "compressed student": "mimicking"}
-"""Row of the table -> rung of that ladder with the same training."""
+"""What that ladder gave with its own seeds: its `runs.csv`."""
 
 SEED, FRAMES, TIMED_PASSES = 0, (24, 80), 200
 TRAIN_SEQUENCES, TEACHER_SEQUENCES, VAL_SEQUENCES, TEST_SEQUENCES = 70, 1000, 40, 60
@@ -108,7 +106,7 @@ class Outcome:
         if with_recorded:
             naive, compressed = (self.row(name).recorded for name in STUDENTS)
             gain = summarise([ours - theirs for ours, theirs in zip(compressed, naive, strict=True)])
-            lines.append(f"recorded: mean of {gain.number} trainings with its 95 % interval (docs/ablations.md); "
+            lines.append(f"recorded: mean of {gain.number} trainings with its 95 % interval (docs/quickstart.md); "
                          "compressed over naive {:+.1f} [{:+.1f}, {:+.1f}]".format(gain.mean, *gain.interval))
         return "\n".join(lines)
 
@@ -236,7 +234,7 @@ def _report(ladder: Ladder, output: Path, workers: int) -> BenchmarkReport:
 def recorded_runs() -> dict[str, list[float]]:
     """Row of the table -> AUC of its recorded runs, by seed."""
     runs = pd.read_csv(RECORDED).sort_values("seed")
-    return {row: runs[runs.rung == rung].AUC.tolist() for row, rung in RECORDED_RUNGS.items()}
+    return {row: runs[runs.rung == rung].AUC.tolist() for row, rung in STUDENTS.items()}
 
 
 def _rows(report: BenchmarkReport, profile: dict, seeds: int, recorded: dict[str, list[float]]
