@@ -1,11 +1,15 @@
 """The quickstart end to end in small, and the difficulty of the benchmark that it renders."""
 
+import hashlib
+import json
+
 import cv2
 import numpy as np
 import pytest
 from square_runs import load_script
 from test_vittrack import write_manifest
 
+from lib.config import read_yaml
 from lib.pipeline.ladder import Ladder
 from lib.quickstart import run
 from lib.quickstart.baseline import MatchTemplateTracker
@@ -18,6 +22,8 @@ from lib.utils.errors import UserError
 
 SHORT = ("TRAIN.EPOCH=1", "TEST.EPOCH=1", "TRAIN.BATCH_SIZE=4", "DATA.TRAIN.SAMPLE_PER_EPOCH=8",
          "DATA.VAL.SAMPLE_PER_EPOCH=4", "TRAIN.PRINT_INTERVAL=1")
+RECORDED_WITH = "86c7da14937ded15"
+"""Digest of the settings that the recorded runs were made with."""
 
 
 @pytest.fixture
@@ -66,6 +72,9 @@ def test_the_recorded_runs_are_those_of_the_ladder(root):
                for values in runs.values())
     assert list(runs) == list(run.STUDENTS) and list(run.STUDENTS.values()) == list(ladder.rungs)
     assert ladder.reference == "/".join(run.TEACHER)
+    settings = read_yaml(root / run.LADDER), read_yaml(root / "experiments" / ladder.script / f"{ladder.config}.yaml")
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    assert digest == RECORDED_WITH, "run the ladder again, and put its runs.csv in the place of recorded.csv"
 
 
 def test_the_table_shows_what_to_expect():
