@@ -68,10 +68,14 @@ def test_end_to_end(small, tmp_path):
 
 def test_the_recorded_runs_are_those_of_the_ladder(root):
     runs, ladder = run.recorded_runs(), Ladder.read(root / run.LADDER)
+    method = Ladder.read(root / "experiments" / "ladders" / "method.yaml")
     assert all(len(values) == len(ladder.seeds) >= 5 and all(0 < value < 100 for value in values)
                for values in runs.values())
     assert list(runs) == list(run.STUDENTS) and list(run.STUDENTS.values()) == list(ladder.rungs)
-    assert ladder.reference == "/".join(run.TEACHER)
+    as_long = Ladder.read(root / run.LADDER, settings=[f"TRAIN.EPOCH={method.load('mimicking', 42).TRAIN.EPOCH}"])
+    for rung, same in {"naive": "initialisation", "compressed": "mimicking"}.items():
+        assert method.load(same, 42).flat() == as_long.load(rung, 42).flat(), "it differs in more than its length"
+    assert ladder.dataset == method.dataset and ladder.reference == method.reference == "/".join(run.TEACHER)
     settings = read_yaml(root / run.LADDER), read_yaml(root / "experiments" / ladder.script / f"{ladder.config}.yaml")
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     assert digest == RECORDED_WITH, "run the ladder again, and put its runs.csv in the place of recorded.csv"
