@@ -13,7 +13,7 @@ from tiny_models import require_packages, scramble, tiny
 
 from lib.budget import choose, costs
 from lib.budget.choose import Request, choose_student, compression_of, name_of
-from lib.budget.costs import Cost, KindCosts, Runtime, measure_costs, predict
+from lib.budget.costs import Cost, KindCosts, Measured, Runtime, measure_costs, predict
 from lib.budget.importance import measure_importance
 from lib.budget.options import RECIPE, VARIED
 from lib.budget.search import (
@@ -43,7 +43,7 @@ TEACHER = Kind(96, 3, 4.0, 1.0, 64, 32)
 def steady_clock(monkeypatch):
     """A machine that needs 2 ms for a call and 1 ms for each layer of those that are named after their number; the
     calls are made once all the same."""
-    def timed(calls, device, *, iterations, warmup, seconds):
+    def timed(calls, device, *, iterations, blocks, warmup, seconds, settle):
         for call in calls.values():
             call()
         return {name: Timings(np.full((3, 2), 2e-3 + 1e-3 * (int(name) if name.isdigit() else 0))) for name in calls}
@@ -241,9 +241,12 @@ def test_layers_and_the_rest_are_told_apart(tmp_path):
     base = compression_of(request_for(tmp_path))
     teacher = kind_of(base)
     chosen = [teacher, teacher._replace(width=16, heads=1), teacher._replace(kept=0.5)]
-    kept = {}
-    found = measure_costs(base, chosen, Runtime("torch", "float32", CPU), {}, kept.__setitem__)
-    assert found == kept and set(found) == set(chosen)
+    kept = []
+    found = measure_costs(base, chosen, Runtime("torch", "float32", CPU), Measured(),
+                          lambda known: kept.append(json.dumps(known.to_dict())))
+    assert len(kept) == len(chosen) + 1 and json.loads(kept[-2])["ended_ms"] is None
+    assert Measured.of(json.loads(kept[-1])) == found and set(found.kinds) == set(chosen)
+    found = found.at_the_end()
     for kind in chosen:
         student, cfg = costs.build_student(base, kind, 4)
         cost = predict(found, kind, 4)
@@ -252,26 +255,29 @@ def test_layers_and_the_rest_are_told_apart(tmp_path):
     for kind in chosen:
         cost = predict(found, kind, 4)
         assert cost.ms == pytest.approx(6)
-        assert KindCosts.of(json.loads(json.dumps(found[kind].to_dict()))) == found[kind]
     assert found[teacher].embedding_share == 0.5
 
 
 def test_what_is_known_is_not_measured_again(tmp_path):
     base = compression_of(request_for(tmp_path))
-    known = {kind_of(base): COSTS[TEACHER]}
-    assert measure_costs(base, known, Runtime("torch", "float32", CPU), known, pytest.fail) == known
+    kind = kind_of(base)
+    known = Measured({kind: COSTS[TEACHER]}, 2.0, 3.0)
+    assert measure_costs(base, [kind], Runtime("torch", "float32", CPU), known, pytest.fail) is known
+    assert known.kinds == {kind: COSTS[TEACHER]}
+    assert known.at_the_end() == {kind: KindCosts(Cost(3.0, 2e9, 2e6), Cost(6.0, 1e9, 1e6))}, "at the speed of the end"
 
 
 def test_layers_that_cannot_be_measured(tmp_path, monkeypatch):
     base = compression_of(request_for(tmp_path))
     tries = []
-    monkeypatch.setattr(costs, "_difference", lambda more, few: tries.append(1) or -0.1)
+    monkeypatch.setattr(Runtime, "time", lambda self, calls, effort=1: tries.append(effort) or {
+        name: Timings(np.full((3, 2), 2e-3)) for name in calls})
     with pytest.raises(UserError, match="layers of ostrack cannot be measured: .*busy"):
-        measure_costs(base, [kind_of(base)], Runtime("torch", "float32", CPU), {}, lambda *_: None)
-    assert len(tries) == 3
+        measure_costs(base, [kind_of(base)], Runtime("torch", "float32", CPU), Measured(), pytest.fail)
+    assert tries == [2, 1, 2, 4]
     one = compression_of(request_for(tmp_path, settings=("MODEL.BACKBONE.DEPTH=1",)))
     with pytest.raises(UserError, match="has 1 layer"):
-        measure_costs(one, [kind_of(one)], Runtime("torch", "float32", CPU), {}, lambda *_: None)
+        measure_costs(one, [kind_of(one)], Runtime("torch", "float32", CPU), Measured(), pytest.fail)
 
 
 @pytest.mark.parametrize("runtime, message", [
@@ -359,7 +365,7 @@ def test_what_was_measured_is_taken_for_the_same_only(tmp_path):
 
     def known(**changes):
         other = replace(request, **changes)
-        return choose._read(tmp_path / "out" / "costs.json", choose._measured_with(other, compression_of(other)))
+        return choose._read(tmp_path / "out" / "costs.json", choose._measured_with(other, compression_of(other)), dict)
 
     assert known() and known(budget=Budget(layers=3))
     assert known(settings=("MODEL.HEAD.NUM_CHANNELS=8",)) is None
@@ -392,6 +398,19 @@ def test_requests_that_do_not_fit(tmp_path, changes, message):
 
 
 def test_a_slow_machine_is_no_reason_to_take_what_does_not_fit(tmp_path, monkeypatch):
-    monkeypatch.setattr(choose, "time_students", lambda base, students, runtime: dict.fromkeys(students, 1e6))
+    monkeypatch.setattr(choose, "time_students", lambda base, students, runtime: (dict.fromkeys(students, 1e6), 4.0))
     with pytest.raises(UserError, match="none is within 100000 ms when it is timed"):
         choose_student(request_for(tmp_path, budget=Budget(ms=1e5)))
+
+
+def test_predictions_are_shown_for_the_speed_at_which_the_students_are_timed(tmp_path, monkeypatch):
+    request = request_for(tmp_path, budget=Budget(ms=100))
+    _, before = choose_student(request), json.loads((tmp_path / "out" / "search.json").read_text())["students"]
+    (tmp_path / "out" / "times.json").unlink()
+    monkeypatch.setattr(choose, "time_students", lambda base, students, runtime: (
+        dict.fromkeys(students, 20.0), 2 * Measured.of(json.loads(
+            (tmp_path / "out" / "costs.json").read_text())["value"]).ended_ms))
+    choose_student(request)
+    after = json.loads((tmp_path / "out" / "search.json").read_text())["students"]
+    assert [one["predicted"]["ms"] for one in after] == pytest.approx([2 * one["predicted"]["ms"] for one in before])
+    assert [one["predicted"]["macs"] for one in after] == [one["predicted"]["macs"] for one in before]

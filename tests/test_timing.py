@@ -27,6 +27,14 @@ def test_timing_alternates_and_tells_fast_from_slow():
     assert low <= middle <= high and middle > 1.3
 
 
+def test_calls_are_made_untimed_until_the_threads_of_others_are_still():
+    calls = []
+    timings = time_alternately({"a": lambda: calls.append(time.sleep(0.002))}, torch.device("cpu"), iterations=8,
+                               warmup=1, blocks=4, settle=0.02)
+    assert timings["a"].seconds.shape == (4, 2)
+    assert 1 + 4 * (2 + 2) <= len(calls) <= 1 + 4 * (10 + 2), "at most ten of 2 ms in 20 ms"
+
+
 def test_speed_up_compares_neighbours():
     phases = np.repeat([[1.0], [10.0], [1.0]], 4, axis=1)
     assert Timings(phases).speed_up(Timings(3 * phases)) == pytest.approx((3, 3, 3))

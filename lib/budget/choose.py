@@ -2,10 +2,10 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 
@@ -21,7 +21,7 @@ from ..utils.ownership import own
 from ..utils.sequences import VIDEO_SUFFIXES
 from ..utils.tables import aligned
 from ..vis.charts import save_importance_chart
-from .costs import KindCosts, Runtime, measure_costs, time_students
+from .costs import KindCosts, Measured, Runtime, measure_costs, time_students
 from .importance import Importance, measure_importance
 from .options import RECIPE, SEARCHED
 from .search import Budget, Found, search
@@ -29,6 +29,7 @@ from .space import Kind, describe, kind_of, kinds, overrides
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 SHOWN, MOST_TIMED = 10, 30
 """Students in the table, all of which are timed; and how many are timed at most where those do not keep the budget."""
 OWN_PARTS = ("STAGES", "INIT", "INIT_LAYERS", "HEAD_INIT", "FEAT_STAGES")
@@ -106,11 +107,12 @@ def choose_student(request: Request) -> Choice:
         importance = _importance(request, base)
         files = save_importance_chart(output / "importance", importance.influence, importance.skipped,
                                       importance.similarity)
-        costs, looked_at = _costs(request, base)
+        measured, looked_at = _costs(request, base)
+        costs = measured.at_the_end()
         found = search(looked_at, costs, kind_of(base), importance.skipped, request.budget)
         logger.info("%d of the students looked at fit %s; timing the best %d", len(found), request.budget.text(),
                     min(SHOWN, len(found)))
-        times = _timed(request, base, found)
+        found, times = _timed(request, base, found, measured.ended_ms)
         chosen = _choose(found, times, request.budget)
         shown = found[:SHOWN] if chosen in found[:SHOWN] else [*found[:SHOWN], chosen]
         table = students_table(shown, times, kind_of(base), chosen)
@@ -182,9 +184,9 @@ def _importance(request: Request, base: Config) -> Importance:
     path = request.output / "importance.json"
     made_with = {"checkpoint": file_hash(request.checkpoint), "frames": _look(request.runtime.frames),
                  "pairs": request.pairs, "model": _model_keys(base)}
-    known = _read(path, made_with)
+    known = _read(path, made_with, lambda value: Importance(**value))
     if known is not None:
-        return Importance(**known)
+        return known
     teacher = build_teacher(base)
     load_weights(teacher, request.checkpoint, role="teacher")
     device = request.runtime.device
@@ -226,17 +228,16 @@ def _look(frames: str | None) -> list[Any] | None:
     return [frames, str(path), state and state.st_size, state and state.st_mtime_ns]
 
 
-def _costs(request: Request, base: Config) -> tuple[dict[Kind, KindCosts], list[Kind]]:
+def _costs(request: Request, base: Config) -> tuple[Measured, list[Kind]]:
     """Costs of the parts of all kinds, measured as far as they are not known; and the kinds to look at."""
     path, made_with = request.output / "costs.json", _measured_with(request, base)
-    known = {Kind(*entry["kind"]): KindCosts.of(entry["costs"]) for entry in _read(path, made_with) or ()}
-
-    def keep(kind: Kind, costs: KindCosts) -> None:
-        known[kind] = costs
-        _write(path, made_with, [{"kind": list(one), "costs": costs.to_dict()} for one, costs in known.items()])
-
+    known = _read(path, made_with, Measured.of) or Measured()
     looked_at = list(kinds(base, request.varied))
-    return measure_costs(base, looked_at, request.runtime, dict(known), keep), looked_at
+
+    def keep(measured: Measured) -> None:
+        _write(path, made_with, measured.to_dict())
+
+    return measure_costs(base, looked_at, request.runtime, known, keep), looked_at
 
 
 def _measured_with(request: Request, base: Config) -> dict[str, Any]:
@@ -259,22 +260,35 @@ def _runtime_facts(runtime: Runtime) -> dict[str, Any]:
             "threads": runtime.threads or facts["threads"]}
 
 
-def _timed(request: Request, base: Config, found: Sequence[Found]) -> dict[Found, float]:
-    """Milliseconds of the best students, and of more of them as long as none is within the budget. What was timed
-    before is not timed again: the same command makes the same choice."""
+def _timed(request: Request, base: Config, found: Sequence[Found], reference_ms: float
+           ) -> tuple[list[Found], dict[Found, float]]:
+    """Time the best students, and more of them as long as none is within the budget. What was timed before is not timed
+    again: the same command makes the same choice.
+
+    Args:
+        reference_ms: of a pass of the reference at the speed of the predictions.
+
+    Returns:
+        The students, those that were timed with the prediction for the speed that the machine had meanwhile; and
+        milliseconds of those that were timed.
+    """
     path, made_with = request.output / "times.json", _measured_with(request, base)
-    known: dict[str, float] = _read(path, made_with) or {}
-    times: dict[Found, float] = {}
+    known = _read(path, made_with, lambda value: {name: (ms, beside) for name, (ms, beside) in value.items()}) or {}
+    found, times = list(found), {}
     for first in range(0, min(len(found), MOST_TIMED), SHOWN):
-        some = {json.dumps(one.candidate.to_list()): one for one in found[first:first + SHOWN]}
-        new = {name: one.candidate for name, one in some.items() if name not in known}
+        names = [json.dumps(one.candidate.to_list()) for one in found[first:first + SHOWN]]
+        new = {name: one.candidate for name, one in zip(names, found[first:], strict=False) if name not in known}
         if new:
-            known |= time_students(base, new, request.runtime)
+            students, beside = time_students(base, new, request.runtime)
+            known |= {name: (ms, beside) for name, ms in students.items()}
             _write(path, made_with, known)
-        times |= {one: known[name] for name, one in some.items()}
-        if any(_fits(one, times[one], request.budget) for one in some.values()):
+        for index, name in enumerate(names, first):
+            ms, beside = known[name]
+            found[index] = found[index]._replace(cost=found[index].cost.slowed(beside / reference_ms))
+            times[found[index]] = ms
+        if any(_fits(one, ms, request.budget) for one, ms in times.items()):
             break
-    return times
+    return found, times
 
 
 def _fits(one: Found, measured_ms: float, budget: Budget) -> bool:
@@ -335,11 +349,11 @@ def _yaml(request: Request, base: Config, chosen: Found, measured_ms: float) -> 
     return head + yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, width=120)
 
 
-def _read(path: Path, made_with: Mapping[str, Any]) -> Any:
-    """What `_write` kept, if it was made with the same; else None."""
+def _read(path: Path, made_with: Mapping[str, Any], make: Callable[[Any], T]) -> T | None:
+    """What is made of the value that `_write` kept, if it was made with the same; else None."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return content["value"] if content["made_with"] == json.loads(json.dumps(made_with)) else None
+        return make(content["value"]) if content["made_with"] == json.loads(json.dumps(made_with)) else None
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -3,12 +3,12 @@
 import copy
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from ..config import Config
@@ -18,7 +18,7 @@ from ..deploy.export import check_packages, export_model
 from ..deploy.fast import FastOptions, build_fast
 from ..deploy.formats import PRECISIONS, ExportOptions, own_backend
 from ..deploy.paths import example_inputs, one_pass
-from ..deploy.timing import Timings, time_alternately
+from ..deploy.timing import SETTLE, Timings, time_alternately
 from ..families.build import build_for_test
 from ..models.base import Inputs, StagedTracker
 from ..models.checkpoint import save_slim
@@ -27,12 +27,15 @@ from ..utils.errors import UserError
 from ..utils.progress import progress
 from ..utils.sequences import find_in_spec
 from .options import BACKENDS
-from .space import Candidate, Kind, elimination_layer, overrides
+from .space import Candidate, Kind, elimination_layer, kind_of, overrides
 
 logger = logging.getLogger(__name__)
 
-ITERATIONS, WARMUP, SECONDS = 20, 3, 1.5
-"""Timed and untimed passes of each model, and about the longest time for each."""
+ITERATIONS, BLOCKS, WARMUP, SECONDS = 300, 30, 3, 1.0
+"""Timed passes of each model, in how many blocks, and untimed ones; and about the longest time for each. The passes of
+a small model must not all fall into one of the phases, of tenths of a second, in which a machine is slower."""
+FEW_LAYERS = 2
+"""Of the smaller one of the two students by which a kind is measured, and of the reference (`Measured`)."""
 
 
 class Cost(NamedTuple):
@@ -46,6 +49,10 @@ class Cost(NamedTuple):
     def plus(self, other: "Cost", times: float = 1.0) -> "Cost":
         """This and `times` another one."""
         return Cost(*(own + times * value for own, value in zip(self, other, strict=True)))
+
+    def slowed(self, factor: float) -> "Cost":
+        """This on a machine that takes so many times as long."""
+        return self._replace(ms=factor * self.ms)
 
     def text(self) -> str:
         """In words."""
@@ -69,6 +76,11 @@ class KindCosts:
     eliminating: Cost | None = None
     embedding_share: float | None = None
 
+    def slowed(self, factor: float) -> "KindCosts":
+        """These on a machine that takes so many times as long."""
+        return replace(self, **{name: cost.slowed(factor) for name, cost in vars(self).items()
+                                if isinstance(cost, Cost)})
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
@@ -80,6 +92,37 @@ class KindCosts:
                       for name, value in values.items()})
 
 
+@dataclass
+class Measured:
+    """Costs as they were measured, all at the speed that the machine had in the beginning: each kind is timed in turn
+    with one and the same small student, the reference, so that what makes all passes slower for a while drops out.
+
+    Attributes:
+        kinds: costs of the parts of each.
+        began_ms: of a pass of the reference, before the first; None before.
+        ended_ms: the same after the last; None before.
+    """
+
+    kinds: dict[Kind, KindCosts] = field(default_factory=dict)
+    began_ms: float | None = None
+    ended_ms: float | None = None
+
+    def at_the_end(self) -> dict[Kind, KindCosts]:
+        """The costs at the speed that the machine had after the last measurement."""
+        return {kind: costs.slowed(self.ended_ms / self.began_ms) for kind, costs in self.kinds.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return vars(self) | {"kinds": [{"kind": list(kind), "costs": costs.to_dict()}
+                                       for kind, costs in self.kinds.items()]}
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Measured":
+        """From `to_dict`."""
+        return cls({Kind(*entry["kind"]): KindCosts.of(entry["costs"]) for entry in values["kinds"]},
+                   values["began_ms"], values["ended_ms"])
+
+
 @dataclass(frozen=True)
 class Runtime:
     """How students will run.
@@ -88,7 +131,7 @@ class Runtime:
         backend: one of `BACKENDS`.
         precision: number format; of an export one that its format has.
         device: that the passes are timed on.
-        threads: of PyTorch on the CPU while they are; None leaves its number.
+        threads: of PyTorch, or of the engine, on the CPU; None leaves PyTorch's number.
         frames: such as will be tracked: a video, a folder of pictures or of sequences; for int8 sequences, on which
             the ranges of its numbers are measured. None for none.
     """
@@ -144,37 +187,41 @@ class Runtime:
             UserError: it cannot run here.
         """
         cfg = cfg.student
-        if self.backend == "torch":
-            run = copy.deepcopy(model).to(self.device)
-        elif self.backend == "fast":
-            run = build_fast(model, FastOptions.parse([f"dtype={self.precision}"], self.device), device=self.device,
-                             mean=cfg.DATA.MEAN, std=cfg.DATA.STD)
-        else:
-            run = self._export(model, cfg)
+        with self._own_threads():
+            if self.backend == "torch":
+                run = copy.deepcopy(model).to(self.device)
+            elif self.backend == "fast":
+                run = build_fast(model, FastOptions.parse([f"dtype={self.precision}"], self.device),
+                                 device=self.device, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)
+            else:
+                run = self._export(model, cfg)
         return one_pass(run, cfg, 1, self.device)
 
     def pass_of_export(self, folder: Path, cfg: Config) -> Callable[[], object]:
         """As `one_pass`, of a folder that a model was exported to."""
-        return one_pass(ExportedModel(folder, None, self.device), cfg.student, 1, self.device)
+        with self._own_threads():
+            return one_pass(ExportedModel(folder, None, self.device), cfg.student, 1, self.device)
 
     def time(self, calls: Mapping[str, Callable[[], object]], effort: float = 1.0) -> dict[str, Timings]:
-        """Time passes in turn; on engines with threads of their own one after the other, since the threads of several
-        disturb each other.
+        """Time passes in turn.
 
         Args:
             effort: times the usual number of passes, and the usual longest time.
         """
+        with self._own_threads(), torch.inference_mode():
+            return time_alternately(calls, self.device, iterations=round(effort * ITERATIONS),
+                                    blocks=round(effort * BLOCKS), warmup=WARMUP,
+                                    seconds=effort * SECONDS * len(calls),
+                                    settle=SETTLE if self.backend in PRECISIONS else 0.0)
+
+    @contextmanager
+    def _own_threads(self) -> Iterator[None]:
+        """Meanwhile PyTorch has this number of threads, and so have engines that are loaded."""
         before = torch.get_num_threads()
         try:
             if self.threads is not None:
                 torch.set_num_threads(self.threads)
-            alone = [{name: call} for name, call in calls.items()]
-            timings = {}
-            with torch.inference_mode():
-                for group in alone if self.backend in PRECISIONS else [calls]:
-                    timings |= time_alternately(group, self.device, iterations=round(effort * ITERATIONS),
-                                                warmup=WARMUP, seconds=effort * SECONDS * len(group))
-            return timings
+            yield
         finally:
             torch.set_num_threads(before)
 
@@ -209,8 +256,8 @@ def predict(costs: Mapping[Kind, KindCosts], kind: Kind, layers: int) -> Cost:
     return whole.fixed.plus(whole.layer, before).plus(own.eliminating).plus(own.layer, layers - before - 1)
 
 
-def measure_costs(base: Config, kinds: Iterable[Kind], runtime: Runtime, known: Mapping[Kind, KindCosts],
-                  keep: Callable[[Kind, KindCosts], None]) -> dict[Kind, KindCosts]:
+def measure_costs(base: Config, kinds: Iterable[Kind], runtime: Runtime, known: Measured,
+                  keep: Callable[[Measured], None]) -> Measured:
     """Costs of the parts of each kind.
 
     Two students of a kind, with few and with more layers, are timed in turn; their difference is the cost of the layers
@@ -220,51 +267,67 @@ def measure_costs(base: Config, kinds: Iterable[Kind], runtime: Runtime, known: 
     Args:
         base: a compression configuration.
         kinds: to measure; kinds that eliminate candidates after those without.
-        known: costs that need not be measured again.
-        keep: called with each new result.
+        known: need not be measured again; the new ones are added to it.
+        keep: called with it after each.
+
+    Returns:
+        `known`, in which nothing is missing any more.
 
     Raises:
         UserError: the teacher's layers cannot be measured: it has a single one, or they take no time.
     """
-    costs, kinds = dict(known), list(kinds)
-    missing = sorted({*kinds, *(kind.whole for kind in kinds)} - costs.keys(), key=lambda kind: -kind.kept)
-    for kind in progress(missing, len(missing), "measuring costs", "kinds of layers"):
-        costs[kind] = _measure(base, kind, runtime, costs.get(kind.whole))
-        keep(kind, costs[kind])
-    return costs
-
-
-def _measure(base: Config, kind: Kind, runtime: Runtime, whole: KindCosts | None) -> KindCosts:
-    """The costs of one kind, `whole` those of the kind without elimination."""
-    depth = base.shape.depth
+    depth, kinds = base.shape.depth, list(kinds)
     if depth < 2:
         raise UserError(f"the teacher has {depth} layer, so that the cost of a layer cannot be told from that of the "
                         "rest, and there is nothing to leave out")
-    few = min(2 if kind.kept == 1 else 3, depth - 1)
-    more = min(few + 2, depth)
+    missing = sorted({*kinds, *(kind.whole for kind in kinds)} - known.kinds.keys(), key=lambda kind: -kind.kept)
+    if missing or known.ended_ms is None:
+        reference = reference_pass(base, runtime)
+
+        def speed() -> float:
+            return runtime.time({"reference": reference}, 2)["reference"].median_ms
+
+        known.began_ms, known.ended_ms = known.began_ms or speed(), None
+        for kind in progress(missing, len(missing), "measuring costs", "kinds of layers"):
+            known.kinds[kind] = _measure(base, kind, runtime, known, reference)
+            keep(known)
+        known.ended_ms = speed()
+        keep(known)
+    return known
+
+
+def reference_pass(base: Config, runtime: Runtime) -> Callable[[], object]:
+    """One pass of the reference (`Measured`)."""
+    return runtime.one_pass(*build_student(base, kind_of(base), FEW_LAYERS))
+
+
+def _measure(base: Config, kind: Kind, runtime: Runtime, known: Measured, reference: Callable[[], object]) -> KindCosts:
+    """The costs of one kind, at the speed of the beginning."""
+    whole = known.kinds.get(kind.whole)
+    few = min(FEW_LAYERS + (kind.kept < 1), base.shape.depth - 1)
+    more = min(few + 4, base.shape.depth)
     models = {layers: build_student(base, kind, layers) for layers in (few, more)}
-    calls = {str(layers): runtime.one_pass(*pair) for layers, pair in models.items()}
+    calls = {str(layers): runtime.one_pass(*pair) for layers, pair in models.items()} | {"reference": reference}
     if whole is None:
         calls |= _ends(*models[few])
     counted = {layers: _counted(*pair) for layers, pair in models.items()}
     for effort in (1, 2, 4):        # a busy machine may need more passes
         timings = runtime.time(calls, effort)
-        between = _difference(timings[str(more)], timings[str(few)])
-        if between > 0:
+        first, last = (Cost(known.began_ms / timings[str(layers)].speed_up(timings["reference"])[0], *counted[layers])
+                       for layers in (few, more))
+        layer = Cost(*((value - less) / (more - few) for less, value in zip(first, last, strict=True)))
+        if layer.ms > 0:
             break
-    layer = Cost(*((last - first) / (more - few) for first, last in
-                   zip(Cost(0, *counted[few]), Cost(between, *counted[more]), strict=True)))
-    if layer.ms <= 0:
+    else:
         raise UserError(f"the layers of {base.family.name} cannot be measured: {more} take no longer than {few} "
-                        f"({timings[str(more)].median_ms:.2f} and {timings[str(few)].median_ms:.2f} ms). Is the "
-                        "machine busy? Stop what else runs and start again")
-    total = Cost(timings[str(few)].median_ms, *counted[few])
+                        f"({last.ms:.2f} and {first.ms:.2f} ms). Is the machine busy? Stop what else runs and start "
+                        "again")
     if whole is None:
-        fixed = total.plus(layer, -few)
+        fixed = first.plus(layer, -few)
         embed, head = timings["embed"].median_ms, timings["predict"].median_ms
         return KindCosts(layer, fixed._replace(ms=max(0.0, fixed.ms)), embedding_share=embed / (embed + head))
     before = elimination_layer(few)
-    eliminating = total.plus(whole.fixed, -1).plus(whole.layer, -before).plus(layer, -(few - before - 1))
+    eliminating = first.plus(whole.fixed, -1).plus(whole.layer, -before).plus(layer, -(few - before - 1))
     return KindCosts(layer, eliminating=eliminating)
 
 
@@ -289,16 +352,10 @@ def _counted(model: StagedTracker, cfg: Config) -> tuple[int, int]:
     return macs, sum(parameter.numel() for parameter in model.parameters())
 
 
-def _difference(more: Timings, few: Timings) -> float:
-    """Milliseconds between two: the median over the blocks, each of which is compared with its neighbour in time (where
-    the two were timed in turn)."""
-    blocks = [np.median(timing.seconds, axis=1) for timing in (more, few)]
-    both = min(map(len, blocks))
-    return float(np.median(blocks[0][:both] - blocks[1][:both]) * 1e3)
-
-
-def time_students(base: Config, students: Mapping[str, Candidate], runtime: Runtime) -> dict[str, float]:
-    """Milliseconds of a pass of whole students."""
+def time_students(base: Config, students: Mapping[str, Candidate], runtime: Runtime) -> tuple[dict[str, float], float]:
+    """Milliseconds of a pass of whole students, and of the reference (`Measured`) between them."""
     calls = {name: runtime.one_pass(*build_student(base, student.kind, student.layers, student.stages))
              for name, student in students.items()}
-    return {name: timing.median_ms for name, timing in runtime.time(calls, effort=2).items()}
+    timings = runtime.time(calls | {"reference": reference_pass(base, runtime)}, effort=2)
+    times = {name: timing.median_ms for name, timing in timings.items()}
+    return times, times.pop("reference")

@@ -41,7 +41,7 @@ from .paths import (
 )
 from .rates import matrix_rate, memory_rate
 from .report import closing_text, conditions_text, frames_text, passes_text, sizes_text
-from .timing import Timings, time_alternately
+from .timing import SETTLE, Timings, time_alternately
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +146,8 @@ def profile_config(
     usual_iterations, usual_warmup = _DEFAULTS.get(target.type, _DEFAULTS["cuda"])
     if seconds is None and iterations is None:
         seconds = SECONDS
-    effort = _Effort(iterations or usual_iterations, usual_warmup if warmup is None else warmup, seconds)
+    effort = _Effort(iterations or usual_iterations, usual_warmup if warmup is None else warmup, seconds,
+                     SETTLE if options.exports else 0.0)
     before = torch.get_num_threads()
     try:
         if threads is not None:
@@ -199,6 +200,7 @@ class _Effort:
     iterations: int
     warmup: int
     seconds: float | None
+    settle: float
 
 
 class _Runs:
@@ -327,7 +329,7 @@ def _in_turn(calls: Mapping[str, Callable[[], object]], runs: _Runs, effort: _Ef
     """`time_alternately` with the time that all variants have together."""
     seconds = None if effort.seconds is None else effort.seconds * len(runs.calls)
     return time_alternately(calls, runs.device, iterations=effort.iterations, warmup=effort.warmup, batch=runs.batch,
-                            seconds=seconds, label=label)
+                            seconds=seconds, settle=effort.settle, label=label)
 
 
 def _ratio(timings: Timings, reference: Timings, name: str) -> dict[str, Any]:

@@ -13,6 +13,10 @@ from ..utils.progress import Progress
 
 LEAST_BLOCKS = 3
 """Blocks that are timed however little time there is."""
+SETTLE = 0.1
+"""Seconds until the threads of an engine are still: ONNX Runtime's wait for more work that long without giving up their
+cores (seen with 7 sessions on two cores: the first pass of the next one took six times as long, the twentieth no
+longer)."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +67,13 @@ def time_alternately(
     blocks: int = 10,
     batch: int = 1,
     seconds: float | None = None,
+    settle: float = 0.0,
     label: str = "timing",
 ) -> dict[str, Timings]:
     """Time several calls in turn, a block of each at a time, the order turned round after every round.
 
     Each call is timed alone, from an idle device to an idle device, which is what a tracker waits for on every frame.
-    The first call of a block is not timed: the caches are still another's then, and another's threads may be spinning.
+    The first call of a block is not timed, as the caches are still another's then.
 
     Args:
         calls: name -> what to time.
@@ -79,6 +84,8 @@ def time_alternately(
         batch: images per call, for the frame rate.
         seconds: about what all of it may take. Where the warm-up or the clock shows that `iterations` need more, there
             are fewer blocks, the same for all calls, down to `LEAST_BLOCKS`, and then shorter ones.
+        settle: seconds of a block in which its calls are made but not timed: `SETTLE` where one of them is run by an
+            engine with threads of its own, which would take the cores from the next.
         label: what is done, for the progress.
 
     Returns:
@@ -101,16 +108,20 @@ def time_alternately(
                 shown.advance()
     if seconds is not None:
         left = seconds - (time.perf_counter() - begin)
-        fitting = int(left / max(sum(shortest.values()), 1e-9))  # calls of each
-        per_block = max(1, min(per_block, fitting // LEAST_BLOCKS - 1))
-        blocks = min(blocks, max(LEAST_BLOCKS, fitting // (per_block + 1)))
+        timed = max(sum(shortest.values()), 1e-9)           # a call of each
+        untimed = sum(max(one, settle) for one in shortest.values())
+        per_block = max(1, min(per_block, int((left / LEAST_BLOCKS - untimed) / timed)))
+        blocks = min(blocks, max(LEAST_BLOCKS, int(left / (untimed + per_block * timed))))
     measured = {name: np.empty((blocks, per_block)) for name in calls}
     done = 0
     order = list(calls)
     with Progress(blocks * len(calls) * (per_block + 1), label, "calls") as shown:
         while done < blocks:
             for name in order:
-                calls[name]()
+                settled = time.perf_counter() + settle
+                _time_once(calls[name], device)
+                while time.perf_counter() < settled:
+                    _time_once(calls[name], device)
                 shown.advance()
                 for i in range(per_block):
                     measured[name][done, i] = _time_once(calls[name], device)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..deploy.timing import time_alternately
+from ..deploy.timing import SETTLE, time_alternately
 from ..families.build import build_for_test
 from ..test.evaluation.results import tracker_folder
 from ..test.evaluation.sequence import Sequence as TestSequence
@@ -142,7 +142,7 @@ def time_runs(runs: Sequence[Run], test_set: TestSet, device: str, output: Path)
     clips, place = _clips(test_set.sequences), pick_device(device)
     calls = {label: _Stream(run.choice.make(device=device), clips) for label, run in chosen.items()}
     timings = time_alternately(calls, place, iterations=PASSES, blocks=ROUNDS, warmup=WARMUP,
-                               seconds=SECONDS * len(calls), label="timing whole frames")
+                               seconds=SECONDS * len(calls), settle=SETTLE, label="timing whole frames")
     times = {label: {"run": chosen[label].folder.name,
                      **FrameTimes(timing.median_ms, timing.p95_ms, timing.seconds.size)._asdict()}
              for label, timing in timings.items()}
