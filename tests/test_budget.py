@@ -274,7 +274,7 @@ def test_layers_that_cannot_be_measured(tmp_path, monkeypatch):
         name: Timings(np.full((3, 2), 2e-3)) for name in calls})
     with pytest.raises(UserError, match="layers of ostrack cannot be measured: .*busy"):
         measure_costs(base, [kind_of(base)], Runtime("torch", "float32", CPU), Measured(), pytest.fail)
-    assert tries == [2, 1, 2, 4]
+    assert tries == [4, 2, 4, 8]
     one = compression_of(request_for(tmp_path, settings=("MODEL.BACKBONE.DEPTH=1",)))
     with pytest.raises(UserError, match="has 1 layer"):
         measure_costs(one, [kind_of(one)], Runtime("torch", "float32", CPU), Measured(), pytest.fail)
@@ -321,7 +321,7 @@ def test_every_family_is_compressed_to_a_budget(tmp_path, family):
     choice = choose_student(request)
     cfg = load_config("compresstracker", str(choice.config))
     assert cfg.family.name == family and cfg.name == "student"
-    assert build_for_test(cfg).depth == 2 and choice.measured_ms > 0
+    assert build_for_test(cfg).depth == 2 and choice.timed.ms > 0
     assert sum(cfg.COMPRESS.STAGES) == cfg.shape.depth
     paper, teacher = load_config("compresstracker", "compresstracker_vitb_256_4"), load_config(*request.teacher)
     assert cfg.TRAIN.LR == paper.TRAIN.LR and cfg.COMPRESS.FEAT_WEIGHT == paper.COMPRESS.FEAT_WEIGHT
@@ -398,7 +398,8 @@ def test_requests_that_do_not_fit(tmp_path, changes, message):
 
 
 def test_a_slow_machine_is_no_reason_to_take_what_does_not_fit(tmp_path, monkeypatch):
-    monkeypatch.setattr(choose, "time_students", lambda base, students, runtime: (dict.fromkeys(students, 1e6), 4.0))
+    monkeypatch.setattr(choose, "time_students", lambda base, students, runtime: dict.fromkeys(
+        students, costs.Timed(1e6, 4.0)))
     with pytest.raises(UserError, match="none is within 100000 ms when it is timed"):
         choose_student(request_for(tmp_path, budget=Budget(ms=1e5)))
 
@@ -407,9 +408,9 @@ def test_predictions_are_shown_for_the_speed_at_which_the_students_are_timed(tmp
     request = request_for(tmp_path, budget=Budget(ms=100))
     _, before = choose_student(request), json.loads((tmp_path / "out" / "search.json").read_text())["students"]
     (tmp_path / "out" / "times.json").unlink()
-    monkeypatch.setattr(choose, "time_students", lambda base, students, runtime: (
-        dict.fromkeys(students, 20.0), 2 * Measured.of(json.loads(
-            (tmp_path / "out" / "costs.json").read_text())["value"]).ended_ms))
+    usual = json.loads((tmp_path / "out" / "costs.json").read_text())["value"]["ended_ms"]
+    monkeypatch.setattr(choose, "time_students", lambda base, students, runtime: dict.fromkeys(
+        students, costs.Timed(20.0, 2 * usual)))
     choose_student(request)
     after = json.loads((tmp_path / "out" / "search.json").read_text())["students"]
     assert [one["predicted"]["ms"] for one in after] == pytest.approx([2 * one["predicted"]["ms"] for one in before])

@@ -46,12 +46,14 @@ def test_from_a_budget_to_a_tested_student(tmp_path, square_data, compress_scrip
                    "--backend", backend, "--precision", precision, "--max-drop", "100")
     assert compress_script(line) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert set(report["auc"]) == {"teacher", "student", "deployed"} and set(report["measured_ms"]) == {"teacher",
-                                                                                                      "student"}
+    assert set(report["auc"]) == {"teacher", "student", "deployed"}
+    assert set(report["measured_ms"]) == {"teacher", "student", "reference"}
     assert report["drop"] == report["auc"]["student"] - report["auc"]["deployed"]
     assert (report["export"] is None) == (backend == "fast")
     shown = capsys.readouterr().out
     assert "budget 1000 M parameters, 2 layers" in shown and "AUC on folder:" in shown
+    now = report["predicted"]["ms"] * report["measured_ms"]["reference"] / report["random_weights"]["reference_ms"]
+    assert f"now, predicted {now:.1f} ms, measured {report['measured_ms']['student']:.1f} ms" in shown
     checkpoint = tmp_path / "out" / "checkpoints" / "train" / "compresstracker"
     assert (tmp_path / "out" / "export").exists() == (backend == "onnx")
     written = {path: path.stat().st_mtime_ns for folder in (checkpoint, tmp_path / "out" / "export")

@@ -21,7 +21,7 @@ from ..utils.ownership import own
 from ..utils.sequences import VIDEO_SUFFIXES
 from ..utils.tables import aligned
 from ..vis.charts import save_importance_chart
-from .costs import KindCosts, Measured, Runtime, measure_costs, time_students
+from .costs import KindCosts, Measured, Runtime, Timed, measure_costs, time_students
 from .importance import Importance, measure_importance
 from .options import RECIPE, SEARCHED
 from .search import Budget, Found, search
@@ -71,15 +71,15 @@ class Choice(NamedTuple):
 
     Attributes:
         config: the yaml file that was written.
-        found: the student.
-        measured_ms: of a pass of it with random weights.
+        found: the student, with the prediction for the speed that the machine had while it was timed.
+        timed: with random weights.
         table: the best students, as text.
         files: everything that was written.
     """
 
     config: Path
     found: Found
-    measured_ms: float
+    timed: Timed
     table: str
     files: list[Path]
 
@@ -117,14 +117,14 @@ def choose_student(request: Request) -> Choice:
         shown = found[:SHOWN] if chosen in found[:SHOWN] else [*found[:SHOWN], chosen]
         table = students_table(shown, times, kind_of(base), chosen)
         config = output / f"{base.name}.yaml"
-        write_text(config, _yaml(request, base, chosen, times[chosen]))
+        write_text(config, _yaml(request, base, chosen, times[chosen].ms))
         write_text(output / "students.txt", table + "\n")
         write_text(output / "costs.txt", costs_table(costs, kind_of(base)) + "\n")
         write_text(output / "search.json", json.dumps({
             "budget": request.budget._asdict(), "runtime": _runtime_facts(request.runtime),
             "importance": importance._asdict(), "students": [
                 {**one.candidate.kind._asdict(), "stages": one.candidate.stages, "predicted": one.cost._asdict(),
-                 "measured_ms": times[one], "expected_share": one.kept, "chosen": one is chosen}
+                 "measured_ms": times[one].ms, "expected_share": one.kept, "chosen": one is chosen}
                 for one in shown]}, indent=1) + "\n")
     return Choice(config, chosen, times[chosen], table,
                   [config, *(output / name for name in ("students.txt", "costs.txt", "search.json")), *files])
@@ -261,7 +261,7 @@ def _runtime_facts(runtime: Runtime) -> dict[str, Any]:
 
 
 def _timed(request: Request, base: Config, found: Sequence[Found], reference_ms: float
-           ) -> tuple[list[Found], dict[Found, float]]:
+           ) -> tuple[list[Found], dict[Found, Timed]]:
     """Time the best students, and more of them as long as none is within the budget. What was timed before is not timed
     again: the same command makes the same choice.
 
@@ -269,24 +269,23 @@ def _timed(request: Request, base: Config, found: Sequence[Found], reference_ms:
         reference_ms: of a pass of the reference at the speed of the predictions.
 
     Returns:
-        The students, those that were timed with the prediction for the speed that the machine had meanwhile; and
-        milliseconds of those that were timed.
+        The students, those that were timed with the prediction for the speed that the machine had meanwhile; and what
+        they take.
     """
     path, made_with = request.output / "times.json", _measured_with(request, base)
-    known = _read(path, made_with, lambda value: {name: (ms, beside) for name, (ms, beside) in value.items()}) or {}
+    known = _read(path, made_with, lambda value: {name: Timed(*pair) for name, pair in value.items()}) or {}
     found, times = list(found), {}
     for first in range(0, min(len(found), MOST_TIMED), SHOWN):
         names = [json.dumps(one.candidate.to_list()) for one in found[first:first + SHOWN]]
         new = {name: one.candidate for name, one in zip(names, found[first:], strict=False) if name not in known}
         if new:
-            students, beside = time_students(base, new, request.runtime)
-            known |= {name: (ms, beside) for name, ms in students.items()}
+            known |= time_students(base, new, request.runtime)
             _write(path, made_with, known)
         for index, name in enumerate(names, first):
-            ms, beside = known[name]
-            found[index] = found[index]._replace(cost=found[index].cost.slowed(beside / reference_ms))
-            times[found[index]] = ms
-        if any(_fits(one, ms, request.budget) for one, ms in times.items()):
+            now = found[index].cost.slowed(known[name].reference_ms / reference_ms)
+            found[index] = found[index]._replace(cost=now)
+            times[found[index]] = known[name]
+        if any(_fits(one, timed.ms, request.budget) for one, timed in times.items()):
             break
     return found, times
 
@@ -295,27 +294,27 @@ def _fits(one: Found, measured_ms: float, budget: Budget) -> bool:
     return budget.used(one.cost._replace(ms=measured_ms)) <= 1
 
 
-def _choose(found: Sequence[Found], times: Mapping[Found, float], budget: Budget) -> Found:
+def _choose(found: Sequence[Found], times: Mapping[Found, Timed], budget: Budget) -> Found:
     """The most promising student whose measured time fits.
 
     Raises:
         UserError: none of those that were timed does.
     """
     for one in found:
-        if one in times and _fits(one, times[one], budget):
+        if one in times and _fits(one, times[one].ms, budget):
             return one
-    nearest = min(times, key=times.get)
+    nearest = min(times, key=lambda one: times[one].ms)
     raise UserError(f"of the {len(times)} best students none is within {budget.text()} when it is timed; the fastest "
-                    f"takes {times[nearest]:.1f} ms where {nearest.cost.ms:.1f} were predicted. Is the machine busy? "
-                    "Stop what else runs, or allow more")
+                    f"takes {times[nearest].ms:.1f} ms where {nearest.cost.ms:.1f} were predicted. Is the machine "
+                    "busy? Stop what else runs, or allow more")
 
 
-def students_table(found: Sequence[Found], times: Mapping[Found, float], teacher: Kind, chosen: Found) -> str:
+def students_table(found: Sequence[Found], times: Mapping[Found, Timed], teacher: Kind, chosen: Found) -> str:
     """The table of students as text."""
     rows = [("", "layers", "stages", "kind", "predicted ms", "measured ms", "MACs G", "params M", "expected share")]
     for one in found:
         rows.append(("*" if one is chosen else "", str(one.candidate.layers), "-".join(map(str, one.candidate.stages)),
-                     describe(one.candidate.kind, teacher), f"{one.cost.ms:.1f}", f"{times[one]:.1f}",
+                     describe(one.candidate.kind, teacher), f"{one.cost.ms:.1f}", f"{times[one].ms:.1f}",
                      f"{one.cost.macs / 1e9:.3g}", f"{one.cost.parameters / 1e6:.2f}", f"{100 * one.kept:.1f} %"))
     return "\n".join([*aligned(rows), "", "*: chosen. The expected share of the teacher's accuracy is a rough proxy "
                       "made of published trackers (docs/budget.md), not a measurement."])

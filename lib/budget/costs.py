@@ -31,7 +31,7 @@ from .space import Candidate, Kind, elimination_layer, kind_of, overrides
 
 logger = logging.getLogger(__name__)
 
-ITERATIONS, BLOCKS, WARMUP, SECONDS = 300, 30, 3, 1.0
+ITERATIONS, BLOCKS, WARMUP, SECONDS = 150, 15, 3, 0.5
 """Timed passes of each model, in how many blocks, and untimed ones; and about the longest time for each. The passes of
 a small model must not all fall into one of the phases, of tenths of a second, in which a machine is slower."""
 FEW_LAYERS = 2
@@ -285,7 +285,7 @@ def measure_costs(base: Config, kinds: Iterable[Kind], runtime: Runtime, known: 
         reference = reference_pass(base, runtime)
 
         def speed() -> float:
-            return runtime.time({"reference": reference}, 2)["reference"].median_ms
+            return runtime.time({"reference": reference}, 4)["reference"].median_ms
 
         known.began_ms, known.ended_ms = known.began_ms or speed(), None
         for kind in progress(missing, len(missing), "measuring costs", "kinds of layers"):
@@ -311,8 +311,9 @@ def _measure(base: Config, kind: Kind, runtime: Runtime, known: Measured, refere
     if whole is None:
         calls |= _ends(*models[few])
     counted = {layers: _counted(*pair) for layers, pair in models.items()}
-    for effort in (1, 2, 4):        # a busy machine may need more passes
-        timings = runtime.time(calls, effort)
+    usual = 2 if kind == kind_of(base) else 1
+    for times in (1, 2, 4):         # a busy machine may need more passes
+        timings = runtime.time(calls, times * usual)
         first, last = (Cost(known.began_ms / timings[str(layers)].speed_up(timings["reference"])[0], *counted[layers])
                        for layers in (few, more))
         layer = Cost(*((value - less) / (more - few) for less, value in zip(first, last, strict=True)))
@@ -352,10 +353,16 @@ def _counted(model: StagedTracker, cfg: Config) -> tuple[int, int]:
     return macs, sum(parameter.numel() for parameter in model.parameters())
 
 
-def time_students(base: Config, students: Mapping[str, Candidate], runtime: Runtime) -> tuple[dict[str, float], float]:
-    """Milliseconds of a pass of whole students, and of the reference (`Measured`) between them."""
+class Timed(NamedTuple):
+    """Milliseconds of a pass of a student, and of one of the reference (`Measured`) in turn with it."""
+
+    ms: float
+    reference_ms: float
+
+
+def time_students(base: Config, students: Mapping[str, Candidate], runtime: Runtime) -> dict[str, Timed]:
+    """Time a pass of whole students with random weights."""
     calls = {name: runtime.one_pass(*build_student(base, student.kind, student.layers, student.stages))
              for name, student in students.items()}
-    timings = runtime.time(calls | {"reference": reference_pass(base, runtime)}, effort=2)
-    times = {name: timing.median_ms for name, timing in timings.items()}
-    return times, times.pop("reference")
+    timings = runtime.time(calls | {"reference": reference_pass(base, runtime)}, effort=4)
+    return {name: Timed(timings[name].median_ms, timings["reference"].median_ms) for name in students}

@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..budget.choose import Choice, Request
+from ..budget.choose import Choice, Request, compression_of
+from ..budget.costs import reference_pass
 from ..config import Config, load_config
 from ..deploy.export import export_model
 from ..deploy.formats import PRECISIONS
@@ -34,7 +35,7 @@ class Made:
     Attributes:
         checkpoint: its weights.
         export: the exported folder; None for a runtime that takes the weights.
-        ms: of a pass on the runtime: of `teacher` and `student`, timed in turn.
+        ms: of a pass on the runtime: of `teacher`, `student` and the `reference` of costs, timed in turn.
         auc: in per cent, of `teacher`, `student` and, where its runtime computes otherwise, the student as `deployed`;
             empty without a test set.
         report: all of it, as text.
@@ -77,7 +78,8 @@ def make_student(request: Request, choice: Choice, test_set: TestSet | None, dev
                            fast=(f"dtype={runtime.precision}",) if runtime.backend == "fast" else ())
         one_pass = runtime.one_pass(student, cfg)
     teacher = _loaded(teacher_cfg, request.checkpoint)
-    timings = runtime.time({"teacher": runtime.one_pass(teacher, teacher_cfg), "student": one_pass}, effort=2)
+    timings = runtime.time({"teacher": runtime.one_pass(teacher, teacher_cfg), "student": one_pass,
+                            "reference": reference_pass(compression_of(request), runtime)}, effort=4)
     auc = {}
     if test_set is not None:
         trackers = {"teacher": (partial(Tracker.from_checkpoint, request.checkpoint, teacher_cfg),
@@ -125,10 +127,11 @@ def _export(request: Request, student: StagedTracker, cfg: Config, checkpoint: P
 def _report(request: Request, choice: Choice, ms: dict[str, float], auc: dict[str, float], test_set: TestSet | None
             ) -> str:
     budget, runtime, found = request.budget, request.runtime, choice.found
+    now = found.cost.ms * ms["reference"] / choice.timed.reference_ms
     lines = [f"budget {budget.text()}; {runtime.backend} {runtime.precision} on {runtime.device}",
-             f"predicted {found.cost.ms:.1f} ms, measured with random weights {choice.measured_ms:.1f} ms, trained "
-             f"{ms['student']:.1f} ms; the teacher takes {ms['teacher']:.1f} ms, {ms['teacher'] / ms['student']:.2f} "
-             "times as long"]
+             f"with random weights predicted {found.cost.ms:.1f} ms, measured {choice.timed.ms:.1f} ms; trained, at "
+             f"the speed that the machine has now, predicted {now:.1f} ms, measured {ms['student']:.1f} ms",
+             f"the teacher takes {ms['teacher']:.1f} ms, {ms['teacher'] / ms['student']:.2f} times as long"]
     if auc:
         lines.append(f"AUC on {test_set.name}: teacher {auc['teacher']:.1f}, student {auc['student']:.1f} "
                      f"({100 * auc['student'] / auc['teacher']:.1f} %; {100 * found.kept:.1f} % were expected)"
@@ -140,4 +143,5 @@ def _facts(request: Request, choice: Choice, made: Made) -> dict[str, Any]:
     """For JSON."""
     return {"teacher": "/".join(request.teacher), "config": str(choice.config), "checkpoint": str(made.checkpoint),
             "export": made.export and str(made.export), "budget": request.budget._asdict(),
-            "predicted": choice.found.cost._asdict(), "measured_ms": made.ms, "auc": made.auc, "drop": made.drop}
+            "predicted": choice.found.cost._asdict(), "random_weights": choice.timed._asdict(),
+            "measured_ms": made.ms, "auc": made.auc, "drop": made.drop}
