@@ -4,7 +4,9 @@ import logging
 import threading
 
 import pytest
+import torch
 
+from lib.utils.device import torch_threads
 from lib.utils.progress import Progress, progress
 from lib.utils.threads import AHEAD, BackgroundCalls, map_in_threads
 
@@ -115,3 +117,13 @@ def test_progress_goes_on_from_what_was_done(monkeypatch, caplog):
         shown.advance(180)
     assert caplog.messages == ["pack: 420 of 1000 frames, 1.0 per second, 9:40 left",
                                "pack: 600 of 1000 frames, 5.0 per second, 1:20 left"]
+
+
+def test_the_number_of_threads_comes_back_whatever_happens():
+    before = torch.get_num_threads()
+    with torch_threads(None):
+        assert torch.get_num_threads() == before
+    with pytest.raises(KeyError), torch_threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+        raise KeyError
+    assert torch.get_num_threads() == before

@@ -3,8 +3,7 @@
 import copy
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +21,7 @@ from ..deploy.timing import SETTLE, Timings, time_alternately
 from ..families.build import build_for_test
 from ..models.base import Inputs, StagedTracker
 from ..models.checkpoint import save_slim
-from ..utils.device import choose_dtype
+from ..utils.device import choose_dtype, torch_threads
 from ..utils.errors import UserError
 from ..utils.progress import progress
 from ..utils.sequences import find_in_spec
@@ -187,7 +186,7 @@ class Runtime:
             UserError: it cannot run here.
         """
         cfg = cfg.student
-        with self._own_threads():
+        with torch_threads(self.threads):
             if self.backend == "torch":
                 run = copy.deepcopy(model).to(self.device)
             elif self.backend == "fast":
@@ -199,7 +198,7 @@ class Runtime:
 
     def pass_of_export(self, folder: Path, cfg: Config) -> Callable[[], object]:
         """As `one_pass`, of a folder that a model was exported to."""
-        with self._own_threads():
+        with torch_threads(self.threads):
             return one_pass(ExportedModel(folder, None, self.device), cfg.student, 1, self.device)
 
     def time(self, calls: Mapping[str, Callable[[], object]], effort: float = 1.0) -> dict[str, Timings]:
@@ -208,22 +207,11 @@ class Runtime:
         Args:
             effort: times the usual number of passes, and the usual longest time.
         """
-        with self._own_threads(), torch.inference_mode():
+        with torch_threads(self.threads), torch.inference_mode():
             return time_alternately(calls, self.device, iterations=round(effort * ITERATIONS),
                                     blocks=round(effort * BLOCKS), warmup=WARMUP,
                                     seconds=effort * SECONDS * len(calls),
                                     settle=SETTLE if self.backend in PRECISIONS else 0.0)
-
-    @contextmanager
-    def _own_threads(self) -> Iterator[None]:
-        """Meanwhile PyTorch has this number of threads, and so have engines that are loaded."""
-        before = torch.get_num_threads()
-        try:
-            if self.threads is not None:
-                torch.set_num_threads(self.threads)
-            yield
-        finally:
-            torch.set_num_threads(before)
 
     def _export(self, model: StagedTracker, cfg: Config) -> Any:
         """The model on its engine, by way of an export that is not kept."""

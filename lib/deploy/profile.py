@@ -19,7 +19,7 @@ import torch
 
 from ..config import Config
 from ..models.base import StagedTracker
-from ..utils.device import choose_dtype, pick_device
+from ..utils.device import choose_dtype, pick_device, torch_threads
 from ..utils.errors import UserError
 from ..utils.machine import describe_environment
 from ..utils.parts import PartTimes
@@ -148,43 +148,39 @@ def profile_config(
         seconds = SECONDS
     effort = _Effort(iterations or usual_iterations, usual_warmup if warmup is None else warmup, seconds,
                      SETTLE if options.exports else 0.0)
-    before = torch.get_num_threads()
     try:
-        if threads is not None:
-            torch.set_num_threads(threads)
-        published = json.loads(PUBLISHED.read_text(encoding="utf-8"))
-        report: dict[str, Any] = {
-            "script": cfg.script, "config": cfg.name, "warmup": effort.warmup,
-            "environment": describe_environment(target),
-            "published": {"source": published["source"], "note": published["note"]},
-        }
-        tell(conditions_text(report))
-        _check_paths(options)
-        builders, reference = _builders(cfg, against)
-        outlines = [_outline(name, build, config) for name, (build, config) in builders.items()]
-        report["sizes"] = _sizes(outlines, published)
-        tell(sizes_text(report))
-        logger.info("building the models with random weights, then timing them")
-        subjects = [outline._replace(model=builders[outline.name][0](outline.cfg).eval())
-                    for outline in progress(outlines, len(outlines), "building models", "models")]
-        variants = _variants(subjects, options, target)
-        report["rates"] = _rates(target, variants) if floors else None
-        report["frames"] = end_to_end.name if end_to_end else None
-        report["models"] = []
-        with torch.inference_mode():
-            for batch in options.batches:
-                runs = _Runs(variants, batch, target)
-                entries = _measure(runs, report, reference, effort)
-                report["models"] += entries
-                tell(passes_text(report, entries))
-                if end_to_end is not None:
-                    _add_frames(entries, runs, effort, end_to_end)
-                    tell(frames_text(report, entries))
+        with torch_threads(threads):
+            published = json.loads(PUBLISHED.read_text(encoding="utf-8"))
+            report: dict[str, Any] = {
+                "script": cfg.script, "config": cfg.name, "warmup": effort.warmup,
+                "environment": describe_environment(target),
+                "published": {"source": published["source"], "note": published["note"]},
+            }
+            tell(conditions_text(report))
+            _check_paths(options)
+            builders, reference = _builders(cfg, against)
+            outlines = [_outline(name, build, config) for name, (build, config) in builders.items()]
+            report["sizes"] = _sizes(outlines, published)
+            tell(sizes_text(report))
+            logger.info("building the models with random weights, then timing them")
+            subjects = [outline._replace(model=builders[outline.name][0](outline.cfg).eval())
+                        for outline in progress(outlines, len(outlines), "building models", "models")]
+            variants = _variants(subjects, options, target)
+            report["rates"] = _rates(target, variants) if floors else None
+            report["frames"] = end_to_end.name if end_to_end else None
+            report["models"] = []
+            with torch.inference_mode():
+                for batch in options.batches:
+                    runs = _Runs(variants, batch, target)
+                    entries = _measure(runs, report, reference, effort)
+                    report["models"] += entries
+                    tell(passes_text(report, entries))
+                    if end_to_end is not None:
+                        _add_frames(entries, runs, effort, end_to_end)
+                        tell(frames_text(report, entries))
     except torch.OutOfMemoryError as error:
         raise UserError(f"the GPU's memory is too small for batch {max(options.batches)}; try a smaller --batch"
                         ) from error
-    finally:
-        torch.set_num_threads(before)
     if sys.platform == "linux":
         import resource
 

@@ -17,6 +17,7 @@ from ..families.objective import search_frames
 from ..models.base import Inputs
 from ..models.checkpoint import read_checkpoint, save_slim
 from ..models.safe_load import write_tensors
+from ..utils.device import torch_threads
 from ..utils.errors import UserError
 from ..utils.files import remove_unfinished, set_aside
 from ..utils.ownership import own
@@ -402,15 +403,9 @@ class _Run:
 @contextlib.contextmanager
 def _global_settings(cfg: Config, device: torch.device) -> Iterator[None]:
     """PyTorch's generators and number of threads belong to the run inside, and to the caller again after it."""
-    threads = torch.get_num_threads()
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        if cfg.TRAIN.THREADS > 0:
-            torch.set_num_threads(cfg.TRAIN.THREADS)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
+    with torch.random.fork_rng(devices=devices), torch_threads(cfg.TRAIN.THREADS or None):
+        yield
 
 
 def _flatten(tree: dict, prefix: str = "") -> dict[str, object]:

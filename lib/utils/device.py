@@ -61,6 +61,19 @@ def choose_dtype(name: str, device: torch.device, setting: str) -> str:
 
 
 @contextlib.contextmanager
+def torch_threads(number: int | None) -> Iterator[None]:
+    """Inside, PyTorch computes with so many threads on the CPU, and engines of exports that are loaded take that
+    number; None leaves PyTorch's."""
+    before = torch.get_num_threads()
+    try:
+        if number is not None:
+            torch.set_num_threads(number)
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
 def full_float32() -> Iterator[None]:
     """Inside, CUDA computes float32 convolutions and products in float32, not in TF32 with its 10 bits.
 

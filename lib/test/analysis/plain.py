@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...utils.device import torch_threads
 from .conventions import Convention
 from .metrics import (
     NORMALIZED_THRESHOLDS,
@@ -111,9 +112,7 @@ def compare(preds: Sequence[np.ndarray], gts: Sequence[np.ndarray], visible: Seq
     The loop has one PyTorch thread: its tensors are too small to gain from more, and lose where cores are busy.
     """
     vectorised, plain = [], []
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with torch_threads(1):
         for _ in range(repeats):
             start = time.perf_counter()
             fast = evaluate_sequences(preds, gts, visible, convention)
@@ -121,8 +120,6 @@ def compare(preds: Sequence[np.ndarray], gts: Sequence[np.ndarray], visible: Seq
             slow = [plain_scores(*sequence, convention) for sequence in zip(preds, gts, visible, strict=True)]
             plain.append(time.perf_counter() - middle)
             vectorised.append(middle - start)
-    finally:
-        torch.set_num_threads(threads)
     difference = max(float(np.abs(getattr(a, curve) - getattr(b, curve)).max())
                      for a, b in zip(fast, slow, strict=True) for curve in ("success", "precision", "normalized"))
     return Timing(sum(map(len, gts)), len(gts), min(vectorised), min(plain), difference)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ...config import FOLDER_PREFIX, Config
 from ...utils.crop import Normaliser
-from ...utils.device import pick_device, synchronize
+from ...utils.device import pick_device, synchronize, torch_threads
 from ...utils.errors import UserError
 from ...utils.parts import PartTimes
 from ...utils.progress import progress
@@ -244,18 +244,17 @@ def profile_loader(cfg: Config, *, frames: str | None = None, count: int = 100, 
     for name, value, low in (("pairs", pairs, 1), ("rounds", rounds, 1), ("count", count, 1), ("workers", workers, 0)):
         if value < low:
             raise UserError(f"{name} is {value}; it must be at least {low}")
-    threads, cv_threads = torch.get_num_threads(), cv2.getNumThreads()
+    cv_threads = cv2.getNumThreads()
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary if work_dir is None else work_dir).absolute()
         if frames is None:
             frames = str(render_frames(work / f"frames-{width}x{height}-{kilobytes}kB", count=count, width=width,
                                        height=height, kilobytes=kilobytes))
         try:
-            torch.set_num_threads(1)
             cv2.setNumThreads(0)
-            return _measure(cfg, f"{FOLDER_PREFIX}{frames}", work, pairs, rounds, target, workers)
+            with torch_threads(1):
+                return _measure(cfg, f"{FOLDER_PREFIX}{frames}", work, pairs, rounds, target, workers)
         finally:
-            torch.set_num_threads(threads)
             cv2.setNumThreads(cv_threads)
 
 

@@ -25,7 +25,7 @@ from ...families.build import build_for_train
 from ...models.compress.initialise import initialise_student
 from ...models.compress.replacement import replacement_probability
 from ...models.layers.plain_attention import write_out_attention
-from ...utils.device import choose_dtype, pick_device
+from ...utils.device import choose_dtype, pick_device, torch_threads
 from ...utils.errors import UserError
 from ...utils.files import resolve
 from ...utils.local_files import VARIABLE_PREFIX
@@ -215,7 +215,7 @@ def profile_training(cfg: Config, *, data: str = RANDOM, plain: bool = True, dev
                              ("threads", threads, 1)):
         if value is not None and value < low:
             raise UserError(f"{name} is {value}; it must be at least {low}")
-    with tempfile.TemporaryDirectory() as temporary, _threads(threads):
+    with tempfile.TemporaryDirectory() as temporary, torch_threads(threads):
         with _stored(cfg, data, Path(temporary if work_dir is None else work_dir).absolute()) as cfg:
             configs = {"configured": (cfg, False)}
             if plain:
@@ -301,17 +301,6 @@ def _describe(variant: TrainingVariant, plain: TrainingVariant | None, floor: di
         report["over_plain"] = {"median": float(np.median(ratios)), "low": float(ratios.min()),
                                 "high": float(ratios.max())}
     return report
-
-
-@contextlib.contextmanager
-def _threads(number: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if number is not None:
-        torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def report_text(report: dict[str, Any]) -> str:
