@@ -6,15 +6,14 @@
 #   ship           write the mean of the naive twins' weights in half precision to pretrained_models
 #   compare        track the test sequences with all of them and with OpenCV's trackers, and time them; draw the curves
 #   vits_teacher   train 12 ViT-S/14 layers that start from DINOv2; for a GPU
-#   vits_students  compress these into 6, 4 and 2 layers, and train the naive twins; for a GPU
-#   vits_compare   as compare, for these
+#   vits_students  compress these into 6, 4, 3 and 2 layers and narrow ones, train the naive twins, and track the test
+#                  sequences with all; for a GPU
 #
 # What must be where: docs/real.md. SEEDS are those of the students, SEQUENCES how many are drawn.
 
 set -eu
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-.venv/bin/python}
-TEACHER=output/checkpoints/train/ostrack/real_teacher/OSTrack_best.pth.tar
 NAIVE=(--set TRAIN.SUP_LOGIT=false --set TRAIN.SUP_FEAT=false --set TRAIN.SUP_REPLACE=false)
 
 folder_of() {        # configuration, name, seed
@@ -86,7 +85,6 @@ train_students() {   # seeds, configurations
     done
 }
 
-VITS=(compresstracker_real_vits_6 compresstracker_real_vits_4 compresstracker_real_vits_2)
 for step in "$@"; do
     case $step in
         data)
@@ -115,8 +113,7 @@ PYTHON
             ;;
         vits_teacher)
             "$PYTHON" tracking/train.py --script ostrack --config real_teacher --mode single --save_dir output ;;
-        vits_students) train_students "${SEEDS:-42}" "${VITS[@]}" ;;
-        vits_compare) compare ostrack/real_teacher "$TEACHER" 6 "${SEEDS:-42}" "${VITS[@]}" ;;
+        vits_students) "$PYTHON" tracking/ablation.py --ladder experiments/ladders/real_vits.yaml --jobs 11 ;;
         *) echo "unknown step $step; see the first lines of $0" >&2; exit 2 ;;
     esac
 done
