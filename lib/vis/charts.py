@@ -54,7 +54,8 @@ def save_ladder_chart(path: Path, title: str, score: str, scores: Mapping[str, S
     right.axvline(0, color="black", linewidth=1)
     left.set_yticks(range(len(names)), names)
     left.invert_yaxis()
-    left.set(xlabel=f"{score}: runs, mean with 95 % interval", title=title)
+    left.set(xlabel=f"{score}: runs, mean with 95 % interval")
+    left.set_title(title, pad=20)                           # above the label of the reference
     right.set(xlabel=f"difference in {score} with 95 % interval")
     for axes in (left, right):
         plain_axes(axes, "x")
