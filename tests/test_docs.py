@@ -252,3 +252,11 @@ def test_the_curves_of_trainings_can_be_drawn(tmp_path):
         module.main([f"a={tmp_path / 'once'}", "--output", str(tmp_path / "none.png")])
     with pytest.raises(UserError, match="one training .* has those of 3"):
         module.read_curves(tmp_path)
+
+
+def test_hybrids_of_a_ladder_that_is_not_trained_are_an_error(tmp_path, monkeypatch):
+    module = script_module(ROOT / "docs" / "measure_hybrids.py")
+    monkeypatch.setattr(sys, "argv", ["measure_hybrids.py", "experiments/ladders/replacement.yaml", "--output",
+                                      str(tmp_path)])
+    with pytest.raises(UserError, match="no run of .*replacement.yaml is trained"):
+        module.main()
