@@ -26,22 +26,22 @@ def main() -> int:
 
     from lib.families.build import build_for_train
     from lib.families.objective import search_frames
-    from lib.models.checkpoint import read_checkpoint
+    from lib.models.checkpoint import load_weights, run_folder, slim_name
     from lib.pipeline.ladder import Ladder
     from lib.train.data import build_loader
 
     ladder, found = Ladder.read(args.ladder), 0
     for rung, seed in ladder.runs():
         cfg = ladder.load(rung, seed)
-        runs = Path(args.output or f"output/ladders/{ladder.name}") / "runs" / f"{rung}_seed{seed}"
-        weights = runs / f"checkpoints/train/{cfg.script}/{cfg.name}/CompressTracker_ep{cfg.TRAIN.EPOCH:04d}.pth.tar"
+        run = Path(args.output or f"output/ladders/{ladder.name}") / "runs" / f"{rung}_seed{seed}"
+        weights = run_folder(run, cfg.script, cfg.name) / slim_name(cfg.title, cfg.TRAIN.EPOCH)
         if not weights.is_file():
             continue
         found += 1
         net = build_for_train(cfg, lambda: iter(())).eval()
-        # the student as it is trained names its layers as a teacher does
-        net.student.load_state_dict({name.replace("distill_blocks", "blocks"): value
-                                     for name, value in read_checkpoint(weights)["net"].items()})
+        if net.bridges is not None:
+            raise UserError(f"{rung}: the file of a student of another width lacks its bridges to the teacher")
+        load_weights(net.student, weights)
         objective, stages = cfg.family.objective(cfg), len(net.stages)
         names = [first * count + second * (stages - count) for first, second in ("ST", "TS")
                  for count in range(1, stages + 1)]

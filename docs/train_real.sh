@@ -9,7 +9,7 @@
 #   vits_students  compress these into 6, 4, 3 and 2 layers and narrow ones, train the naive twins, and track the test
 #                  sequences with all; for a GPU
 #
-# What must be where: docs/real.md. SEEDS are those of the students, SEQUENCES how many are drawn.
+# What must be where: docs/real.md. SEEDS are those of students, ship and compare, SEQUENCES how many are drawn.
 
 set -eu
 cd "$(dirname "$0")/.."
