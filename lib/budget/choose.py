@@ -21,7 +21,7 @@ from ..utils.ownership import own
 from ..utils.sequences import VIDEO_SUFFIXES
 from ..utils.tables import aligned
 from ..vis.charts import save_importance_chart
-from .costs import KindCosts, Measured, Runtime, Timed, measure_costs, time_students
+from .costs import FINE, ROUGH, KindCosts, Measured, Runtime, Timed, measure_costs, time_students
 from .importance import Importance, measure_importance
 from .options import RECIPE, SEARCHED
 from .search import Budget, Found, search
@@ -107,9 +107,8 @@ def choose_student(request: Request) -> Choice:
         importance = _importance(request, base)
         files = save_importance_chart(output / "importance", importance.influence, importance.skipped,
                                       importance.similarity)
-        measured, looked_at = _costs(request, base)
+        measured, found = _search(request, base, importance)
         costs = measured.at_the_end()
-        found = search(looked_at, costs, kind_of(base), importance.skipped, request.budget)
         logger.info("%d of the students looked at fit %s; timing the best %d", len(found), request.budget.text(),
                     min(SHOWN, len(found)))
         found, times = _timed(request, base, found, measured.ended_ms)
@@ -228,16 +227,26 @@ def _look(frames: str | None) -> list[Any] | None:
     return [frames, str(path), state and state.st_size, state and state.st_mtime_ns]
 
 
-def _costs(request: Request, base: Config) -> tuple[Measured, list[Kind]]:
-    """Costs of the parts of all kinds, measured as far as they are not known; and the kinds to look at."""
+def _search(request: Request, base: Config, importance: Importance) -> tuple[Measured, list[Found]]:
+    """The costs of the parts of all kinds, measured as far as they are not known; and the students that fit the budget.
+
+    Of many kinds that are measured roughly the fastest are mostly those whose times came out too low. So the kinds of
+    the best students are measured finely, and it is searched again, until all of the best are of such kinds.
+    """
     path, made_with = request.output / "costs.json", _measured_with(request, base)
-    known = _read(path, made_with, Measured.of) or Measured()
+    measured = _read(path, made_with, Measured.of) or Measured()
     looked_at = list(kinds(base, request.varied))
 
-    def keep(measured: Measured) -> None:
-        _write(path, made_with, measured.to_dict())
+    def keep(costs: Measured) -> None:
+        _write(path, made_with, costs.to_dict())
 
-    return measure_costs(base, looked_at, request.runtime, known, keep), looked_at
+    best, effort = looked_at, ROUGH
+    while True:
+        measured = measure_costs(base, best, request.runtime, measured, keep, effort)
+        found = search(looked_at, measured.at_the_end(), kind_of(base), importance.skipped, request.budget)
+        if effort == FINE and all(measured.kinds[one.candidate.kind].effort == FINE for one in found[:SHOWN]):
+            return measured, found
+        best, effort = [one.candidate.kind for one in found[:SHOWN]], FINE
 
 
 def _measured_with(request: Request, base: Config) -> dict[str, Any]:

@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 ITERATIONS, BLOCKS, WARMUP, SECONDS = 150, 15, 3, 0.5
 """Timed passes of each model, in how many blocks, and untimed ones; and about the longest time for each. The passes of
 a small model must not all fall into one of the phases, of tenths of a second, in which a machine is slower."""
+ROUGH, FINE = 1, 4
+"""Times that effort: for each kind, and for those of the students that the search finds best."""
 FEW_LAYERS = 2
 """Of the smaller one of the two students by which a kind is measured, and of the reference (`Measured`)."""
 
@@ -68,12 +70,14 @@ class KindCosts:
         layer: each layer; with elimination, each after the one that eliminates.
         eliminating: that layer; None without elimination.
         embedding_share: the embedding's part in the time of embedding and prediction, each by itself in PyTorch.
+        effort: with which they were measured.
     """
 
     layer: Cost
     fixed: Cost | None = None
     eliminating: Cost | None = None
     embedding_share: float | None = None
+    effort: int = ROUGH
 
     def slowed(self, factor: float) -> "KindCosts":
         """These on a machine that takes so many times as long."""
@@ -245,7 +249,7 @@ def predict(costs: Mapping[Kind, KindCosts], kind: Kind, layers: int) -> Cost:
 
 
 def measure_costs(base: Config, kinds: Iterable[Kind], runtime: Runtime, known: Measured,
-                  keep: Callable[[Measured], None]) -> Measured:
+                  keep: Callable[[Measured], None], effort: int = ROUGH) -> Measured:
     """Costs of the parts of each kind.
 
     Two students of a kind, with few and with more layers, are timed in turn; their difference is the cost of the layers
@@ -255,8 +259,9 @@ def measure_costs(base: Config, kinds: Iterable[Kind], runtime: Runtime, known: 
     Args:
         base: a compression configuration.
         kinds: to measure; kinds that eliminate candidates after those without.
-        known: need not be measured again; the new ones are added to it.
+        known: need not be measured again, where it was with this effort; the new ones are added to it.
         keep: called with it after each.
+        effort: times the usual one.
 
     Returns:
         `known`, in which nothing is missing any more.
@@ -268,7 +273,9 @@ def measure_costs(base: Config, kinds: Iterable[Kind], runtime: Runtime, known: 
     if depth < 2:
         raise UserError(f"the teacher has {depth} layer, so that the cost of a layer cannot be told from that of the "
                         "rest, and there is nothing to leave out")
-    missing = sorted({*kinds, *(kind.whole for kind in kinds)} - known.kinds.keys(), key=lambda kind: -kind.kept)
+    wanted = {*kinds, *(kind.whole for kind in kinds)}
+    missing = sorted((kind for kind in wanted if kind not in known.kinds or known.kinds[kind].effort < effort),
+                     key=lambda kind: -kind.kept)
     if missing or known.ended_ms is None:
         reference = reference_pass(base, runtime)
 
@@ -277,7 +284,7 @@ def measure_costs(base: Config, kinds: Iterable[Kind], runtime: Runtime, known: 
 
         known.began_ms, known.ended_ms = known.began_ms or speed(), None
         for kind in progress(missing, len(missing), "measuring costs", "kinds of layers"):
-            known.kinds[kind] = _measure(base, kind, runtime, known, reference)
+            known.kinds[kind] = _measure(base, kind, runtime, known, reference, effort)
             keep(known)
         known.ended_ms = speed()
         keep(known)
@@ -289,19 +296,23 @@ def reference_pass(base: Config, runtime: Runtime) -> Callable[[], object]:
     return runtime.one_pass(*build_student(base, kind_of(base), FEW_LAYERS))
 
 
-def _measure(base: Config, kind: Kind, runtime: Runtime, known: Measured, reference: Callable[[], object]) -> KindCosts:
+def _measure(base: Config, kind: Kind, runtime: Runtime, known: Measured, reference: Callable[[], object],
+             effort: int) -> KindCosts:
     """The costs of one kind, at the speed of the beginning."""
-    whole = known.kinds.get(kind.whole)
-    few = min(FEW_LAYERS + (kind.kept < 1), base.shape.depth - 1)
+    eliminates = kind.kept < 1
+    few = min(FEW_LAYERS + eliminates, base.shape.depth - 1)
     more = min(few + 4, base.shape.depth)
     models = {layers: build_student(base, kind, layers) for layers in (few, more)}
     calls = {str(layers): runtime.one_pass(*pair) for layers, pair in models.items()} | {"reference": reference}
-    if whole is None:
-        calls |= _ends(*models[few])
-    counted = {layers: _counted(*pair) for layers, pair in models.items()}
-    usual = 2 if kind == kind_of(base) else 1
+    rough = known.kinds.get(kind)
+    if rough is not None:       # the same but for times
+        counted = {layers: predict(known.kinds, kind, layers)[1:] for layers in models}
+    else:
+        counted = {layers: _counted(*pair) for layers, pair in models.items()}
+        if not eliminates:
+            calls |= _ends(*models[few])
     for times in (1, 2, 4):         # a busy machine may need more passes
-        timings = runtime.time(calls, times * usual)
+        timings = runtime.time(calls, times * effort)
         first, last = (Cost(known.began_ms / timings[str(layers)].speed_up(timings["reference"])[0], *counted[layers])
                        for layers in (few, more))
         layer = Cost(*((value - less) / (more - few) for less, value in zip(first, last, strict=True)))
@@ -311,13 +322,16 @@ def _measure(base: Config, kind: Kind, runtime: Runtime, known: Measured, refere
         raise UserError(f"the layers of {base.family.name} cannot be measured: {more} take no longer than {few} "
                         f"({last.ms:.2f} and {first.ms:.2f} ms). Is the machine busy? Stop what else runs and start "
                         "again")
-    if whole is None:
+    if not eliminates:
         fixed = first.plus(layer, -few)
-        embed, head = timings["embed"].median_ms, timings["predict"].median_ms
-        return KindCosts(layer, fixed._replace(ms=max(0.0, fixed.ms)), embedding_share=embed / (embed + head))
-    before = elimination_layer(few)
+        if rough is not None:
+            share = rough.embedding_share
+        else:
+            share = 1 / (1 + timings["predict"].median_ms / timings["embed"].median_ms)
+        return KindCosts(layer, fixed._replace(ms=max(0.0, fixed.ms)), None, share, effort)
+    before, whole = elimination_layer(few), known.kinds[kind.whole]
     eliminating = first.plus(whole.fixed, -1).plus(whole.layer, -before).plus(layer, -(few - before - 1))
-    return KindCosts(layer, eliminating=eliminating)
+    return KindCosts(layer, eliminating=eliminating, effort=effort)
 
 
 def _ends(model: StagedTracker, cfg: Config) -> dict[str, Callable[[], object]]:
@@ -331,11 +345,10 @@ def _ends(model: StagedTracker, cfg: Config) -> dict[str, Callable[[], object]]:
     return {"embed": lambda: model.embed(inputs), "predict": lambda: model.predict(tokens)}
 
 
-def _counted(model: StagedTracker, cfg: Config) -> tuple[int, int]:
+def _counted(model: StagedTracker, cfg: Config) -> tuple[float, float]:
     """MACs of a pass, and parameters."""
     templates, search, further = example_inputs(cfg.student, 1, torch.device("cpu"), takes_pixels=False)
-    with torch.device("meta"):
-        twin = build_for_test(cfg).eval()
+    twin = copy.deepcopy(model).to("meta")
     further = {name: value.to("meta") for name, value in further.items()}
     macs = exact_macs(twin, templates.to("meta"), search.to("meta"), further)
     return macs, sum(parameter.numel() for parameter in model.parameters())
