@@ -13,7 +13,7 @@ from tiny_models import require_packages, scramble, tiny
 
 from lib.budget import choose, costs
 from lib.budget.choose import Request, choose_student, compression_of, name_of
-from lib.budget.costs import Cost, KindCosts, Measured, Runtime, measure_costs, predict
+from lib.budget.costs import Bench, Cost, KindCosts, Measured, Runtime, predict
 from lib.budget.importance import measure_importance
 from lib.budget.options import RECIPE, VARIED
 from lib.budget.search import (
@@ -242,8 +242,8 @@ def test_layers_and_the_rest_are_told_apart(tmp_path):
     teacher = kind_of(base)
     chosen = [teacher, teacher._replace(width=16, heads=1), teacher._replace(kept=0.5)]
     kept = []
-    found = measure_costs(base, chosen, Runtime("torch", "float32", CPU), Measured(),
-                          lambda known: kept.append(json.dumps(known.to_dict())))
+    found = Bench(base, Runtime("torch", "float32", CPU)).measure_costs(
+        chosen, Measured(), lambda known: kept.append(json.dumps(known.to_dict())))
     assert len(kept) == len(chosen) + 1 and json.loads(kept[-2])["ended_ms"] is None
     assert Measured.of(json.loads(kept[-1])) == found and set(found.kinds) == set(chosen)
     found = found.at_the_end()
@@ -262,7 +262,7 @@ def test_what_is_known_is_not_measured_again(tmp_path):
     base = compression_of(request_for(tmp_path))
     kind = kind_of(base)
     known = Measured({kind: COSTS[TEACHER]}, 2.0, 3.0)
-    assert measure_costs(base, [kind], Runtime("torch", "float32", CPU), known, pytest.fail) is known
+    assert Bench(base, Runtime("torch", "float32", CPU)).measure_costs([kind], known, pytest.fail) is known
     assert known.kinds == {kind: COSTS[TEACHER]}
     assert known.at_the_end() == {kind: KindCosts(Cost(3.0, 2e9, 2e6), Cost(6.0, 1e9, 1e6))}, "at the speed of the end"
 
@@ -273,11 +273,11 @@ def test_layers_that_cannot_be_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(Runtime, "time", lambda self, calls, effort=1: tries.append(effort) or {
         name: Timings(np.full((3, 2), 2e-3)) for name in calls})
     with pytest.raises(UserError, match="layers of ostrack cannot be measured: .*busy"):
-        measure_costs(base, [kind_of(base)], Runtime("torch", "float32", CPU), Measured(), pytest.fail)
+        Bench(base, Runtime("torch", "float32", CPU)).measure_costs([kind_of(base)], Measured(), pytest.fail)
     assert tries == [4, 1, 2, 4]
     one = compression_of(request_for(tmp_path, settings=("MODEL.BACKBONE.DEPTH=1",)))
     with pytest.raises(UserError, match="has 1 layer"):
-        measure_costs(one, [kind_of(one)], Runtime("torch", "float32", CPU), Measured(), pytest.fail)
+        Bench(one, Runtime("torch", "float32", CPU)).measure_costs([kind_of(one)], Measured(), pytest.fail)
 
 
 @pytest.mark.parametrize("runtime, message", [
@@ -337,8 +337,7 @@ def test_a_second_call_measures_nothing(tmp_path, monkeypatch):
     request = request_for(tmp_path)
     first = choose_student(request)
     monkeypatch.setattr(choose, "measure_importance", pytest.fail)
-    monkeypatch.setattr(costs, "_measure", pytest.fail)
-    monkeypatch.setattr(choose, "time_students", pytest.fail)
+    monkeypatch.setattr(Bench, "time", pytest.fail)
     assert choose_student(request).found == first.found
     (tmp_path / "out" / "costs.json").write_text("{")
     with pytest.raises(UserError, match="costs.json is damaged.*delete it"):
@@ -352,14 +351,14 @@ def test_the_best_are_of_finely_measured_kinds(tmp_path, monkeypatch):
     base = compression_of(request)
     lucky, measured = kind_of(base)._replace(mlp_ratio=kind_of(base).mlp_ratio / 2), []
 
-    def measure(base, kind, runtime, known, reference, effort):
+    def measure(self, kind, known, effort):
         measured.append((kind, effort))
         ms = 1.0 if kind == lucky and effort == costs.ROUGH else 5.0 * kind.width / kind_of(base).width
         return KindCosts(Cost(ms, 1e9, 1e6), Cost(2.0, 1e9, 1e6), effort=effort)
 
-    monkeypatch.setattr(costs, "_measure", measure)
+    monkeypatch.setattr(Bench, "_measure", measure)
     importance = choose.Importance([0.1] * base.shape.depth, [0.1] * base.shape.depth, [], 2)
-    costs_, found = choose._search(request, base, importance)
+    costs_, found = choose._search(request, base, Bench(base, request.runtime), importance)
     best = {one.candidate.kind for one in found[:choose.SHOWN]}
     assert {kind for kind, effort in measured if effort == costs.FINE} >= best | {lucky}
     assert all(costs_.kinds[kind].effort == costs.FINE for kind in best)
@@ -421,7 +420,7 @@ def test_requests_that_do_not_fit(tmp_path, changes, message):
 
 
 def test_a_slow_machine_is_no_reason_to_take_what_does_not_fit(tmp_path, monkeypatch):
-    monkeypatch.setattr(choose, "time_students", lambda base, students, runtime: dict.fromkeys(
+    monkeypatch.setattr(Bench, "time_students", lambda self, students: dict.fromkeys(
         students, costs.Timed(1e6, 4.0)))
     with pytest.raises(UserError, match="none is within 100000 ms when it is timed"):
         choose_student(request_for(tmp_path, budget=Budget(ms=1e5)))
@@ -432,7 +431,7 @@ def test_predictions_are_shown_for_the_speed_at_which_the_students_are_timed(tmp
     _, before = choose_student(request), json.loads((tmp_path / "out" / "search.json").read_text())["students"]
     (tmp_path / "out" / "times.json").unlink()
     usual = json.loads((tmp_path / "out" / "costs.json").read_text())["value"]["ended_ms"]
-    monkeypatch.setattr(choose, "time_students", lambda base, students, runtime: dict.fromkeys(
+    monkeypatch.setattr(Bench, "time_students", lambda self, students: dict.fromkeys(
         students, costs.Timed(20.0, 2 * usual)))
     choose_student(request)
     after = json.loads((tmp_path / "out" / "search.json").read_text())["students"]

@@ -21,7 +21,7 @@ from ..utils.ownership import own
 from ..utils.sequences import VIDEO_SUFFIXES
 from ..utils.tables import aligned
 from ..vis.charts import save_importance_chart
-from .costs import FINE, ROUGH, KindCosts, Measured, Runtime, Timed, measure_costs, time_students
+from .costs import FINE, Bench, KindCosts, Measured, Runtime, Timed
 from .importance import Importance, measure_importance
 from .options import RECIPE, SEARCHED
 from .search import Budget, Found, search
@@ -107,11 +107,12 @@ def choose_student(request: Request) -> Choice:
         importance = _importance(request, base)
         files = save_importance_chart(output / "importance", importance.influence, importance.skipped,
                                       importance.similarity)
-        measured, found = _search(request, base, importance)
+        bench = Bench(base, request.runtime)
+        measured, found = _search(request, base, bench, importance)
         costs = measured.at_the_end()
         logger.info("%d of the students looked at fit %s; timing the best %d", len(found), request.budget.text(),
                     min(SHOWN, len(found)))
-        found, times = _timed(request, base, found, measured.ended_ms)
+        found, times = _timed(request, base, bench, found, measured.ended_ms)
         chosen = _choose(found, times, request.budget)
         shown = found[:SHOWN] if chosen in found[:SHOWN] else [*found[:SHOWN], chosen]
         table = students_table(shown, times, kind_of(base), chosen)
@@ -227,7 +228,7 @@ def _look(frames: str | None) -> list[Any] | None:
     return [frames, str(path), state and state.st_size, state and state.st_mtime_ns]
 
 
-def _search(request: Request, base: Config, importance: Importance) -> tuple[Measured, list[Found]]:
+def _search(request: Request, base: Config, bench: Bench, importance: Importance) -> tuple[Measured, list[Found]]:
     """The costs of the parts of all kinds, measured as far as they are not known; and the students that fit the budget.
 
     Of many kinds that are measured roughly the fastest are mostly those whose times came out too low. So the kinds of
@@ -240,13 +241,13 @@ def _search(request: Request, base: Config, importance: Importance) -> tuple[Mea
     def keep(costs: Measured) -> None:
         _write(path, made_with, costs.to_dict())
 
-    best, effort = looked_at, ROUGH
+    measured = bench.measure_costs(looked_at, measured, keep)
     while True:
-        measured = measure_costs(base, best, request.runtime, measured, keep, effort)
         found = search(looked_at, measured.at_the_end(), kind_of(base), importance.skipped, request.budget)
-        if effort == FINE and all(measured.kinds[one.candidate.kind].effort == FINE for one in found[:SHOWN]):
+        best = [one.candidate.kind for one in found[:SHOWN]]
+        if all(measured.kinds[kind].effort == FINE for kind in best):
             return measured, found
-        best, effort = [one.candidate.kind for one in found[:SHOWN]], FINE
+        measured = bench.measure_costs(best, measured, keep, FINE)
 
 
 def _measured_with(request: Request, base: Config) -> dict[str, Any]:
@@ -269,7 +270,7 @@ def _runtime_facts(runtime: Runtime) -> dict[str, Any]:
             "threads": runtime.threads or facts["threads"]}
 
 
-def _timed(request: Request, base: Config, found: Sequence[Found], reference_ms: float
+def _timed(request: Request, base: Config, bench: Bench, found: Sequence[Found], reference_ms: float
            ) -> tuple[list[Found], dict[Found, Timed]]:
     """Time the best students, and more of them as long as none is within the budget. What was timed before is not timed
     again: the same command makes the same choice.
@@ -288,7 +289,7 @@ def _timed(request: Request, base: Config, found: Sequence[Found], reference_ms:
         names = [json.dumps(one.candidate.to_list()) for one in found[first:first + SHOWN]]
         new = {name: one.candidate for name, one in zip(names, found[first:], strict=False) if name not in known}
         if new:
-            known |= time_students(base, new, request.runtime)
+            known |= bench.time_students(new)
             _write(path, made_with, known)
         for index, name in enumerate(names, first):
             now = found[index].cost.slowed(known[name].reference_ms / reference_ms)

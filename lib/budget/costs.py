@@ -5,6 +5,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -248,90 +249,113 @@ def predict(costs: Mapping[Kind, KindCosts], kind: Kind, layers: int) -> Cost:
     return whole.fixed.plus(whole.layer, before).plus(own.eliminating).plus(own.layer, layers - before - 1)
 
 
-def measure_costs(base: Config, kinds: Iterable[Kind], runtime: Runtime, known: Measured,
-                  keep: Callable[[Measured], None], effort: int = ROUGH) -> Measured:
-    """Costs of the parts of each kind.
+class Timed(NamedTuple):
+    """Milliseconds of a pass of a student, and of one of the reference (`Measured`) in turn with it."""
 
-    Two students of a kind, with few and with more layers, are timed in turn; their difference is the cost of the layers
-    between them, and what is left that of embedding and head. So every way of running a model can be measured, and what
-    it does between the layers is in it.
+    ms: float
+    reference_ms: float
+
+
+class Bench:
+    """Where the students of a teacher are timed, each in turn with the reference (`Measured`).
 
     Args:
-        base: a compression configuration.
-        kinds: to measure; kinds that eliminate candidates after those without.
-        known: need not be measured again, where it was with this effort; the new ones are added to it.
-        keep: called with it after each.
-        effort: times the usual one.
-
-    Returns:
-        `known`, in which nothing is missing any more.
-
-    Raises:
-        UserError: the teacher's layers cannot be measured: it has a single one, or they take no time.
+        base: a compression configuration of the teacher.
+        runtime: how they will run.
     """
-    depth, kinds = base.shape.depth, list(kinds)
-    if depth < 2:
-        raise UserError(f"the teacher has {depth} layer, so that the cost of a layer cannot be told from that of the "
-                        "rest, and there is nothing to leave out")
-    wanted = {*kinds, *(kind.whole for kind in kinds)}
-    missing = sorted((kind for kind in wanted if kind not in known.kinds or known.kinds[kind].effort < effort),
-                     key=lambda kind: -kind.kept)
-    if missing or known.ended_ms is None:
-        reference = reference_pass(base, runtime)
 
-        def speed() -> float:
-            return runtime.time({"reference": reference}, 4)["reference"].median_ms
+    def __init__(self, base: Config, runtime: Runtime):
+        self._base, self._runtime = base, runtime
 
-        known.began_ms, known.ended_ms = known.began_ms or speed(), None
-        for kind in progress(missing, len(missing), "measuring costs", "kinds of layers"):
-            known.kinds[kind] = _measure(base, kind, runtime, known, reference, effort)
+    @cached_property
+    def _reference(self) -> Callable[[], object]:
+        return self._runtime.one_pass(*build_student(self._base, kind_of(self._base), FEW_LAYERS))
+
+    def time(self, calls: Mapping[str, Callable[[], object]], effort: float) -> dict[str, Timings]:
+        """As `Runtime.time`, with the `reference`."""
+        return self._runtime.time({**calls, "reference": self._reference}, effort)
+
+    def time_students(self, students: Mapping[str, Candidate]) -> dict[str, Timed]:
+        """Time a pass of whole students with random weights."""
+        timings = self.time({name: self._runtime.one_pass(*build_student(self._base, student.kind, student.layers,
+                                                                         student.stages))
+                             for name, student in students.items()}, FINE)
+        return {name: Timed(timings[name].median_ms, timings["reference"].median_ms) for name in students}
+
+    def measure_costs(self, kinds: Iterable[Kind], known: Measured, keep: Callable[[Measured], None],
+                      effort: int = ROUGH) -> Measured:
+        """Costs of the parts of each kind.
+
+        Two students of a kind, with few and with more layers, are timed in turn; their difference is the cost of the
+        layers between them, and what is left that of embedding and head. So every way of running a model can be
+        measured, and what it does between the layers is in it.
+
+        Args:
+            kinds: to measure; kinds that eliminate candidates after those without.
+            known: need not be measured again, where it was with this effort; the new ones are added to it.
+            keep: called with it after each.
+            effort: times the usual one.
+
+        Returns:
+            `known`, in which nothing is missing any more.
+
+        Raises:
+            UserError: the teacher's layers cannot be measured: it has a single one, or they take no time.
+        """
+        depth, kinds = self._base.shape.depth, list(kinds)
+        if depth < 2:
+            raise UserError(f"the teacher has {depth} layer, so that the cost of a layer cannot be told from that of "
+                            "the rest, and there is nothing to leave out")
+        wanted = {*kinds, *(kind.whole for kind in kinds)}
+        missing = sorted((kind for kind in wanted if kind not in known.kinds or known.kinds[kind].effort < effort),
+                         key=lambda kind: -kind.kept)
+        if missing or known.ended_ms is None:
+            known.began_ms, known.ended_ms = known.began_ms or self._speed(), None
+            for kind in progress(missing, len(missing), "measuring costs", "kinds of layers"):
+                known.kinds[kind] = self._measure(kind, known, effort)
+                keep(known)
+            known.ended_ms = self._speed()
             keep(known)
-        known.ended_ms = speed()
-        keep(known)
-    return known
+        return known
 
+    def _speed(self) -> float:
+        return self.time({}, FINE)["reference"].median_ms
 
-def reference_pass(base: Config, runtime: Runtime) -> Callable[[], object]:
-    """One pass of the reference (`Measured`)."""
-    return runtime.one_pass(*build_student(base, kind_of(base), FEW_LAYERS))
-
-
-def _measure(base: Config, kind: Kind, runtime: Runtime, known: Measured, reference: Callable[[], object],
-             effort: int) -> KindCosts:
-    """The costs of one kind, at the speed of the beginning."""
-    eliminates = kind.kept < 1
-    few = min(FEW_LAYERS + eliminates, base.shape.depth - 1)
-    more = min(few + 4, base.shape.depth)
-    models = {layers: build_student(base, kind, layers) for layers in (few, more)}
-    calls = {str(layers): runtime.one_pass(*pair) for layers, pair in models.items()} | {"reference": reference}
-    rough = known.kinds.get(kind)
-    if rough is not None:       # the same but for times
-        counted = {layers: predict(known.kinds, kind, layers)[1:] for layers in models}
-    else:
-        counted = {layers: _counted(*pair) for layers, pair in models.items()}
-        if not eliminates:
-            calls |= _ends(*models[few])
-    for times in (1, 2, 4):         # a busy machine may need more passes
-        timings = runtime.time(calls, times * effort)
-        first, last = (Cost(known.began_ms / timings[str(layers)].speed_up(timings["reference"])[0], *counted[layers])
-                       for layers in (few, more))
-        layer = Cost(*((value - less) / (more - few) for less, value in zip(first, last, strict=True)))
-        if layer.ms > 0:
-            break
-    else:
-        raise UserError(f"the layers of {base.family.name} cannot be measured: {more} take no longer than {few} "
-                        f"({last.ms:.2f} and {first.ms:.2f} ms). Is the machine busy? Stop what else runs and start "
-                        "again")
-    if not eliminates:
-        fixed = first.plus(layer, -few)
-        if rough is not None:
-            share = rough.embedding_share
+    def _measure(self, kind: Kind, known: Measured, effort: int) -> KindCosts:
+        """The costs of one kind, at the speed of the beginning."""
+        eliminates, depth = kind.kept < 1, self._base.shape.depth
+        few = min(FEW_LAYERS + eliminates, depth - 1)
+        more = min(few + 4, depth)
+        models = {layers: build_student(self._base, kind, layers) for layers in (few, more)}
+        calls = {str(layers): self._runtime.one_pass(*pair) for layers, pair in models.items()}
+        rough = known.kinds.get(kind)
+        if rough is not None:       # the same but for times
+            counted = {layers: predict(known.kinds, kind, layers)[1:] for layers in models}
         else:
-            share = 1 / (1 + timings["predict"].median_ms / timings["embed"].median_ms)
-        return KindCosts(layer, fixed._replace(ms=max(0.0, fixed.ms)), None, share, effort)
-    before, whole = elimination_layer(few), known.kinds[kind.whole]
-    eliminating = first.plus(whole.fixed, -1).plus(whole.layer, -before).plus(layer, -(few - before - 1))
-    return KindCosts(layer, eliminating=eliminating, effort=effort)
+            counted = {layers: _counted(*pair) for layers, pair in models.items()}
+            if not eliminates:
+                calls |= _ends(*models[few])
+        for times in (1, 2, 4):         # a busy machine may need more passes
+            timings = self.time(calls, times * effort)
+            first, last = (Cost(known.began_ms / timings[str(layers)].speed_up(timings["reference"])[0],
+                                *counted[layers]) for layers in (few, more))
+            layer = Cost(*((value - less) / (more - few) for less, value in zip(first, last, strict=True)))
+            if layer.ms > 0:
+                break
+        else:
+            raise UserError(f"the layers of {self._base.family.name} cannot be measured: {more} take no longer than "
+                            f"{few} ({last.ms:.2f} and {first.ms:.2f} ms). Is the machine busy? Stop what else runs "
+                            "and start again")
+        if not eliminates:
+            fixed = first.plus(layer, -few)
+            if rough is not None:
+                share = rough.embedding_share
+            else:
+                share = 1 / (1 + timings["predict"].median_ms / timings["embed"].median_ms)
+            return KindCosts(layer, fixed._replace(ms=max(0.0, fixed.ms)), None, share, effort)
+        before, whole = elimination_layer(few), known.kinds[kind.whole]
+        eliminating = first.plus(whole.fixed, -1).plus(whole.layer, -before).plus(layer, -(few - before - 1))
+        return KindCosts(layer, eliminating=eliminating, effort=effort)
 
 
 def _ends(model: StagedTracker, cfg: Config) -> dict[str, Callable[[], object]]:
@@ -352,18 +376,3 @@ def _counted(model: StagedTracker, cfg: Config) -> tuple[float, float]:
     further = {name: value.to("meta") for name, value in further.items()}
     macs = exact_macs(twin, templates.to("meta"), search.to("meta"), further)
     return macs, sum(parameter.numel() for parameter in model.parameters())
-
-
-class Timed(NamedTuple):
-    """Milliseconds of a pass of a student, and of one of the reference (`Measured`) in turn with it."""
-
-    ms: float
-    reference_ms: float
-
-
-def time_students(base: Config, students: Mapping[str, Candidate], runtime: Runtime) -> dict[str, Timed]:
-    """Time a pass of whole students with random weights."""
-    calls = {name: runtime.one_pass(*build_student(base, student.kind, student.layers, student.stages))
-             for name, student in students.items()}
-    timings = runtime.time(calls | {"reference": reference_pass(base, runtime)}, effort=4)
-    return {name: Timed(timings[name].median_ms, timings["reference"].median_ms) for name in students}

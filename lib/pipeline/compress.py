@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..budget.choose import Choice, Request, compression_of
-from ..budget.costs import reference_pass
+from ..budget.costs import FINE, Bench
 from ..config import Config, load_config
 from ..deploy.export import export_model
 from ..deploy.formats import PRECISIONS
@@ -78,8 +78,8 @@ def make_student(request: Request, choice: Choice, test_set: TestSet | None, dev
                            fast=(f"dtype={runtime.precision}",) if runtime.backend == "fast" else ())
         one_pass = runtime.one_pass(student, cfg)
     teacher = _loaded(teacher_cfg, request.checkpoint)
-    timings = runtime.time({"teacher": runtime.one_pass(teacher, teacher_cfg), "student": one_pass,
-                            "reference": reference_pass(compression_of(request), runtime)}, effort=4)
+    timings = Bench(compression_of(request), runtime).time({"teacher": runtime.one_pass(teacher, teacher_cfg),
+                                                            "student": one_pass}, FINE)
     auc = {}
     if test_set is not None:
         trackers = {"teacher": (partial(Tracker.from_checkpoint, request.checkpoint, teacher_cfg),
