@@ -14,52 +14,38 @@
 set -eu
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-.venv/bin/python}
+SEEDS=${SEEDS:-0 1 2}
 NAIVE=(--set TRAIN.SUP_LOGIT=false --set TRAIN.SUP_FEAT=false --set TRAIN.SUP_REPLACE=false)
+STUDENT=compresstracker_real SHIPPED=pretrained_models/compresstracker_real.pth.tar
+TEACHER=vittrack/vittrack TEACHER_WEIGHTS=pretrained_models/vittrack.onnx
 
-folder_of() {        # configuration, name, seed
-    printf "output/real/%s/%s_seed%s" "$1" "$2" "$3"
+folder_of() {        # name, seed
+    printf "output/real/$STUDENT/%s_seed%s" "$1" "$2"
 }
 
-train_student() {    # configuration, name, seed, further options
-    local config=$1 name=$2 seed=$3
-    shift 3
-    "$PYTHON" tracking/train.py --script compresstracker --config "$config" --mode single \
-        --save_dir "$(folder_of "$config" "$name" "$seed")" \
-        --set TRAIN.SEED="$seed" "$@"
+train_student() {    # name, seed, further options
+    local name=$1 seed=$2
+    shift 2
+    "$PYTHON" tracking/train.py --script compresstracker --config $STUDENT --mode single \
+        --save_dir "$(folder_of "$name" "$seed")" --set TRAIN.SEED="$seed" "$@"
 }
 
-weights_of() {       # configuration, name, seed, epoch
-    printf "%s/checkpoints/train/compresstracker/%s/CompressTracker_ep%04d.pth.tar" "$(folder_of "$1" "$2" "$3")" "$1" "$4"
+weights_of() {       # name, seed
+    printf "%s/checkpoints/train/compresstracker/$STUDENT/CompressTracker_ep0010.pth.tar" "$(folder_of "$1" "$2")"
 }
 
-export_to() {        # name, script/configuration, weights; a part of compare
-    "$PYTHON" tracking/export_model.py --script "${2%/*}" --config "${2#*/}" --checkpoint "$3" --format openvino \
-        --precision $precision --frames data/real/videos@data/real/train.txt --output "$folder/$1_$precision"
-    trackers+=("$2=$1, $precision@$folder/$1_$precision")
-}
-
-compare() {          # the teacher's script/configuration and weights, epoch of the students, seeds, their configurations
-    local teacher=$1 weights=$2 epoch=$3 seeds=$4 folder config seed name precision
-    shift 4
-    folder=output/real/$1
-    local trackers=("$teacher=teacher@$weights") curves=() shipped
-    for config; do
-        shipped=pretrained_models/$config.pth.tar
-        [ ! -f "$shipped" ] || trackers+=("compresstracker/$config=$config, shipped@$shipped")
-        for name in compressed naive; do
-            for seed in $seeds; do
-                trackers+=("compresstracker/$config=$config, $name@$(weights_of "$config" $name "$seed" "$epoch")")
-                curves+=("$config, $name=$(folder_of "$config" $name "$seed")")
-            done
+compare() {
+    local folder=output/real/$TEACHER name seed precision trackers curves=()
+    trackers=("$TEACHER=teacher@$TEACHER_WEIGHTS" "compresstracker/$STUDENT=$STUDENT, shipped@$SHIPPED")
+    for name in compressed naive; do
+        for seed in $SEEDS; do
+            trackers+=("compresstracker/$STUDENT=$STUDENT, $name@$(weights_of $name "$seed")")
+            curves+=("$STUDENT, $name=$(folder_of $name "$seed")")
         done
     done
     for precision in float32 int8; do
-        export_to teacher "$teacher" "$weights"
-        for config; do
-            shipped=pretrained_models/$config.pth.tar
-            [ -f "$shipped" ] || shipped=$(weights_of "$config" compressed "${seeds%% *}" "$epoch")
-            export_to "$config" "compresstracker/$config" "$shipped"
-        done
+        export_to teacher $TEACHER $TEACHER_WEIGHTS
+        export_to $STUDENT compresstracker/$STUDENT $SHIPPED
     done
     for name in nano vit csrt; do
         if "$PYTHON" tracking/test.py opencv $name --dataset folder:data/real/test --sequence 0 \
@@ -74,15 +60,10 @@ compare() {          # the teacher's script/configuration and weights, epoch of 
     "$PYTHON" docs/draw_curves.py "${curves[@]}" --output "$folder/comparison/curves.png"
 }
 
-train_students() {   # seeds, configurations
-    local seeds=$1 config seed
-    shift
-    for config; do
-        for seed in $seeds; do
-            train_student "$config" compressed "$seed"
-            train_student "$config" naive "$seed" "${NAIVE[@]}"
-        done
-    done
+export_to() {        # name, script/configuration, weights; a part of compare
+    "$PYTHON" tracking/export_model.py --script "${2%/*}" --config "${2#*/}" --checkpoint "$3" --format openvino \
+        --precision $precision --frames data/real/videos@data/real/train.txt --output "$folder/$1_$precision"
+    trackers+=("$2=$1, $precision@$folder/$1_$precision")
 }
 
 for step in "$@"; do
@@ -90,25 +71,29 @@ for step in "$@"; do
         data)
             "$PYTHON" tracking/render_sequences.py --output data/real/rendered --sequences "${SEQUENCES:-400}" \
                 --photographs data/real/coco/train2017 --outlines data/real/coco/annotations/instances_train2017.json ;;
-        students) train_students "${SEEDS:-0 1 2}" compresstracker_real ;;
-        compare) compare vittrack/vittrack pretrained_models/vittrack.onnx 10 "${SEEDS:-0 1 2}" compresstracker_real ;;
+        students)
+            for seed in $SEEDS; do
+                train_student compressed "$seed"
+                train_student naive "$seed" "${NAIVE[@]}"
+            done ;;
+        compare) compare ;;
         ship)
             files=()
-            for seed in ${SEEDS:-0 1 2}; do
-                files+=("$(weights_of compresstracker_real naive "$seed" 10)")
+            for seed in $SEEDS; do
+                files+=("$(weights_of naive "$seed")")
             done
-            "$PYTHON" - "${files[@]}" <<'PYTHON'
+            "$PYTHON" - $SHIPPED "${files[@]}" <<'PYTHON'
 import sys
 from pathlib import Path
 import torch
 from lib.models.checkpoint import read_checkpoint
 from lib.models.safe_load import write_tensors
-content, *others = map(read_checkpoint, sys.argv[1:])
+content, *others = map(read_checkpoint, sys.argv[2:])
 for name, value in content["net"].items():
     if value.is_floating_point():
         same = [value, *(other["net"][name] for other in others)]
         content["net"][name] = torch.stack(same).double().mean(0).half()
-write_tensors(Path("pretrained_models/compresstracker_real.pth.tar"), content)
+write_tensors(Path(sys.argv[1]), content)
 PYTHON
             ;;
         vits_teacher)
