@@ -18,6 +18,7 @@ from lib.budget.importance import measure_importance
 from lib.budget.options import RECIPE, VARIED
 from lib.budget.search import (
     Budget,
+    Found,
     balanced_stages,
     concentration,
     expected_share,
@@ -342,6 +343,14 @@ def test_a_second_call_measures_nothing(tmp_path, monkeypatch):
     (tmp_path / "out" / "costs.json").write_text("{")
     with pytest.raises(UserError, match="costs.json is damaged.*delete it"):
         choose_student(request)
+
+
+def test_the_table_says_which_students_start_from_random_weights():
+    found = [Found(Candidate(kind, (6, 6)), Cost(2.0, 1e9, 1e6), 0.9) for kind in COSTS if kind.kept == 1]
+    times = dict.fromkeys(found, costs.Timed(2.1, 1.0))
+    same, all_ = (choose.students_table(shown, times, TEACHER, found[0]) for shown in (found[:1], found))
+    assert "not a measurement." in same and "random weights" not in same
+    assert all_.endswith("--vary mlp tokens resolution leaves them out.")
 
 
 def test_the_best_are_of_finely_measured_kinds(tmp_path, monkeypatch):

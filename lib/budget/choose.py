@@ -326,8 +326,12 @@ def students_table(found: Sequence[Found], times: Mapping[Found, Timed], teacher
         rows.append(("*" if one is chosen else "", str(one.candidate.layers), "-".join(map(str, one.candidate.stages)),
                      describe(one.candidate.kind, teacher), f"{one.cost.ms:.1f}", f"{times[one].ms:.1f}",
                      f"{one.cost.macs / 1e9:.3g}", f"{one.cost.parameters / 1e6:.2f}", f"{100 * one.kept:.1f} %"))
-    return "\n".join([*aligned(rows), "", "*: chosen. The expected share of the teacher's accuracy is a rough proxy "
-                      "made of published trackers (docs/budget.md), not a measurement."])
+    notes = ["*: chosen. The expected share of the teacher's accuracy is a rough proxy made of published trackers "
+             "(docs/budget.md), not a measurement."]
+    if any(one.candidate.kind.width != teacher.width for one in found):
+        notes.append("Students of another width start from random weights and need longer training to keep that much; "
+                     "--vary mlp tokens resolution leaves them out.")
+    return "\n".join([*aligned(rows), "", *notes])
 
 
 def costs_table(costs: Mapping[Kind, KindCosts], teacher: Kind) -> str:
