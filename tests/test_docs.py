@@ -14,6 +14,8 @@ import pytest
 
 from lib.config import list_configs, load_config, schema_of
 from lib.families import FAMILIES
+from lib.models.checkpoint import run_folder, slim_name
+from lib.pipeline.ladder import Ladder
 from lib.test.tracker.choice import OPENCV, parse_tracker
 from lib.test.tracker.opencv import KINDS
 from lib.utils.errors import UserError
@@ -259,4 +261,16 @@ def test_hybrids_of_a_ladder_that_is_not_trained_are_an_error(tmp_path, monkeypa
     monkeypatch.setattr(sys, "argv", ["measure_hybrids.py", "experiments/ladders/replacement.yaml", "--output",
                                       str(tmp_path)])
     with pytest.raises(UserError, match="no run of .*replacement.yaml is trained"):
+        module.main()
+
+
+def test_hybrids_with_a_student_of_another_width_are_an_error(tmp_path, monkeypatch):
+    """The bridges it was trained with are not kept, so what others would give is no measurement."""
+    module, path = script_module(ROOT / "docs" / "measure_hybrids.py"), "experiments/ladders/students.yaml"
+    cfg = Ladder.read(path).load("width_64", 0)
+    folder = run_folder(tmp_path / "runs" / "width_64_seed0", cfg.script, cfg.name)
+    folder.mkdir(parents=True)
+    (folder / slim_name(cfg.title, cfg.TRAIN.EPOCH)).touch()
+    monkeypatch.setattr(sys, "argv", ["measure_hybrids.py", path, "--output", str(tmp_path)])
+    with pytest.raises(UserError, match="width_64: .*lacks its bridges"):
         module.main()
