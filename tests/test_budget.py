@@ -353,6 +353,16 @@ def test_the_table_says_which_students_start_from_random_weights():
     assert all_.endswith("--vary mlp tokens resolution leaves them out.")
 
 
+def test_a_slow_phase_drops_out_of_what_students_take(tmp_path, monkeypatch):
+    """In three of five blocks all passes take twice as long, but for one that escapes in one of them."""
+    bench = Bench(compression_of(request_for(tmp_path)), Runtime("torch", "float32", CPU))
+    blocks = {"a": [3, 6, 6, 3, 6], "b": [3, 6, 3, 3, 6], "reference": [2, 4, 4, 2, 4]}
+    monkeypatch.setattr(Runtime, "time", lambda self, calls, effort: {
+        name: Timings(np.array(blocks[name])[:, None] * 1e-3) for name in calls})
+    assert bench.milliseconds({"a": None, "b": None}) == {name: pytest.approx(ms) for name, ms in (
+        ("a", 6), ("b", 6), ("reference", 4))}
+
+
 def test_the_best_are_of_finely_measured_kinds(tmp_path, monkeypatch):
     """One that is best because its rough time came out too low is not among those that fit; the ten best are all
     predicted from fine times, and the others' kinds are not measured finely."""

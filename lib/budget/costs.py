@@ -275,12 +275,19 @@ class Bench:
         """As `Runtime.time`, with the `reference`."""
         return self._runtime.time({**calls, "reference": self._reference}, effort)
 
+    def milliseconds(self, calls: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+        """Of a pass of each and of the `reference`, all at the speed at which that one took its median: what a slow
+        phase does to some of them drops out."""
+        timings = self.time(calls, FINE)
+        reference = timings["reference"]
+        return {name: reference.median_ms / own.speed_up(reference)[0] for name, own in timings.items()}
+
     def time_students(self, students: Mapping[str, Candidate]) -> dict[str, Timed]:
         """Time a pass of whole students with random weights."""
-        timings = self.time({name: self._runtime.one_pass(*build_student(self._base, student.kind, student.layers,
-                                                                         student.stages))
-                             for name, student in students.items()}, FINE)
-        return {name: Timed(timings[name].median_ms, timings["reference"].median_ms) for name in students}
+        ms = self.milliseconds({name: self._runtime.one_pass(*build_student(self._base, student.kind, student.layers,
+                                                                            student.stages))
+                                for name, student in students.items()})
+        return {name: Timed(ms[name], ms["reference"]) for name in students}
 
     def measure_costs(self, kinds: Iterable[Kind], known: Measured, keep: Callable[[Measured], None],
                       effort: int = ROUGH) -> Measured:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..budget.choose import Choice, Request, compression_of
-from ..budget.costs import FINE, Bench
+from ..budget.costs import Bench
 from ..config import Config, load_config
 from ..deploy.export import export_model
 from ..deploy.formats import PRECISIONS
@@ -78,8 +78,8 @@ def make_student(request: Request, choice: Choice, test_set: TestSet | None, dev
                            fast=(f"dtype={runtime.precision}",) if runtime.backend == "fast" else ())
         one_pass = runtime.one_pass(student, cfg)
     teacher = _loaded(teacher_cfg, request.checkpoint)
-    timings = Bench(compression_of(request), runtime).time({"teacher": runtime.one_pass(teacher, teacher_cfg),
-                                                            "student": one_pass}, FINE)
+    ms = Bench(compression_of(request), runtime).milliseconds({"teacher": runtime.one_pass(teacher, teacher_cfg),
+                                                               "student": one_pass})
     auc = {}
     if test_set is not None:
         trackers = {"teacher": (partial(Tracker.from_checkpoint, request.checkpoint, teacher_cfg),
@@ -90,7 +90,6 @@ def make_student(request: Request, choice: Choice, test_set: TestSet | None, dev
         for name, (make, record) in trackers.items():
             logger.info("-- tracking %s with the %s", test_set.name, name)
             auc[name] = test_set.score(make, record, output / "results" / name, str(runtime.device))[0]["AUC"]
-    ms = {name: timing.median_ms for name, timing in timings.items()}
     made = Made(checkpoint, export, ms, auc, _report(request, choice, ms, auc, test_set),
                 auc["student"] - auc["deployed"] if "deployed" in auc else 0.0)
     write_text(output / "report.txt", made.report + "\n")
