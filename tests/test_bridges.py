@@ -1,6 +1,5 @@
 """Students of another width than their teacher: bridges in training, none at test time."""
 
-import logging
 import pickle
 
 import pytest
@@ -10,7 +9,6 @@ from tiny_models import copies, same, scramble, tiny, tiny_batch
 from lib.families.build import build_compressor, build_for_test
 from lib.models.base import Inputs
 from lib.models.checkpoint import load_weights, save_slim
-from lib.models.compress.initialise import initialise_student
 from lib.train.actors import build_actor
 from lib.train.state import net_state
 from lib.utils.errors import UserError
@@ -104,22 +102,7 @@ def test_an_equal_width_needs_no_bridge():
     assert build_compressor(narrow(STUDENT__MODEL__BACKBONE__EMBED_DIM=32), load=False).bridges is None
 
 
-def test_another_mlp_copies_what_fits(caplog):
-    cfg = tiny("compresstracker", STUDENT__MODEL__BACKBONE__MLP_RATIO=1.0, MODEL__BACKBONE__DEPTH=4,
-               MODEL__BACKBONE__DISTILL_LAYER=2)
-    net = build_compressor(cfg, load=False)
-    scramble(net.teacher, 1)
-    with caplog.at_level(logging.INFO):
-        initialise_student(net.student, net.teacher, sources=[1, 3])
-    ours, theirs = net.student.layers[0], net.teacher.layers[1]
-    assert net.bridges is None and torch.equal(ours.attn.qkv.weight, theirs.attn.qkv.weight)
-    assert ours.mlp.fc1.weight.shape == (32, 32) and theirs.mlp.fc1.weight.shape == (128, 32)
-    assert "student layer 0 copies 9 of 12 tensors of teacher layer 1" in caplog.text
-
-
 @pytest.mark.parametrize(("overrides", "message"), [
-    ({"COMPRESS__INIT": "skip"}, "COMPRESS.INIT is skip, but a student of width 16 cannot copy layers of width 32"),
-    ({"COMPRESS__HEAD_INIT": "teacher"}, "COMPRESS.HEAD_INIT is teacher, but the student's head has another width"),
     ({"STUDENT__MODEL__BACKBONE__NUM_HEADS": 3}, "width 16 is not a multiple of its 3 attention heads"),
     ({"STUDENT__MODEL__BACKBONE__TYPE": "vit_huge"}, "MODEL.BACKBONE.TYPE is the text 'vit_huge'; expected one of")])
 def test_impossible_students(overrides, message):

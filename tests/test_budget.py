@@ -348,8 +348,9 @@ def test_a_second_call_measures_nothing(tmp_path, monkeypatch):
 def test_the_table_says_which_students_start_from_random_weights():
     found = [Found(Candidate(kind, (6, 6)), Cost(2.0, 1e9, 1e6), 0.9) for kind in COSTS if kind.kept == 1]
     times = dict.fromkeys(found, costs.Timed(2.1, 1.0))
-    same, all_ = (choose.students_table(shown, times, TEACHER, found[0]) for shown in (found[:1], found))
-    assert "not a measurement." in same and "random weights" not in same
+    same, all_, started = (choose.students_table(shown, times, TEACHER, found[0], narrows=narrows)
+                           for shown, narrows in ((found[:1], False), (found, False), (found, True)))
+    assert "not a measurement." in same and "random weights" not in same and "random weights" not in started
     assert all_.endswith("--vary mlp tokens resolution leaves them out.")
 
 

@@ -115,7 +115,7 @@ def choose_student(request: Request) -> Choice:
         found, times = _timed(request, base, bench, found, measured.ended_ms)
         chosen = _choose(found, times, request.budget)
         shown = found[:SHOWN] if chosen in found[:SHOWN] else [*found[:SHOWN], chosen]
-        table = students_table(shown, times, kind_of(base), chosen)
+        table = students_table(shown, times, kind_of(base), chosen, narrows=base.family.narrows(base))
         config = output / f"{base.name}.yaml"
         write_text(config, _yaml(request, base, chosen, times[chosen].ms))
         write_text(output / "students.txt", table + "\n")
@@ -319,8 +319,13 @@ def _choose(found: Sequence[Found], times: Mapping[Found, Timed], budget: Budget
                     "busy? Stop what else runs, or allow more")
 
 
-def students_table(found: Sequence[Found], times: Mapping[Found, Timed], teacher: Kind, chosen: Found) -> str:
-    """The table of students as text."""
+def students_table(found: Sequence[Found], times: Mapping[Found, Timed], teacher: Kind, chosen: Found, *,
+                   narrows: bool) -> str:
+    """The table of students as text.
+
+    Args:
+        narrows: narrower students start from their teacher's weights.
+    """
     rows = [("", "layers", "stages", "kind", "predicted ms", "measured ms", "MACs G", "params M", "expected share")]
     for one in found:
         rows.append(("*" if one is chosen else "", str(one.candidate.layers), "-".join(map(str, one.candidate.stages)),
@@ -328,7 +333,7 @@ def students_table(found: Sequence[Found], times: Mapping[Found, Timed], teacher
                      f"{one.cost.macs / 1e9:.3g}", f"{one.cost.parameters / 1e6:.2f}", f"{100 * one.kept:.1f} %"))
     notes = ["*: chosen. The expected share of the teacher's accuracy is a rough proxy made of published trackers "
              "(docs/budget.md), not a measurement."]
-    if any(one.candidate.kind.width != teacher.width for one in found):
+    if not narrows and any(one.candidate.kind.width != teacher.width for one in found):
         notes.append("Students of another width start from random weights and need longer training to keep that much; "
                      "--vary mlp tokens resolution leaves them out.")
     return "\n".join([*aligned(rows), "", *notes])

@@ -94,8 +94,9 @@ def overrides(base: Config, kind: Kind, layers: int, stages: Sequence[int] = ())
     if stages:
         keys["COMPRESS.STAGES"] = list(stages)
     if kind.width != teacher.width:
-        keys |= {backbone + "EMBED_DIM": kind.width, backbone + "NUM_HEADS": kind.heads,
-                 "COMPRESS.INIT": "none", "COMPRESS.HEAD_INIT": "random"}
+        keys |= {backbone + "EMBED_DIM": kind.width, backbone + "NUM_HEADS": kind.heads}
+        if not base.family.narrows(base):
+            keys |= {"COMPRESS.INIT": "none", "COMPRESS.HEAD_INIT": "random"}
     if kind.mlp_ratio != teacher.mlp_ratio:
         keys[backbone + "MLP_RATIO"] = kind.mlp_ratio
     if kind.search != teacher.search:

@@ -122,11 +122,20 @@ def _compression(cfg):
 
 
 def _student(cfg):
-    compress, width = cfg.COMPRESS, cfg.student.shape.embed_dim
-    if width != cfg.shape.embed_dim and compress.INIT not in ("none", "mae"):
-        yield (f"COMPRESS.INIT is {compress.INIT}, but a student of width {width} cannot copy layers of width "
-               f"{cfg.shape.embed_dim}; expected none, or mae with weights of its own width")
+    compress, teacher, student = cfg.COMPRESS, cfg.shape, cfg.student.shape
     other_head = cfg.student.MODEL.HEAD.NUM_CHANNELS != cfg.MODEL.HEAD.NUM_CHANNELS
-    if (width != cfg.shape.embed_dim or other_head) and compress.HEAD_INIT != "random":
+    if student.embed_dim != teacher.embed_dim and compress.INIT not in ("none", "mae"):
+        impossible = f"a student of width {student.embed_dim} cannot start from layers of width {teacher.embed_dim}"
+        if not cfg.family.narrows(cfg):
+            yield (f"COMPRESS.INIT is {compress.INIT}, but {impossible} here (of family {cfg.family.name}); expected "
+                   "none, or mae with weights of its own width")
+        elif student.embed_dim > teacher.embed_dim or student.head_dim != teacher.head_dim:
+            yield (f"COMPRESS.INIT is {compress.INIT}, but {impossible} with {student.num_heads} heads; expected fewer "
+                   f"heads of the teacher's width {teacher.head_dim}, or none, or mae with weights of its own width")
+    elif student.embed_dim != teacher.embed_dim and compress.HEAD_INIT != "random":
+        yield (f"COMPRESS.HEAD_INIT is {compress.HEAD_INIT}, but with COMPRESS.INIT {compress.INIT} the student's "
+               f"tokens of width {student.embed_dim} have nothing to do with the teacher's of width "
+               f"{teacher.embed_dim}; expected random")
+    if other_head and compress.HEAD_INIT != "random":
         yield (f"COMPRESS.HEAD_INIT is {compress.HEAD_INIT}, but the student's head has another width than the "
                "teacher's; expected random")

@@ -24,6 +24,11 @@ class Shape(NamedTuple):
     num_heads: int
     mlp_ratio: float
 
+    @property
+    def head_dim(self) -> int:
+        """Width of an attention head."""
+        return self.embed_dim // self.num_heads
+
     def with_keys(self, backbone: "Section") -> "Shape":
         """This shape with what the keys EMBED_DIM, DEPTH, NUM_HEADS and MLP_RATIO of MODEL.BACKBONE set."""
         stated = (backbone.EMBED_DIM, backbone.DEPTH, backbone.NUM_HEADS, backbone.MLP_RATIO)
@@ -97,6 +102,12 @@ class Family(ABC):
             kept: the share.
         """
         return None
+
+    def narrows(self, cfg: "Config") -> bool:
+        """Whether the student of a compression, if it is narrower than its teacher, can start from that's weights: the
+        layers of both say what they add to the tokens (`branches`), which nothing else reads but through the final
+        norm and the first maps of the head."""
+        return False
 
     def rule_values(self, cfg: "Config") -> dict[str, Any]:
         """What `rules` takes, as plain values (an export keeps them in its manifest)."""

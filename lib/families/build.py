@@ -63,7 +63,8 @@ def build_for_train(cfg: Config, frames: Callable[[], Iterable[Inputs]] | None =
 
     Args:
         load: with its initial weights; else random ones, for profiles.
-        frames: gives batches of the training data, all on one device, for COMPRESS.INIT influence.
+        frames: gives batches of the training data, all on one device, for COMPRESS.INIT influence and for students
+            whose layers have not the teacher's shape.
 
     Raises:
         UserError: a weights file is missing or does not fit.
@@ -101,6 +102,7 @@ def build_compressor(cfg: Config, load: bool = True, frames: Callable[[], Iterab
                         "leaves nothing to learn; add embed, norm or head, or set COMPRESS.FORCED_STUDENT: true")
     teacher, student = build_teacher(cfg), build_student(cfg)
     stages = divide(teacher.depth, student.depth, compress.STAGES)
+    axes = None
     if load:
         path = find_pretrained(cfg.MODEL.PRETRAIN_FILE, "MODEL.PRETRAIN_FILE", "the teacher's checkpoint")
         load_weights(teacher, path, role="teacher")
@@ -109,7 +111,8 @@ def build_compressor(cfg: Config, load: bool = True, frames: Callable[[], Iterab
             start = find_pretrained(cfg.MODEL.BACKBONE.PRETRAIN_FILE, "MODEL.BACKBONE.PRETRAIN_FILE")
             cfg.family.load_start(student, start)
         sources = compress.INIT_LAYERS or source_layers(compress.INIT, stages, _influence(cfg, teacher, frames))
-        initialise_student(student, teacher, sources=sources, embed=compress.INIT != "mae", head=compress.HEAD_INIT)
+        axes = initialise_student(student, teacher, sources=sources, embed=compress.INIT != "mae",
+                                  head=compress.HEAD_INIT, frames=frames)
     data = cfg.student.DATA
     sizes = data.TEMPLATE.SIZE, data.SEARCH.SIZE
     if sizes != (cfg.DATA.TEMPLATE.SIZE, cfg.DATA.SEARCH.SIZE) and not student.token_grids:
@@ -117,6 +120,8 @@ def build_compressor(cfg: Config, load: bool = True, frames: Callable[[], Iterab
                         f"{cfg.family.name} have no `token_grids` to resample; leave STUDENT.DATA.*.SIZE at 0")
     net = Compressor(teacher, student, stages, teacher_mode=compress.TEACHER_MODE, trainable=trainable,
                      teacher_dtype=_teacher_dtype(cfg), crop_sizes=sizes)
+    if axes is not None:
+        net.bridges.start(axes)
     if compress.SHARE_PREFIX and net.share_prefix():
         logger.info("the embedding is the teacher's: what the teacher's pass and the mixed pass share is computed once")
     return net

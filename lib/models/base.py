@@ -90,6 +90,25 @@ class Tokens:
                        segments=segments)
 
 
+class Branch(NamedTuple):
+    """A part of a pre-norm layer: it reads the normed tokens and adds to the tokens what its inner values say. The
+    names are those of modules in the layer.
+
+    Attributes:
+        norm: a LayerNorm.
+        read, write: linear maps, from the tokens to the inner values and back.
+        unit: inner values that belong together (of an attention head).
+        copies: what `read` gives is so many times the number of inner values (queries, keys, values), each in their
+            order.
+    """
+
+    norm: str
+    read: str
+    write: str
+    unit: int = 1
+    copies: int = 1
+
+
 class Prediction(NamedTuple):
     """What a tracker says about one batch of search crops; S is the side of the search grid.
 

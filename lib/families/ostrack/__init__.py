@@ -23,6 +23,10 @@ class OSTrack(ViTFamily):
             yield (f"MODEL.BACKBONE.TYPE is {kind}, a compressed model; use it with script compresstracker, "
                    f"or take {kind.removesuffix('_compress')} here")
 
+    def narrows(self, cfg: "Config") -> bool:
+        return (cfg.MODEL.HEAD.TYPE != "MLP"
+                and cfg.MODEL.BACKBONE.LAYER == cfg.student.MODEL.BACKBONE.LAYER == "attention")
+
     def build(self, cfg: "Config", drop_rates: Sequence[float]) -> "OneStreamTracker":
         from ...models.one_stream import OneStreamTracker
 

@@ -46,6 +46,14 @@ class Bridges(nn.Module):
         self.to_student = nn.ModuleList([nn.Identity(), *into_student])     # all chains begin with the student's tokens
         self.to_teacher = nn.ModuleList(nn.Linear(student, teacher) for _ in range(borders))
 
+    @torch.no_grad()
+    def start(self, axes: Tensor) -> None:
+        """Let every bridge turn tokens to the student's axes (teacher's width, student's), or back."""
+        for bridges, weight in ((self.to_student[1:], axes.T), (self.to_teacher, axes)):
+            for bridge in bridges:
+                bridge.weight.copy_(weight)
+                bridge.bias.zero_()
+
     def forward(self, x: Tensor, border: int, student: bool) -> Tensor:
         """(B, L, C) tokens of the other side as the student (or else the teacher) takes them."""
         return (self.to_student if student else self.to_teacher)[border](x)

@@ -1,9 +1,12 @@
 """Where the student starts from (paper section 4.3, tables on initialisation and head)."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from ..base import StagedTracker
+from torch import Tensor, nn
+
+from ..base import Inputs, StagedTracker
+from .narrow import Narrowing
 
 logger = logging.getLogger(__name__)
 
@@ -23,31 +26,57 @@ def source_layers(kind: str, stages: Sequence[range], influence: Sequence[float]
 
 
 def initialise_student(student: StagedTracker, teacher: StagedTracker, *, sources: Sequence[int] | None,
-                       embed: bool = True, head: str = "teacher") -> None:
-    """Copy the teacher's weights into the student, in place.
+                       embed: bool = True, head: str = "teacher",
+                       frames: Callable[[], Iterable[Inputs]] | None = None) -> Tensor | None:
+    """Take the teacher's weights over into the student, in place.
 
     Args:
-        student, teacher: of one family. A student of another width copies nothing; of layers that differ elsewhere (the
-            MLP) what has the same shape is copied.
-        sources: the teacher layer that each student layer copies; None leaves the student's layers as they are.
+        student, teacher: of one family.
+        sources: the teacher layer that each student layer copies; None leaves the student's layers as they are, and all
+            of a student of another width.
         embed: copy the embedding.
         head: COMPRESS.HEAD_INIT: `teacher` and `teacher_frozen` copy the teacher's, `random` leaves the student's.
+        frames: gives batches of the training data on one device; needed for what has not the teacher's shape
+            (see `narrow`).
+
+    Returns:
+        The axes of the student's tokens, (teacher's width, student's); None where they are the teacher's, or its own.
     """
-    if student.embed_dim != teacher.embed_dim:
-        return
-    copied = {"norm"}
-    if embed:
-        copied.add("embed")
-    if head != "random":
-        copied.add("head")
-    source = teacher.state_dict()
-    for name in copied:
-        student.load_part(name, source, teacher.token_grids)
-    for index, number in enumerate(sources or ()):
-        own = student.layers[index].state_dict()
-        fitting = {name: value for name, value in teacher.layers[number].state_dict().items()
-                   if value.shape == own[name].shape}
-        student.layers[index].load_state_dict(own | fitting)
-        if len(fitting) < len(own):
-            logger.info("student layer %d copies %d of %d tensors of teacher layer %d; the others have another "
-                        "shape and stay random", index, len(fitting), len(own), number)
+    other_width = student.embed_dim != teacher.embed_dim
+    if other_width and sources is None:
+        return None
+    pairs = [(student.layers[index], teacher.layers[number]) for index, number in enumerate(sources or ())]
+    narrowing = None
+    if other_width or any(hasattr(theirs, "branches") and not _alike(own, theirs) for own, theirs in pairs):
+        batches = list(frames()) if frames else []
+        if not batches:
+            raise ValueError("a student whose layers have not the teacher's shape needs frames")
+        narrowing = Narrowing(teacher.to(batches[0].search.device), sources, batches, student.embed_dim)
+        teacher.cpu()
+    if other_width:
+        narrowing.start_rest(student, embed=embed, head=head != "random")
+    else:
+        for part in ("norm", *["embed"] * embed, *["head"] * (head != "random")):
+            student.load_part(part, teacher.state_dict(), teacher.token_grids)
+    for index, (own, theirs) in enumerate(pairs):
+        if narrowing is not None:
+            narrowing.start_layer(own, theirs)
+        else:
+            _copy_fitting(index, own, theirs)
+    return narrowing.axes if narrowing else None
+
+
+def _alike(own: nn.Module, theirs: nn.Module) -> bool:
+    """Whether all tensors have the same shape."""
+    shapes = [[value.shape for value in layer.state_dict().values()] for layer in (own, theirs)]
+    return shapes[0] == shapes[1]
+
+
+def _copy_fitting(index: int, own: nn.Module, theirs: nn.Module) -> None:
+    """What has the same shape in a student's layer and its teacher's."""
+    state = own.state_dict()
+    fitting = {name: value for name, value in theirs.state_dict().items() if value.shape == state[name].shape}
+    own.load_state_dict(state | fitting)
+    if len(fitting) < len(state):
+        logger.info("student layer %d copies %d of %d tensors of its teacher layer; the others have another shape and "
+                    "stay random", index, len(fitting), len(state))

@@ -7,7 +7,7 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import nn
 
-from ..base import Tokens
+from ..base import Branch, Tokens
 from .drop_path import DropPath
 from .elimination import eliminate, template_attention
 
@@ -21,6 +21,12 @@ class EncoderLayer(Block):
         if drop_path > 0:
             self.drop_path1, self.drop_path2 = DropPath(drop_path), DropPath(drop_path)
         self.keep_rate = keep_rate
+
+    @property
+    def branches(self) -> tuple[Branch, ...]:
+        """What the layer adds to its tokens, all of it."""
+        return (Branch("norm1", "attn.qkv", "attn.proj", self.attn.head_dim, copies=3),
+                Branch("norm2", "mlp.fc1", "mlp.fc2"))
 
     def forward(self, tokens: Tokens) -> Tokens:
         normed = self.norm1(tokens.x)
