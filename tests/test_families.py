@@ -15,6 +15,8 @@ from lib.deploy.fast import FastOptions, build_fast
 from lib.deploy.profile import profile_config
 from lib.families import FAMILIES
 from lib.families.build import build_compressor, build_for_test, build_tracker
+from lib.families.objective import search_frames
+from lib.models.base import Inputs
 from lib.models.checkpoint import load_weights, save_slim
 from lib.models.compress.initialise import initialise_student
 from lib.test.tracker import Tracker
@@ -104,8 +106,11 @@ def test_a_student_of_another_resolution(family, tmp_path):
     cfg = small_student(family, "STUDENT.DATA.SEARCH.SIZE=96", *more)
     net = build_compressor(cfg, load=False).eval()
     depth = net.student.depth
-    initialise_student(net.student, net.teacher, sources=range(depth))
-    build_actor(cfg, net).loss_of(batch_of(cfg), [True, False] * (depth // 2), 0.5)[0].backward()
+    batch = batch_of(cfg)
+    frame = search_frames(batch)[0]
+    inputs = Inputs.of(frame["template"], frame["search"], cfg.family.objective(cfg).further(batch, 1))
+    initialise_student(net.student, net.teacher, sources=range(depth), frames=lambda: [inputs])
+    build_actor(cfg, net).loss_of(batch, [True, False] * (depth // 2), 0.5)[0].backward()
     for name, kinds in net.student.position_names.items():
         assert "search" not in kinds or net.student.get_parameter(name).grad.abs().sum() > 0
     save_slim(tmp_path / "student.pth.tar", net.student, cfg)
