@@ -3,10 +3,11 @@
 import pytest
 import torch
 from tiny_models import scramble, tiny, tiny_batch
+from torch import nn
 
 from lib.families.build import build_compressor, build_for_train, build_tracker
 from lib.models.base import Inputs
-from lib.models.compress.initialise import initialise_student
+from lib.models.compress.initialise import _copy_fitting, initialise_student
 from lib.models.compress.narrow import _kept_units
 from lib.utils.errors import UserError
 
@@ -88,6 +89,15 @@ def test_another_mlp_keeps_what_adds_most_and_guesses_the_rest():
     assert torch.equal(net.student.layers[1].attn.qkv.weight, net.teacher.layers[1].attn.qkv.weight)
     assert torch.equal(net.student.layers[1].mlp.fc1.weight, net.teacher.layers[1].mlp.fc1.weight[:64])
     torch.testing.assert_close(maps(net.student, frames), maps(net.teacher, frames), rtol=0, atol=1e-4)
+
+
+def test_layers_that_do_not_say_their_branches_copy_what_fits(caplog):
+    own, theirs = (nn.Sequential(nn.Linear(4, 4), nn.Linear(4, width)) for width in (6, 8))
+    before = own[1].weight.clone()
+    with caplog.at_level("INFO"):
+        _copy_fitting(2, own, theirs)
+    assert torch.equal(own[0].weight, theirs[0].weight) and torch.equal(own[1].weight, before)
+    assert "student layer 2 copies 2 of 4 tensors" in caplog.text
 
 
 def test_the_units_that_add_most_stay_in_their_order():

@@ -125,6 +125,11 @@ def test_a_student_of_other_stages_and_the_same_width():
         load_config("compresstracker", "compresstracker_sutrack_t224_4", ["STUDENT.MODEL.BACKBONE.TYPE=fastitpns"])
 
 
+def test_a_student_of_the_same_width_has_its_teachers_mlps():
+    with pytest.raises(UserError, match="MLP_RATIO 1 is not the teacher's 3, which the early stages have too"):
+        load_config("compresstracker", "compresstracker_sutrack_b224_8", ["STUDENT.MODEL.BACKBONE.MLP_RATIO=1"])
+
+
 def test_a_narrower_student_has_its_own_early_stages():
     cfg = load_config("compresstracker", "compresstracker_sutrack_b224_8", [
         "STUDENT.MODEL.BACKBONE.TYPE=fastitpnt", "COMPRESS.INIT=none", "COMPRESS.HEAD_INIT=random"])

@@ -44,12 +44,16 @@ class SUTrack(Family):
         if beyond:
             yield (f"MODEL.TASK_INDEX has {', '.join(beyond)}; expected numbers below MODEL.TASK_NUM "
                    f"({cfg.MODEL.TASK_NUM})")
-        kind = cfg.STUDENT.MODEL.BACKBONE.TYPE
-        if cfg.compresses and kind in SIZES and SIZES[kind].early != SIZES[backbone.TYPE].early:
-            same_width = (cfg.STUDENT.MODEL.BACKBONE.EMBED_DIM or SIZES[kind].embed_dim) == width
-            if same_width:
+        student = cfg.STUDENT.MODEL.BACKBONE
+        kind = student.TYPE
+        if cfg.compresses and (student.EMBED_DIM or (SIZES[kind].embed_dim if kind in SIZES else width)) == width:
+            if kind in SIZES and SIZES[kind].early != SIZES[backbone.TYPE].early:
                 yield (f"STUDENT.MODEL.BACKBONE.TYPE {kind} has the width of the teacher's {backbone.TYPE}, but other "
                        "early stages, so that it cannot start from it; leave it empty, or take a TYPE of another width")
+            if student.MLP_RATIO not in (0, cfg.shape.mlp_ratio):
+                yield (f"STUDENT.MODEL.BACKBONE.MLP_RATIO {student.MLP_RATIO:g} is not the teacher's "
+                       f"{cfg.shape.mlp_ratio:g}, which the early stages have too, so that they cannot start from it; "
+                       "leave it 0, or take a student of another width")
 
     def build(self, cfg: "Config", drop_rates: Sequence[float]) -> "SUTrackModel":
         from .model import build
