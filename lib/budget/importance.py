@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..models.base import Inputs, StagedTracker, Tokens
+from ..models.base import Inputs, StagedTracker, Tokens, evaluating
 from ..models.compress.influence import layer_influence
 from ..utils.boxes import box_iou, cxcywh_to_xyxy
 from ..utils.errors import UserError
@@ -45,20 +45,18 @@ def measure_importance(tracker: StagedTracker, batches: Sequence[Inputs]) -> Imp
         UserError: a layer cannot be measured: its output does not fit the layer after the next (it changes the number
             or the width of the tokens), or is not finite.
     """
-    training = tracker.training
-    tracker.eval()
     influence = layer_influence(tracker, batches)
     lost, samples, similarity = torch.zeros(tracker.depth, dtype=torch.float64), 0, []
-    for batch in batches:
-        chain = [tracker.embed(batch._replace(further={**batch.further, **tracker.all_tokens}))]
-        for index in range(tracker.depth):
-            chain.append(tracker.run_layer(index, chain[-1]))
-        whole = _boxes(tracker, chain[-1])
-        for index in range(tracker.depth):
-            lost[index] += (1 - box_iou(_boxes(tracker, _without(tracker, index, chain)), whole)[0]).sum().item()
-        samples += len(batch.search)
-        similarity.append(_similarities(chain))
-    tracker.train(training)
+    with evaluating(tracker):
+        for batch in batches:
+            chain = [tracker.embed(batch._replace(further={**batch.further, **tracker.all_tokens}))]
+            for index in range(tracker.depth):
+                chain.append(tracker.run_layer(index, chain[-1]))
+            whole = _boxes(tracker, chain[-1])
+            for index in range(tracker.depth):
+                lost[index] += (1 - box_iou(_boxes(tracker, _without(tracker, index, chain)), whole)[0]).sum().item()
+            samples += len(batch.search)
+            similarity.append(_similarities(chain))
     result = Importance(influence, (lost / samples).tolist(), torch.stack(similarity).mean(0).tolist(), samples)
     numbers = torch.tensor([*influence, *result.skipped])
     if not torch.isfinite(numbers).all():

@@ -123,19 +123,24 @@ def _compression(cfg):
 
 def _student(cfg):
     compress, teacher, student = cfg.COMPRESS, cfg.shape, cfg.student.shape
-    other_head = cfg.student.MODEL.HEAD.NUM_CHANNELS != cfg.MODEL.HEAD.NUM_CHANNELS
-    if student.embed_dim != teacher.embed_dim and compress.INIT not in ("none", "mae"):
-        impossible = f"a student of width {student.embed_dim} cannot start from layers of width {teacher.embed_dim}"
-        if not cfg.family.narrows(cfg):
-            yield (f"COMPRESS.INIT is {compress.INIT}, but {impossible} here (of family {cfg.family.name}); expected "
-                   "none, or mae with weights of its own width")
-        elif student.embed_dim > teacher.embed_dim or student.head_dim != teacher.head_dim:
-            yield (f"COMPRESS.INIT is {compress.INIT}, but {impossible} with {student.num_heads} heads; expected fewer "
-                   f"heads of the teacher's width {teacher.head_dim}, or none, or mae with weights of its own width")
-    elif student.embed_dim != teacher.embed_dim and compress.HEAD_INIT != "random":
-        yield (f"COMPRESS.HEAD_INIT is {compress.HEAD_INIT}, but with COMPRESS.INIT {compress.INIT} the student's "
-               f"tokens of width {student.embed_dim} have nothing to do with the teacher's of width "
-               f"{teacher.embed_dim}; expected random")
-    if other_head and compress.HEAD_INIT != "random":
+    if student.embed_dim != teacher.embed_dim:
+        yield from _other_width(cfg, teacher, student)
+    if cfg.student.MODEL.HEAD.NUM_CHANNELS != cfg.MODEL.HEAD.NUM_CHANNELS and compress.HEAD_INIT != "random":
         yield (f"COMPRESS.HEAD_INIT is {compress.HEAD_INIT}, but the student's head has another width than the "
                "teacher's; expected random")
+
+
+def _other_width(cfg, teacher, student):
+    compress = cfg.COMPRESS
+    impossible = f"a student of width {student.embed_dim} cannot start from layers of width {teacher.embed_dim}"
+    if compress.INIT in ("none", "mae"):
+        if compress.HEAD_INIT != "random":
+            yield (f"COMPRESS.HEAD_INIT is {compress.HEAD_INIT}, but with COMPRESS.INIT {compress.INIT} the student's "
+                   f"tokens of width {student.embed_dim} have nothing to do with the teacher's of width "
+                   f"{teacher.embed_dim}; expected random")
+    elif not cfg.family.narrows(cfg):
+        yield (f"COMPRESS.INIT is {compress.INIT}, but {impossible} here (of family {cfg.family.name}); expected "
+               "none, or mae with weights of its own width")
+    elif student.embed_dim > teacher.embed_dim or student.head_dim != teacher.head_dim:
+        yield (f"COMPRESS.INIT is {compress.INIT}, but {impossible} with {student.num_heads} heads; expected fewer "
+               f"heads of the teacher's width {teacher.head_dim}, or none, or mae with weights of its own width")

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -102,7 +103,7 @@ def build_compressor(cfg: Config, load: bool = True, frames: Callable[[], Iterab
                         "leaves nothing to learn; add embed, norm or head, or set COMPRESS.FORCED_STUDENT: true")
     teacher, student = build_teacher(cfg), build_student(cfg)
     stages = divide(teacher.depth, student.depth, compress.STAGES)
-    axes = None
+    axes, batches = None, frames and cache(lambda: list(frames()))       # read once, where they are needed
     if load:
         path = find_pretrained(cfg.MODEL.PRETRAIN_FILE, "MODEL.PRETRAIN_FILE", "the teacher's checkpoint")
         load_weights(teacher, path, role="teacher")
@@ -110,9 +111,9 @@ def build_compressor(cfg: Config, load: bool = True, frames: Callable[[], Iterab
         if compress.INIT == "mae":
             start = find_pretrained(cfg.MODEL.BACKBONE.PRETRAIN_FILE, "MODEL.BACKBONE.PRETRAIN_FILE")
             cfg.family.load_start(student, start)
-        sources = compress.INIT_LAYERS or source_layers(compress.INIT, stages, _influence(cfg, teacher, frames))
+        sources = compress.INIT_LAYERS or source_layers(compress.INIT, stages, _influence(cfg, teacher, batches))
         axes = initialise_student(student, teacher, sources=sources, embed=compress.INIT != "mae",
-                                  head=compress.HEAD_INIT, frames=frames)
+                                  head=compress.HEAD_INIT, frames=batches)
     data = cfg.student.DATA
     sizes = data.TEMPLATE.SIZE, data.SEARCH.SIZE
     if sizes != (cfg.DATA.TEMPLATE.SIZE, cfg.DATA.SEARCH.SIZE) and not student.token_grids:
@@ -127,13 +128,13 @@ def build_compressor(cfg: Config, load: bool = True, frames: Callable[[], Iterab
     return net
 
 
-def _influence(cfg: Config, teacher: StagedTracker, frames: Callable[[], Iterable[Inputs]] | None) -> list[float]:
+def _influence(cfg: Config, teacher: StagedTracker, frames: Callable[[], Sequence[Inputs]] | None) -> list[float]:
     """Of each teacher layer, where the configuration asks for it."""
     if cfg.COMPRESS.INIT != "influence":
         return []
     if frames is None:
         raise ValueError("COMPRESS.INIT influence needs frames")
-    batches = list(frames())
+    batches = frames()
     influence = layer_influence(teacher.to(batches[0].search.device), batches)
     teacher.cpu()
     logger.info("influence of the teacher's layers on %d training pairs: %s", sum(len(b.search) for b in batches),

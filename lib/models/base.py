@@ -7,7 +7,8 @@ class with fewer layers. Modules hold no state of a target: what one frame hands
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -137,6 +138,17 @@ class Prediction(NamedTuple):
         *fields, further = self
         return Prediction(*(None if value is None else function(value) for value in fields),
                           None if further is None else {name: function(value) for name, value in further.items()})
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Have it in evaluation mode, and then as it was."""
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)
 
 
 class StagedTracker(nn.Module, ABC):

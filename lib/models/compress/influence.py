@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 import torch.nn.functional as F
 
-from ..base import Inputs, StagedTracker
+from ..base import Inputs, StagedTracker, evaluating
 
 
 @torch.no_grad()
@@ -19,14 +19,12 @@ def layer_influence(tracker: StagedTracker, batches: Iterable[Inputs]) -> list[f
         tracker: put in evaluation mode for it.
         batches: on the tracker's device; each sample counts alike.
     """
-    training = tracker.training
-    tracker.eval()
     sums, samples = torch.zeros(tracker.depth, dtype=torch.float64), 0
-    for templates, search, further in batches:
-        tokens = tracker.embed(Inputs(templates, search, {**further, **tracker.all_tokens}))
-        for index in range(tracker.depth):
-            before, tokens = tokens.x.float(), tracker.run_layer(index, tokens)
-            sums[index] += F.cosine_similarity(before, tokens.x.float(), dim=-1).mean(1).sum().item()
-        samples += len(search)
-    tracker.train(training)
+    with evaluating(tracker):
+        for templates, search, further in batches:
+            tokens = tracker.embed(Inputs(templates, search, {**further, **tracker.all_tokens}))
+            for index in range(tracker.depth):
+                before, tokens = tokens.x.float(), tracker.run_layer(index, tokens)
+                sums[index] += F.cosine_similarity(before, tokens.x.float(), dim=-1).mean(1).sum().item()
+            samples += len(search)
     return (1 - sums / samples).tolist()

@@ -1,7 +1,7 @@
 """Where the student starts from (paper section 4.3, tables on initialisation and head)."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
@@ -27,7 +27,7 @@ def source_layers(kind: str, stages: Sequence[range], influence: Sequence[float]
 
 def initialise_student(student: StagedTracker, teacher: StagedTracker, *, sources: Sequence[int] | None,
                        embed: bool = True, head: str = "teacher",
-                       frames: Callable[[], Iterable[Inputs]] | None = None) -> Tensor | None:
+                       frames: Callable[[], Sequence[Inputs]] | None = None) -> Tensor | None:
     """Take the teacher's weights over into the student, in place.
 
     Args:
@@ -48,7 +48,7 @@ def initialise_student(student: StagedTracker, teacher: StagedTracker, *, source
     pairs = [(student.layers[index], teacher.layers[number]) for index, number in enumerate(sources or ())]
     narrowing = None
     if other_width or any(hasattr(theirs, "branches") and not _alike(own, theirs) for own, theirs in pairs):
-        batches = list(frames()) if frames else []
+        batches = frames() if frames else []
         if not batches:
             raise ValueError("a student whose layers have not the teacher's shape needs frames")
         narrowing = Narrowing(teacher.to(batches[0].search.device), sources, batches, student.embed_dim)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..base import Branch, Inputs, StagedTracker
+from ..base import Branch, Inputs, StagedTracker, evaluating
 
 
 class Narrowing:
@@ -29,7 +29,7 @@ class Narrowing:
     """
 
     def __init__(self, teacher: StagedTracker, layers: Iterable[int], batches: Iterable[Inputs], width: int):
-        self.teacher, self.width = teacher, width
+        self.teacher = teacher
         self._moments: dict[nn.Module, Tensor] = {}
         normed: list[nn.Module] = [_final_norm(teacher)] if width != teacher.embed_dim else []
         inner = []
@@ -44,9 +44,7 @@ class Narrowing:
     @torch.no_grad()
     def _measure(self, normed: Sequence[nn.Module], inner: Sequence[nn.Module], batches: Iterable[Inputs]) -> None:
         """The moments of what each norm gives before its weights, and of what each of `inner` is given."""
-        training = self.teacher.training
-        self.teacher.eval()
-        with ExitStack() as hooks:
+        with evaluating(self.teacher), ExitStack() as hooks:
             for module in normed:
                 hooks.enter_context(_hook(module, lambda norm, x: self._add(
                     norm, F.layer_norm(x, norm.normalized_shape, eps=norm.eps))))
@@ -54,7 +52,6 @@ class Narrowing:
                 hooks.enter_context(_hook(module, self._add))
             for templates, search, further in batches:
                 self.teacher(templates, search, {**further, **self.teacher.all_tokens})
-        self.teacher.train(training)
 
     def _add(self, module: nn.Module, x: Tensor) -> None:
         rows = x.double().flatten(0, -2)            # (B * L, n)
@@ -92,7 +89,7 @@ class Narrowing:
             own.load_state_dict(norm.state_dict())
             return weight, bias
         moment = self._moments[norm]
-        size = ((self.axes.T @ moment @ self.axes).trace() / (moment.trace() / len(moment)) / self.width).sqrt()
+        size = ((self.axes.T @ moment @ self.axes).diagonal().mean() / moment.diagonal().mean()).sqrt()
         nn.init.ones_(own.weight)
         nn.init.zeros_(own.bias)
         seen = torch.tensordot(weight.double(), norm.weight.double()[:, None] * _guess(moment, self.axes) * size,
