@@ -44,6 +44,12 @@ def root() -> Path:
     return ROOT
 
 
+@pytest.fixture
+def bfloat16_cpu(monkeypatch):
+    """Whether this CPU has bfloat16 or emulates it, `auto` is bfloat16."""
+    monkeypatch.setattr("lib.utils.device.has_bfloat16", lambda device: True)
+
+
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
     """The folder with the larger reference data beside the checkout; tests that need it skip where it is absent."""

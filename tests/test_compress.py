@@ -251,7 +251,7 @@ def test_sharing_is_a_switch(teacher_file):
     ("same", {}, None), ("float32", {}, None), ("bfloat16", {}, "bfloat16"), ("float16", {}, "float16"),
     ("bfloat16", {"TRAIN__AMP": "true"}, None), ("auto", {"TRAIN__AMP": "true"}, None), ("auto", {}, "bfloat16"),
     ("float32", {"TRAIN__AMP": "true"}, "float32")])
-def test_the_teachers_own_pass_has_its_number_format(dtype, training, own):
+def test_the_teachers_own_pass_has_its_number_format(bfloat16_cpu, dtype, training, own):
     cfg = resolve_precision(config(COMPRESS__TEACHER_DTYPE=dtype, **training), torch.device("cpu"))
     net, seen = compressor(cfg).eval(), []
     assert net.teacher_dtype == (own and getattr(torch, own))

@@ -46,13 +46,27 @@ def turing(monkeypatch):
 def test_auto_is_what_the_device_has(capability):
     expected = "float16" if capability < (8, 0) else "bfloat16"
     assert choose_dtype("auto", CUDA, "KEY") == expected
-    assert choose_dtype("auto", CPU, "KEY") == choose_dtype("bfloat16", CPU, "KEY") == "bfloat16"
+    assert choose_dtype("bfloat16", CPU, "KEY") == "bfloat16"
     for name in ("float32", "float16", "int8"):
         assert choose_dtype(name, CUDA, "KEY") == name
     assert FastOptions.parse(["dtype=auto", "head_dtype=auto"], CUDA).dtype == expected
     cfg = resolve_precision(tiny("compresstracker", **AMP, COMPRESS__TEACHER_DTYPE="auto"), CUDA)
     assert (cfg.TRAIN.AMP_DTYPE, cfg.COMPRESS.TEACHER_DTYPE) == (expected, expected)
     assert run.build_recipe(cfg).amp == getattr(torch, expected)
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_a_cpu_that_emulates_bfloat16_computes_in_float32_unless_it_is_named(monkeypatch, caplog, has):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: has)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True, raising=False)
+    caplog.set_level("INFO")
+    cfg = resolve_precision(tiny("compresstracker", **AMP, COMPRESS__TEACHER_DTYPE="auto"), CPU)
+    assert run.build_recipe(cfg).amp is (torch.bfloat16 if has else None)
+    assert cfg.COMPRESS.TEACHER_DTYPE == choose_dtype("auto", CPU, "KEY") == ("bfloat16" if has else "float32")
+    assert ("TRAIN.AMP: this CPU has no bfloat16" in caplog.text) is not has
+    cfg = resolve_precision(tiny(**AMP, TRAIN__AMP_DTYPE="bfloat16"), CPU)
+    assert run.build_recipe(cfg).amp is torch.bfloat16
+    assert ("TRAIN.AMP_DTYPE is bfloat16, which this CPU only emulates" in caplog.text) is not has
 
 
 MESSAGE = "is bfloat16, but RTX 2080 Ti .compute capability 7.5. only emulates it.*choose float16"
@@ -128,7 +142,7 @@ def test_float16_gets_the_scaler(monkeypatch, turing):
         assert cfg.TRAIN.AMP_DTYPE == "float16" and made.pop()
 
 
-def test_a_state_from_before_auto_goes_on_without_a_word(monkeypatch, tmp_path, caplog):
+def test_a_state_from_before_auto_goes_on_without_a_word(monkeypatch, bfloat16_cpu, tmp_path, caplog):
     """States say which format they were trained in; `auto` that chooses the same is no change."""
     cfg = noise_config(**AMP, TRAIN__EPOCH=1, TRAIN__AMP_DTYPE="bfloat16")
     fit(monkeypatch, tmp_path, cfg)

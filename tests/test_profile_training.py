@@ -38,7 +38,7 @@ def small(kind="compresstracker", **more):
     ("compresstracker", {}), ("compresstracker", {"TRAIN__ACCUMULATE": 2, "TRAIN__AMP": "true", "TRAIN__EMA": 0.9}),
     ("compresstracker", {"COMPRESS__TEACHER_DTYPE": "bfloat16"}),
     ("ostrack", {"TRAIN__CHANNELS_LAST": "true"})])
-def test_report_on_random_data(kind, more):
+def test_report_on_random_data(bfloat16_cpu, kind, more):
     cfg = small(kind, **more)
     report = profile_training(cfg, **CPU)
     assert json.loads(json.dumps(report)) == report

@@ -210,7 +210,8 @@ KEYS: dict[str, Key] = {
     "TRAIN.FREEZE_LAYERS": Key((0,), "ints", "Official key that the official code never reads.", fixed=NOT_BUILT),
     "TRAIN.AMP": Key(False, "bool", "Mixed precision."),
     "TRAIN.AMP_DTYPE": Key("auto", "str", "Number format of the mixed precision; auto is bfloat16 where the device has "
-                           "it (GPUs from compute capability 8.0), else float16.",
+                           "it (GPUs from compute capability 8.0, CPUs with AVX-512), else float16 on GPUs; on CPUs "
+                           "without it there is no mixed precision.",
                            choices=("auto", "bfloat16", "float16")),
     "TRAIN.TF32": Key(False, "bool", "TF32 for float32 products on CUDA; false leaves PyTorch's default."),
     "TRAIN.COMPILE": Key(False, "bool", "Compile the layers with torch.compile."),

@@ -20,7 +20,7 @@ from ..models.heads import CenterHead
 from ..models.layers.elimination import Candidates, eliminate, restore, template_votes
 from ..models.layers.encoder import EncoderLayer
 from ..models.one_stream import OneStreamTracker
-from ..utils.device import choose_dtype
+from ..utils.device import choose_dtype, has_bfloat16
 from ..utils.errors import UserError
 from .cuda_graph import GraphReplay
 from .heads import MergedCenterHead, PeakHead, fold_batchnorm
@@ -133,7 +133,7 @@ def can_pack(dtype: str = "float32") -> bool:
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return False
     if dtype == "bfloat16":
-        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return has_bfloat16(torch.device("cpu"))
     return dtype == "float32"
 
 

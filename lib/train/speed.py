@@ -1,7 +1,9 @@
 """The switches of the configuration that change how fast a training is, and not what it learns."""
 
 import contextlib
+import logging
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,6 +13,8 @@ from ..models.base import StagedTracker
 from ..models.layers.plain_attention import write_out_attention
 from ..utils.device import choose_dtype
 from ..utils.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 COMPILED_KINDS = 64
 """How many versions of a layer torch.compile may make: teacher's and student's, with and without gradient, drop path
@@ -56,13 +60,18 @@ def check_compile(device: torch.device) -> None:
 
 def resolve_precision(cfg: Config, device: torch.device) -> Config:
     """The configuration with number formats that `device` has in place of `auto` (TRAIN.AMP_DTYPE, and
-    COMPRESS.TEACHER_DTYPE).
+    COMPRESS.TEACHER_DTYPE); without TRAIN.AMP where that is float32.
 
     Raises:
         UserError: one that is named, and used, is impossible on the device.
     """
     amp, teacher = cfg.TRAIN.AMP_DTYPE if cfg.TRAIN.AMP else "auto", cfg.COMPRESS.TEACHER_DTYPE
-    overrides = {"TRAIN.AMP_DTYPE": choose_dtype(amp, device, "TRAIN.AMP_DTYPE")}
+    dtype = choose_dtype(amp, device, "TRAIN.AMP_DTYPE")
+    overrides: dict[str, Any] = {"TRAIN.AMP_DTYPE": dtype}
+    if dtype == "float32":
+        overrides = {"TRAIN.AMP": False}
+        if cfg.TRAIN.AMP:
+            logger.info("TRAIN.AMP: this CPU has no bfloat16, so that all is computed in float32")
     if cfg.compresses:
         overrides["COMPRESS.TEACHER_DTYPE"] = choose_dtype(teacher, device, "COMPRESS.TEACHER_DTYPE")
     return cfg.with_overrides(overrides)

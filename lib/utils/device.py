@@ -1,11 +1,14 @@
 """Which device computes, and in which number formats."""
 
 import contextlib
+import logging
 from collections.abc import Iterator
 
 import torch
 
 from .errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -36,25 +39,38 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether `device` multiplies bfloat16 numbers itself.
+
+    Where it does not, PyTorch emulates them and says nothing: on GPUs before compute capability 8.0 (Ampere) slower
+    than float32; on CPUs without AVX-512 (x86-64) or BF16 instructions (Arm) five times as slow in linear layers, and
+    fifty times in convolutions.
+    """
+    if device.type == "cuda":
+        return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 def choose_dtype(name: str, device: torch.device, setting: str) -> str:
     """A number format by name, as `device` computes it.
 
-    PyTorch runs bfloat16 on every GPU, but from compute capability 8.0 (Ampere) only with kernels of its own; before
-    that it emulates it, slower than float32, and says nothing.
-
     Args:
-        name: `auto` (bfloat16 where the device has it, else float16), or a format's own name.
+        name: `auto` (bfloat16 where the device has it, else float16 on a GPU and float32 on a CPU), or a format's own
+            name; bfloat16 on a CPU that emulates it is taken with a warning.
         setting: the key or option that asks for it, for the error.
 
     Raises:
-        UserError: bfloat16 is named and the device does not have it.
+        UserError: bfloat16 is named and the GPU does not have it.
     """
     if name not in ("auto", "bfloat16"):
         return name
-    if device.type != "cuda" or torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0):
+    if has_bfloat16(device):
         return "bfloat16"
     if name == "auto":
-        return "float16"
+        return "float16" if device.type == "cuda" else "float32"
+    if device.type != "cuda":
+        logger.warning("%s is bfloat16, which this CPU only emulates, many times slower than float32", setting)
+        return name
     major, minor = torch.cuda.get_device_capability(device)
     raise UserError(f"{setting} is bfloat16, but {torch.cuda.get_device_name(device)} (compute capability "
                     f"{major}.{minor}) only emulates it, slower than float32; choose float16 or float32")
