@@ -98,7 +98,7 @@ PYTHON
             ;;
         vits_teacher)
             "$PYTHON" tracking/train.py --script ostrack --config real_teacher --mode single --save_dir output ;;
-        vits_students) "$PYTHON" tracking/ablation.py --ladder experiments/ladders/real_vits.yaml --jobs 11 ;;
+        vits_students) "$PYTHON" tracking/ablation.py --ladder experiments/ladders/real_vits.yaml --jobs 12 ;;
         *) echo "unknown step $step; see the first lines of $0" >&2; exit 2 ;;
     esac
 done
