@@ -48,18 +48,28 @@ def test_important_layers_stand_alone():
 def test_the_proxy_is_near_the_published_shares():
     even = smoothed([1.0] * 12)
     for layers, published in ((2, 60.4), (3, 64.9), (4, 66.1), (6, 67.5), (8, 68.4)):
-        share = expected_share(Candidate(TEACHER, balanced_stages(even, layers)), TEACHER, even)
+        share = expected_share(Candidate(TEACHER, balanced_stages(even, layers)), TEACHER, even, 8)
         assert share == pytest.approx(published / 69.1, abs=0.013)
-    assert expected_share(Candidate(TEACHER, (1,) * 12), TEACHER, even) == pytest.approx(1)
+    assert expected_share(Candidate(TEACHER, (1,) * 12), TEACHER, even, 8) == pytest.approx(1)
     assert set(proxy_slopes()) == {"depth", "width", "mlp", "tokens", "resolution"}
     assert min(proxy_slopes().values()) > 0
 
 
+def test_resolution_costs_the_more_the_fewer_tokens_there_are():
+    def lost(stride, teacher, student):
+        kind = TEACHER._replace(search=teacher)
+        return 1 - expected_share(Candidate(kind._replace(search=student), (1,) * 12), kind, [1.0] * 12, stride)
+
+    assert lost(16, 384, 256) == pytest.approx(1 - 69.1 / 71.1, abs=0.01)        # OSTrack
+    assert lost(16, 256, 192) == pytest.approx(1 - 63.8 / 66.8, abs=0.01)        # compresstracker_real, VitTrack
+    assert lost(8, 64, 48) == pytest.approx(4 * lost(16, 256, 192)) == pytest.approx(lost(16, 128, 96))
+
+
 def test_less_of_anything_promises_less():
     even = smoothed([1.0] * 12)
-    whole = expected_share(Candidate(TEACHER, (3,) * 4), TEACHER, even)
+    whole = expected_share(Candidate(TEACHER, (3,) * 4), TEACHER, even, 8)
     for change in ({"width": 64}, {"mlp_ratio": 2.0}, {"kept": 0.5}, {"search": 48}):
-        assert expected_share(Candidate(TEACHER._replace(**change), (3,) * 4), TEACHER, even) < whole
+        assert expected_share(Candidate(TEACHER._replace(**change), (3,) * 4), TEACHER, even, 8) < whole
 
 
 # ---- search
@@ -70,7 +80,7 @@ COSTS = {TEACHER: KindCosts(Cost(2.0, 2e9, 2e6), Cost(4.0, 1e9, 1e6)),
 
 
 def found_for(**budget):
-    return search(COSTS, COSTS, TEACHER, [1.0] * 12, Budget(**budget))
+    return search(COSTS, COSTS, TEACHER, [1.0] * 12, 8, Budget(**budget))
 
 
 def test_costs_add_up():
@@ -96,4 +106,4 @@ def test_a_budget_that_nothing_fits_names_the_nearest():
                                         r"times"):
         found_for(ms=2.0)
     with pytest.raises(UserError, match="no student to look at but the teacher itself"):
-        search([TEACHER], COSTS, TEACHER, [1.0] * 12, Budget(layers=12))
+        search([TEACHER], COSTS, TEACHER, [1.0] * 12, 8, Budget(layers=12))

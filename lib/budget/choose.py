@@ -243,7 +243,8 @@ def _search(request: Request, base: Config, bench: Bench, importance: Importance
 
     measured = bench.measure_costs(looked_at, measured, keep)
     while True:
-        found = search(looked_at, measured.at_the_end(), kind_of(base), importance.skipped, request.budget)
+        found = search(looked_at, measured.at_the_end(), kind_of(base), importance.skipped,
+                       base.MODEL.BACKBONE.STRIDE, request.budget)
         best = [one.candidate.kind for one in found[:SHOWN]]
         if all(measured.kinds[kind].effort == FINE for kind in best):
             return measured, found
@@ -331,7 +332,7 @@ def students_table(found: Sequence[Found], times: Mapping[Found, Timed], teacher
         rows.append(("*" if one is chosen else "", str(one.candidate.layers), "-".join(map(str, one.candidate.stages)),
                      describe(one.candidate.kind, teacher), f"{one.cost.ms:.1f}", f"{times[one].ms:.1f}",
                      f"{one.cost.macs / 1e9:.3g}", f"{one.cost.parameters / 1e6:.2f}", f"{100 * one.kept:.1f} %"))
-    notes = ["*: chosen. The expected share of the teacher's accuracy is a rough proxy made of published trackers "
+    notes = ["*: chosen. The expected share of the teacher's accuracy is a rough proxy made of other trackers "
              "(docs/budget.md), not a measurement."]
     if not narrows and any(one.candidate.kind.width != teacher.width for one in found):
         notes.append("Students of another width start from random weights and need longer training to keep that much; "

@@ -12,7 +12,7 @@ from .costs import Cost, KindCosts, predict
 from .space import MIN_ELIMINATING, Candidate, Kind, describe
 
 PROXY = Path(__file__).with_name("proxy.json")
-"""Published points that the proxy is fitted to."""
+"""Points that the proxy is fitted to, most of them published."""
 EVEN_SHARE = 0.5
 """Part of the importance that is divided evenly among all layers: a layer does more than what it changes alone."""
 
@@ -95,19 +95,24 @@ def concentration(importance: Sequence[float], stages: Sequence[int]) -> float:
 
 @cache
 def proxy_slopes() -> dict[str, float]:
-    """Loss of accuracy per unit of excess, fitted to the published points (least squares through the origin)."""
+    """Loss of accuracy per unit of excess, fitted to the points (least squares through the origin)."""
     lists = {name: part["points"] for name, part in json.loads(PROXY.read_text(encoding="utf-8")).items()
              if isinstance(part, dict)}
     return {name: sum(x * loss for x, loss in points) / sum(x * x for x, _ in points) for name, points in lists.items()}
 
 
-def expected_share(candidate: Candidate, teacher: Kind, importance: Sequence[float]) -> float:
+def expected_share(candidate: Candidate, teacher: Kind, importance: Sequence[float], stride: int) -> float:
     """The proxy: a factor for each way in which a student is less than its teacher (see proxy.json). A rough ranking
-    made of published trackers, not a measurement."""
+    made of other trackers, not a measurement.
+
+    Args:
+        importance: of each teacher layer.
+        stride: side of a token in pixels.
+    """
     kind, slopes = candidate.kind, proxy_slopes()
     excess = {"depth": concentration(importance, candidate.stages) - 1, "width": teacher.width / kind.width - 1,
               "mlp": teacher.mlp_ratio / kind.mlp_ratio - 1, "tokens": 1 / kind.kept - 1,
-              "resolution": teacher.search / kind.search - 1}
+              "resolution": 256 * stride**2 * (kind.search**-2 - teacher.search**-2)}
     share = 1.0
     for name, value in excess.items():
         share *= max(0.0, 1 - slopes[name] * value)
@@ -115,13 +120,14 @@ def expected_share(candidate: Candidate, teacher: Kind, importance: Sequence[flo
 
 
 def search(kinds: Iterable[Kind], costs: Mapping[Kind, KindCosts], teacher: Kind, importance: Sequence[float],
-           budget: Budget) -> list[Found]:
+           stride: int, budget: Budget) -> list[Found]:
     """All students under a budget but the teacher itself, the one that promises most first; of equals, the cheapest.
 
     Args:
         kinds: to look at, each at every number of layers.
         costs: of the kinds, and of those without elimination.
         importance: of each teacher layer, as it was measured.
+        stride: side of a token in pixels.
 
     Raises:
         UserError: none fits; the message says which comes nearest. Or there is nothing to search.
@@ -137,7 +143,7 @@ def search(kinds: Iterable[Kind], costs: Mapping[Kind, KindCosts], teacher: Kind
             if kind.kept == 1 or layers >= MIN_ELIMINATING:
                 candidate = Candidate(kind, stages)
                 found.append(Found(candidate, predict(costs, kind, layers),
-                                   expected_share(candidate, teacher, importance)))
+                                   expected_share(candidate, teacher, importance, stride)))
     if not found:
         raise UserError("there is no student to look at but the teacher itself; ask for fewer layers, or vary more "
                         "(--vary)")
