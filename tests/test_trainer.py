@@ -119,7 +119,7 @@ def test_float16_scaler_is_resumed(train):
 
 
 def test_bfloat16_runs_and_differs_from_full_precision(train):
-    assert not same(train("amp", TRAIN__AMP="true")[0], train("full")[0])
+    assert not same(train("amp", TRAIN__AMP="true", TRAIN__AMP_DTYPE="bfloat16")[0], train("full")[0])
 
 
 def test_finished_run_returns_at_once(train, caplog):
