@@ -67,11 +67,9 @@ def resolve_precision(cfg: Config, device: torch.device) -> Config:
     """
     amp, teacher = cfg.TRAIN.AMP_DTYPE if cfg.TRAIN.AMP else "auto", cfg.COMPRESS.TEACHER_DTYPE
     dtype = choose_dtype(amp, device, "TRAIN.AMP_DTYPE")
-    overrides: dict[str, Any] = {"TRAIN.AMP_DTYPE": dtype}
-    if dtype == "float32":
-        overrides = {"TRAIN.AMP": False}
-        if cfg.TRAIN.AMP:
-            logger.info("TRAIN.AMP: this CPU has no bfloat16, so that all is computed in float32")
+    if cfg.TRAIN.AMP and dtype == "float32":
+        logger.info("TRAIN.AMP: this CPU has no bfloat16, so that all is computed in float32")
+    overrides: dict[str, Any] = {"TRAIN.AMP": False} if dtype == "float32" else {"TRAIN.AMP_DTYPE": dtype}
     if cfg.compresses:
         overrides["COMPRESS.TEACHER_DTYPE"] = choose_dtype(teacher, device, "COMPRESS.TEACHER_DTYPE")
     return cfg.with_overrides(overrides)
