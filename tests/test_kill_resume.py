@@ -4,6 +4,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import traceback
 from types import SimpleNamespace
 
 import pytest
@@ -177,6 +178,7 @@ def pair(train_script):
             try:
                 os._exit(train_script(line))
             except RuntimeError:
+                traceback.print_exc()
                 os._exit(1)
 
         processes = [CONTEXT.Process(target=child, args=(rank,)) for rank in (0, 1)]
