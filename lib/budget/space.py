@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..config import Config
+from ..families.base import Shape
 from ..families.build import build_for_test
 from ..utils.errors import UserError
 
@@ -124,7 +125,7 @@ def kinds(base: Config, varied: Iterable[str]) -> Iterator[Kind]:
     """
     teacher, depth = kind_of(base), base.shape.depth
     varied = set(varied)
-    values = [_widths(teacher) if "width" in varied else [(teacher.width, teacher.heads)],
+    values = [_widths(base.shape) if "width" in varied else [(teacher.width, teacher.heads)],
               [share * teacher.mlp_ratio for share in MLP_RATIOS] if "mlp" in varied else [teacher.mlp_ratio],
               KEPT if "tokens" in varied else KEPT[:1],
               _sides(base) if "resolution" in varied else [(teacher.search, teacher.template)]]
@@ -166,11 +167,10 @@ def _probe(base: Config, kind: Kind, depth: int) -> None:
         raise UserError(f"models of family {base.family.name} have no positions that could be resampled")
 
 
-def _widths(teacher: Kind) -> list[tuple[int, int]]:
+def _widths(teacher: Shape) -> list[tuple[int, int]]:
     """(width, heads), the widest first."""
-    each = teacher.width // teacher.heads
-    heads = dict.fromkeys(max(1, round(share * teacher.heads)) for share in WIDTHS)
-    return [(number * each, number) for number in heads]
+    heads = dict.fromkeys(max(1, round(share * teacher.num_heads)) for share in WIDTHS)
+    return [(number * teacher.head_dim, number) for number in heads]
 
 
 def _sides(base: Config) -> list[tuple[int, int]]:
