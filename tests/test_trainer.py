@@ -333,6 +333,16 @@ def test_a_world_of_one_needs_nobody():
     assert world.any(True) and not world.any(False) and world.share("x") == "x"
 
 
+def test_processes_that_do_not_find_each_other_say_why(monkeypatch):
+    def fail(*args, **kwargs):
+        raise RuntimeError("Gloo connectFullMesh failed with no route\nException raised from ...")
+
+    monkeypatch.setattr(torch.distributed, "init_process_group", fail)
+    environ = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}
+    with pytest.raises(UserError, match=r"process 1 of 2 .* at 10.0.0.1:29500 \(Gloo connectFullMesh failed with no"):
+        join_world("cpu", environ)
+
+
 def test_a_loader_that_ends_early_is_an_error(train, monkeypatch):
     monkeypatch.setattr(TinyLoader, "__len__", lambda self: STEPS + 1)
     with pytest.raises(UserError, match=f"before its {STEPS + 1} batches"):
