@@ -147,10 +147,11 @@ def join_world(device: str, environ: Mapping[str, str] = os.environ) -> tuple[Wo
         backend = "nccl" if chosen.type == "cuda" else "gloo"
         try:
             dist.init_process_group(backend, rank=rank, world_size=size, timeout=COLLECTIVE_TIMEOUT)
-        except (RuntimeError, ValueError) as error:  # RuntimeError: gloo finds no way to the others
+        except (RuntimeError, ValueError) as error:  # RuntimeError: gloo's own, as DistError is the store's
             cause = str(error).partition("\n")[0]
             raise UserError(f"process {rank} of {size} cannot reach the others at {environ['MASTER_ADDR']}:"
                             f"{environ['MASTER_PORT']} ({cause}); check --ip, --port and --world-size (of torchrun: "
-                            "--master-addr, --master-port and --nnodes)") from error
+                            "--master-addr, --master-port and --nnodes), and the network interface where "
+                            "GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME names one") from error
     control = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT) if chosen.type == "cuda" else None
     return World(rank, local_rank, size, control, owns_group), chosen
