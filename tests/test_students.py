@@ -19,7 +19,7 @@ from lib.models.base import Inputs, Segment, Tokens
 from lib.models.checkpoint import load_weights, save_slim
 from lib.models.compress.bridges import regrid
 from lib.models.compress.initialise import initialise_student
-from lib.models.layers.resampling import resample, resize
+from lib.models.layers.resampling import cut, resample, resize
 from lib.models.one_stream import OneStreamTracker
 from lib.test.evaluation.manifest import describe
 from lib.test.tracker import Tracker
@@ -34,12 +34,14 @@ ELIMINATION = {"STUDENT.MODEL.BACKBONE.CE_LOC": "[0, 1]", "STUDENT.MODEL.BACKBON
 NARROW = {"STUDENT.MODEL.BACKBONE.EMBED_DIM": 16, "COMPRESS.INIT": "none", "COMPRESS.HEAD_INIT": "random"}
 KINDS = {"smaller": SIZES, "larger": {"STUDENT.DATA.SEARCH.SIZE": 96}, "eliminating": ELIMINATION,
          "all at once": SIZES | ELIMINATION | NARROW}
+SPECIAL = {"narrower view": {"DATA.SEARCH.SIZE": 64, "DATA.SEARCH.FACTOR": 4.0, "COMPRESS.TEACHER_FACTOR": 6.0}}
+"""The teacher's weights are those of a tracker for crops of 96 pixels."""
 PATTERNS = list(itertools.product((True, False), repeat=3))
 
 
 def config(kind, **more):
     """A student of 3 layers of a teacher of 6."""
-    overrides = {"MODEL.BACKBONE.DEPTH": 6, "MODEL.BACKBONE.DISTILL_LAYER": 3, **KINDS[kind], **more}
+    overrides = {"MODEL.BACKBONE.DEPTH": 6, "MODEL.BACKBONE.DISTILL_LAYER": 3, **(KINDS | SPECIAL)[kind], **more}
     return tiny("compresstracker", **{name.replace(".", "__"): value for name, value in overrides.items()})
 
 
@@ -102,6 +104,80 @@ def test_positions_are_resampled_as_ostrack_does():
         expected = F.interpolate(grid, size=(ours, ours), mode="bicubic", align_corners=False)
         assert torch.equal(own, expected.flatten(2).transpose(1, 2))
     assert torch.equal(net.student.backbone.patch_embed.proj.weight, net.teacher.backbone.patch_embed.proj.weight)
+
+
+# ---------------------------------------------------------------- a part of the teacher's view
+
+def wide_teacher(folder, *more):
+    """That tracker, and its file."""
+    cfg = tiny("ostrack", MODEL__BACKBONE__DEPTH=6, DATA__SEARCH__SIZE=96, DATA__SEARCH__FACTOR=6.0, **dict(more))
+    wide = scramble(build_for_test(cfg), 5).eval()
+    save_slim(folder / "teacher.pth.tar", wide, cfg)
+    return wide
+
+
+def narrowed(folder, **more):
+    return build_compressor(config("narrower view", **{"MODEL.PRETRAIN_FILE": str(folder / "teacher.pth.tar"), **more}))
+
+
+def test_the_middle_by_hand():
+    tokens = torch.arange(18.0).reshape(1, 18, 1)                    # two pictures of 3 x 3
+    assert cut(tokens, 3, 1).flatten().tolist() == [4, 13]
+    assert torch.equal(cut(tokens, 3, 3), tokens)
+    for target in (2, 5):
+        with pytest.raises(ValueError, match="no grid of side"):
+            cut(tokens, 3, target)
+
+
+def test_teacher_and_student_see_the_middle_of_the_teachers_view(tmp_path):
+    """All tokens that are left are those of the wide crop, at the same places."""
+    wide = wide_teacher(tmp_path)
+    net = narrowed(tmp_path)
+    search, template = torch.rand(2, 3, 96, 96), torch.rand(1, 2, 3, 32, 32)
+    middle = search[:, :, 16:80, 16:80]
+    with torch.no_grad():
+        whole = wide.embed(Inputs.of(template, search, None))
+        found = [tracker.embed(Inputs.of(template, middle, None)) for tracker in (net.teacher, net.student)]
+    for tokens in found:
+        torch.testing.assert_close(tokens.part("search"), cut(whole.part("search"), 6, 4))
+        torch.testing.assert_close(tokens.part("template"), whole.part("template"))
+    same(net.teacher.layers.state_dict(), wide.layers.state_dict())
+
+
+def test_sizes_are_shares_of_the_smaller_crop(tmp_path):
+    """A target of its usual size, a sixth of the wide crop's side, is a quarter of the other's."""
+    wide = wide_teacher(tmp_path)
+    head = narrowed(tmp_path).teacher.box_head
+    logits = head.conv5_size.bias - wide.box_head.conv5_size.bias + math.log(1 / 5)
+    torch.testing.assert_close(logits.sigmoid(), torch.full((2,), 1 / 4))
+    others = [name for name in head.state_dict() if name != "conv5_size.bias"]
+    assert all(torch.equal(head.state_dict()[name], wide.box_head.state_dict()[name]) for name in others)
+
+
+def test_the_teacher_is_profiled_with_its_own_view():
+    report = profile_config(config("narrower view"), device="cpu", threads=1, iterations=1, warmup=0)
+    assert {size["model"]: size["search_size"] for size in report["sizes"]} == {"student": 64, "teacher": 96}
+
+
+def test_corners_need_no_other_head(tmp_path):
+    wide = wide_teacher(tmp_path, ("MODEL__HEAD__TYPE", "CORNER"))
+    net = narrowed(tmp_path, **{"MODEL.HEAD.TYPE": "CORNER"})
+    same(net.teacher.box_head.state_dict(), wide.box_head.state_dict())
+
+
+def test_a_head_that_cannot_follow(tmp_path):
+    wide_teacher(tmp_path, ("MODEL__HEAD__TYPE", "MLP"))
+    with pytest.raises(UserError, match="TEACHER_FACTOR is 6, but .* cannot be made to see 4 times the target"):
+        narrowed(tmp_path, **{"MODEL.HEAD.TYPE": "MLP"})
+
+
+@pytest.mark.parametrize(("overrides", "message"), [
+    ({"COMPRESS.TEACHER_FACTOR": 5.0}, "the teacher's crops had 80 pixels, 0.5 tokens of 16 pixels more on each side"),
+    ({"COMPRESS.TEACHER_FACTOR": 3.0}, "the teacher's crops had 48 pixels, -0.5 tokens"),
+    ({"COMPRESS.TEACHER_FACTOR": -1}, "COMPRESS.TEACHER_FACTOR is -1")])
+def test_impossible_parts_of_a_view(overrides, message):
+    with pytest.raises(UserError, match=message):
+        config("narrower view", **overrides)
 
 
 # ---------------------------------------------------------------- passes

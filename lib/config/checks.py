@@ -119,6 +119,18 @@ def _compression(cfg):
         yield "COMPRESS.HEAD_INIT is random, but head is not in COMPRESS.TRAINABLE: it would stay random"
     if compress.INIT == "none" and "layers" not in compress.TRAINABLE:
         yield "COMPRESS.INIT is none, but layers is not in COMPRESS.TRAINABLE: they would stay random"
+    if compress.TEACHER_FACTOR:
+        yield from _wide_teacher(cfg)
+
+
+def _wide_teacher(cfg):
+    wide, search, stride = cfg.COMPRESS.TEACHER_FACTOR, cfg.DATA.SEARCH, cfg.MODEL.BACKBONE.STRIDE
+    side = search.SIZE * wide / search.FACTOR
+    border = (side - search.SIZE) / 2 / stride
+    if border < 0 or abs(border - round(border)) > 1e-6:
+        yield (f"COMPRESS.TEACHER_FACTOR is {wide:g}: with a DATA.SEARCH.SIZE of {search.SIZE} pixels for "
+               f"{search.FACTOR:g} times the target the teacher's crops had {side:g} pixels, {border:g} tokens of "
+               f"{stride} pixels more on each side; expected a whole number of at least 0")
 
 
 def _student(cfg):

@@ -153,6 +153,17 @@ class Config(Section):
         return Config(script, name, source, values, overrides, of_student=True)
 
     @property
+    def teacher(self) -> "Config":
+        """The same with the search crop that the teacher's weights were trained with, where that shows more than the
+        training's (COMPRESS.TEACHER_FACTOR); else itself."""
+        search, factor = self.DATA.SEARCH, self.COMPRESS.TEACHER_FACTOR
+        if not self.compresses or factor in (0, search.FACTOR):
+            return self
+        side = round(search.SIZE * factor / search.FACTOR)
+        return self.with_overrides({"DATA.SEARCH.FACTOR": factor, "DATA.SEARCH.SIZE": side,
+                                    "TEST.SEARCH_FACTOR": factor, "TEST.SEARCH_SIZE": side})
+
+    @property
     def title(self) -> str:
         """What the trained model is called, in the names of its checkpoints too."""
         return "CompressTracker" if self.script == COMPRESSION else self.family.title

@@ -160,6 +160,9 @@ KEYS: dict[str, Key] = {
     "COMPRESS.TEACHER_DTYPE": Key("same", "str", "Number format of the teacher's own pass, which makes the targets; "
                                   "same is that of the training; auto as in TRAIN.AMP_DTYPE.",
                                   choices=("same", "auto", "float32", "bfloat16", "float16")),
+    "COMPRESS.TEACHER_FACTOR": Key(0.0, "float", "DATA.SEARCH.FACTOR that the teacher's checkpoint was trained with, "
+                                   "where teacher and student are to see the middle of that view alone, at the same "
+                                   "resolution; 0 is DATA.SEARCH.FACTOR.", low=0),
     "COMPRESS.SHARE_PREFIX": Key(True, "bool", "Compute what the teacher's pass and the mixed pass have in common "
                                  "once, where that changes nothing."),
     "COMPRESS.TRAINABLE": Key(TRAINABLE_PARTS, "strs", "Parts of the student that learn.", choices=TRAINABLE_PARTS,

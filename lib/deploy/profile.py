@@ -220,7 +220,7 @@ def _builders(cfg: Config, against: Sequence[Config]
     from ..families.build import build_for_test, build_teacher
 
     if cfg.compresses:
-        builders = {"student": (build_for_test, cfg.student), "teacher": (build_teacher, cfg)}
+        builders = {"student": (build_for_test, cfg.student), "teacher": (build_teacher, cfg.teacher)}
         reference = "teacher"
     else:
         builders = {"model": (build_for_test, cfg)}

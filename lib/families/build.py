@@ -106,7 +106,7 @@ def build_compressor(cfg: Config, load: bool = True, frames: Callable[[], Iterab
     axes, batches = None, frames and cache(lambda: list(frames()))       # read once, where they are needed
     if load:
         path = find_pretrained(cfg.MODEL.PRETRAIN_FILE, "MODEL.PRETRAIN_FILE", "the teacher's checkpoint")
-        load_weights(teacher, path, role="teacher")
+        _load_teacher(cfg, teacher, path)
         logger.info("teacher: %d layers from %s", teacher.depth, path)
         if compress.INIT == "mae":
             start = find_pretrained(cfg.MODEL.BACKBONE.PRETRAIN_FILE, "MODEL.BACKBONE.PRETRAIN_FILE")
@@ -126,6 +126,23 @@ def build_compressor(cfg: Config, load: bool = True, frames: Callable[[], Iterab
     if compress.SHARE_PREFIX and net.share_prefix():
         logger.info("the embedding is the teacher's: what the teacher's pass and the mixed pass share is computed once")
     return net
+
+
+def _load_teacher(cfg: Config, teacher: StagedTracker, path: Path) -> None:
+    """The checkpoint's weights, which may be those of a tracker with a wider view."""
+    wide = cfg.teacher
+    if wide is cfg:
+        load_weights(teacher, path, role="teacher")
+        return
+    tracker = build_teacher(wide)
+    load_weights(tracker, path, role="teacher")
+    factor, factor_of_wide = cfg.DATA.SEARCH.FACTOR, wide.DATA.SEARCH.FACTOR
+    try:
+        teacher.narrow(tracker, factor, factor_of_wide)
+    except NotImplementedError:
+        raise UserError(f"{cfg.source}: COMPRESS.TEACHER_FACTOR is {factor_of_wide:g}, but models of family "
+                        f"{cfg.family.name} with such a head cannot be made to see {factor:g} times the target alone; "
+                        "set it to 0 and DATA.SEARCH as the teacher's") from None
 
 
 def _influence(cfg: Config, teacher: StagedTracker, frames: Callable[[], Sequence[Inputs]] | None) -> list[float]:

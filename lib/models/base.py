@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .layers.resampling import resample
+from .layers.resampling import cut, resample
 
 
 class Inputs(NamedTuple):
@@ -234,7 +234,8 @@ class StagedTracker(nn.Module, ABC):
         tensors = itertools.chain(self.named_parameters(), self.named_buffers())
         return {name: tensor for name, tensor in tensors if self.part_of(name) == part}
 
-    def load_part(self, part: str, state: Mapping[str, Tensor], grids: Mapping[str, int] | None = None) -> None:
+    def load_part(self, part: str, state: Mapping[str, Tensor], grids: Mapping[str, int] | None = None,
+                  middle: bool = False) -> None:
         """Copy one part's entries from the state dict of a tracker of the same family and width.
 
         Positions of another grid are resampled bicubically, as OSTrack resamples those of its ViT; of `unused` entries,
@@ -242,6 +243,7 @@ class StagedTracker(nn.Module, ABC):
 
         Args:
             grids: `token_grids` of that tracker; None where they are this one's.
+            middle: positions of another grid are those in its middle instead of resampled ones.
         """
         shapes = {name: self.state_dict()[name].shape for name in self.unused if name in self.state_dict()}
         chosen = {name: value for name, value in state.items()
@@ -250,12 +252,28 @@ class StagedTracker(nn.Module, ABC):
         for name in chosen.keys() & self.position_names.keys() if grids != own else ():
             kinds = self.position_names[name]
             pieces = chosen[name].flatten(0, -3).split([grids[kind] ** 2 for kind in kinds], dim=1)
-            pieces = [resample(piece, grids[kind], own[kind], mode="bicubic")
-                      for kind, piece in zip(kinds, pieces, strict=True)]
+            sides = [(grids[kind], own[kind]) for kind in kinds]
+            pieces = [cut(piece, *side) if middle else resample(piece, *side, mode="bicubic")
+                      for piece, side in zip(pieces, sides, strict=True)]
             chosen[name] = torch.cat(pieces, dim=1).unflatten(0, chosen[name].shape[:-2])
         unknown = self.load_state_dict(chosen, strict=False).unexpected_keys
         if unknown:
             raise ValueError(f"{type(self).__name__} has no {unknown[0]}")
+
+    def narrow(self, wide: "StagedTracker", factor: float, factor_of_wide: float) -> None:
+        """Take over the weights of the same tracker for search crops that show more of the picture at the same
+        resolution.
+
+        A token sees the same pixels in both, so its position is that which it has in the middle of the wide crop. What
+        the head says in shares of the crop's side grows.
+
+        Args:
+            factor, factor_of_wide: side of the search crops / sqrt(area of the target), of this tracker and of `wide`.
+
+        Raises:
+            NotImplementedError: this family's trackers cannot.
+        """
+        raise NotImplementedError
 
     def read_foreign(self, path: Path) -> dict[str, Tensor] | None:
         """The weights in a file of a format that only this family has; None for any other file."""

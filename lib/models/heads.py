@@ -1,5 +1,7 @@
 """Box heads of OSTrack: CENTER (the default), CORNER (STARK's) and MLP. Attribute names give the official keys."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -93,6 +95,12 @@ class CenterHead(_BranchHead):
         score, size, offset = bounded(score), bounded(size), offset.float()
         return Prediction(decode(weighted(score, window), size, offset).unsqueeze(1), score, size, offset)
 
+    @torch.no_grad()
+    def rescale(self, before: float, after: float) -> None:
+        """Say `after` where the size was `before`, in shares of the crop's side, and other sizes by about their ratio
+        more."""
+        self.conv5_size.bias += math.log(after / (1 - after)) - math.log(before / (1 - before))
+
 
 class CornerHead(_BranchHead):
     """Both corners, each the expectation of a softmax over the grid (STARK, ICCV 2021, section 3.1)."""
@@ -105,6 +113,9 @@ class CornerHead(_BranchHead):
         side = features.shape[-1]
         corners = [self._expected_cell(self.run_branch(branch, features).float()) for branch in ("tl", "br")]
         return Prediction(xyxy_to_cxcywh(torch.cat(corners, dim=1) / side).unsqueeze(1))
+
+    def rescale(self, before: float, after: float) -> None:
+        """Nothing changes (see `CenterHead.rescale`): the corners are places on the grid."""
 
     @staticmethod
     def _expected_cell(logits: Tensor) -> Tensor:
@@ -128,6 +139,10 @@ class MLPHead(nn.Module):
         for layer in self.layers[:-1]:
             x = layer(x).relu()
         return Prediction(self.layers[-1](x).float().sigmoid().unsqueeze(1))
+
+    def rescale(self, before: float, after: float) -> None:
+        """Cannot be done (see `CenterHead.rescale`): places and sizes are shares of the whole crop."""
+        raise NotImplementedError
 
 
 def build_head(kind: str, in_channels: int, channels: int) -> nn.Module:

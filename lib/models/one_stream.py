@@ -136,6 +136,11 @@ class OneStreamTracker(StagedTracker):
         first = tokens.place("search").start
         return torch.cat([torch.arange(first, device=kept.device).expand(len(kept), -1), first + kept], dim=1)
 
+    def narrow(self, wide: "OneStreamTracker", factor: float, factor_of_wide: float) -> None:
+        for part in self.part_prefixes:
+            self.load_part(part, wide.state_dict(), wide.token_grids, middle=True)
+        self.box_head.rescale(1 / factor_of_wide, 1 / factor)
+
     def compile_layers(self) -> None:
         """As `StagedTracker.compile_layers`; layers that eliminate candidates are left out: their shapes change."""
         for layer in self.layers:

@@ -36,6 +36,23 @@ def resample(tokens: Tensor, source: int, target: int, mode: str = "bilinear", a
     """
     if source == target:
         return tokens
-    pictures = tokens.reshape(-1, source, source, tokens.shape[2]).permute(0, 3, 1, 2)
-    resized = resize(pictures, target, mode, align_corners)                            # (B * n, C, t, t)
+    resized = resize(_pictures(tokens, source), target, mode, align_corners)           # (B * n, C, t, t)
     return resized.flatten(2).transpose(1, 2).reshape(len(tokens), -1, tokens.shape[2])
+
+
+def cut(tokens: Tensor, source: int, target: int) -> Tensor:
+    """The tokens in the middle of a grid: (B, n * source**2, C) -> (B, n * target**2, C), see `resample`.
+
+    Raises:
+        ValueError: there is none of that side in the middle.
+    """
+    border, odd = divmod(source - target, 2)
+    if border < 0 or odd:
+        raise ValueError(f"no grid of side {target} lies in the middle of one of side {source}")
+    middle = _pictures(tokens, source)[:, :, border:border + target, border:border + target]
+    return middle.flatten(2).transpose(1, 2).reshape(len(tokens), -1, tokens.shape[2])
+
+
+def _pictures(tokens: Tensor, side: int) -> Tensor:
+    """(B, n * side**2, C) -> (B * n, C, side, side)."""
+    return tokens.reshape(-1, side, side, tokens.shape[2]).permute(0, 3, 1, 2)
