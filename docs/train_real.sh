@@ -2,45 +2,37 @@
 # The trackers for real video, step by step (docs/real.md):   bash docs/train_real.sh STEP...
 #
 #   data           draw sequences of objects cut out of photographs
-#   students       train VitTrack at 192 pixels, and the naive twin: same start and pairs, ground truth alone
-#   ship           write the mean of the naive twins' weights in half precision to pretrained_models
+#   students       train students of VitTrack that see the middle 224 of its 256 pixels, and their naive twins (same start
+#                  and pairs, ground truth alone), and track the 25 videos with all
+#   ship           write the mean of the students' weights in half precision to pretrained_models
 #   compare        track the test sequences with all of them and with OpenCV's trackers, and time them; draw the curves
 #   vits_teacher   train 12 ViT-S/14 layers that start from DINOv2; for a GPU
 #   vits_students  compress these into 6, 4, 3 and 2 layers and narrow ones, train the naive twins, and track the test
 #                  sequences with all; for a GPU
 #
-# What must be where: docs/real.md. SEEDS are those of students, ship and compare, SEQUENCES how many are drawn.
+# What must be where: docs/real.md. JOBS is how many students are trained at a time, SEQUENCES how many are drawn.
 
 set -eu
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-.venv/bin/python}
-SEEDS=${SEEDS:-0 1 2}
-NAIVE=(--set TRAIN.SUP_LOGIT=false --set TRAIN.SUP_FEAT=false --set TRAIN.SUP_REPLACE=false)
 STUDENT=compresstracker_real SHIPPED=pretrained_models/compresstracker_real.pth.tar
 TEACHER=vittrack/vittrack TEACHER_WEIGHTS=pretrained_models/vittrack.onnx
 
-folder_of() {        # name, seed
-    printf "output/real/$STUDENT/%s_seed%s" "$1" "$2"
+run_of() {           # rung, seed
+    echo "output/ladders/real_students/runs/$1_seed$2"
 }
 
-train_student() {    # name, seed, further options
-    local name=$1 seed=$2
-    shift 2
-    "$PYTHON" tracking/train.py --script compresstracker --config $STUDENT --mode single \
-        --save_dir "$(folder_of "$name" "$seed")" --set TRAIN.SEED="$seed" "$@"
-}
-
-weights_of() {       # name, seed
-    printf "%s/checkpoints/train/compresstracker/$STUDENT/CompressTracker_ep0010.pth.tar" "$(folder_of "$1" "$2")"
+weights_of() {       # rung, seed
+    echo "$(run_of "$1" "$2")/checkpoints/train/compresstracker/$STUDENT/CompressTracker_ep0010.pth.tar"
 }
 
 compare() {
     local folder=output/real/$TEACHER name seed precision trackers curves=()
     trackers=("$TEACHER=teacher@$TEACHER_WEIGHTS" "compresstracker/$STUDENT=$STUDENT, shipped@$SHIPPED")
-    for name in compressed naive; do
-        for seed in $SEEDS; do
-            trackers+=("compresstracker/$STUDENT=$STUDENT, $name@$(weights_of $name "$seed")")
-            curves+=("$STUDENT, $name=$(folder_of $name "$seed")")
+    for name in guidance_and_mimicking ground_truth; do
+        for seed in 0 1 2; do
+            trackers+=("compresstracker/$STUDENT=$STUDENT, $name@$(weights_of $name $seed)")
+            curves+=("$STUDENT, $name=$(run_of $name $seed)")
         done
     done
     for precision in float32 int8; do
@@ -62,25 +54,22 @@ compare() {
 
 export_to() {        # name, script/configuration, weights; a part of compare
     "$PYTHON" tracking/export_model.py --script "${2%/*}" --config "${2#*/}" --checkpoint "$3" --format openvino \
-        --precision $precision --frames data/real/videos@data/real/train.txt --output "$folder/$1_$precision"
+        --precision $precision --frames data/real/videos --output "$folder/$1_$precision"
     trackers+=("$2=$1, $precision@$folder/$1_$precision")
 }
 
 for step in "$@"; do
     case $step in
         data)
-            "$PYTHON" tracking/render_sequences.py --output data/real/rendered --sequences "${SEQUENCES:-400}" \
+            "$PYTHON" tracking/render_sequences.py --output data/real/rendered --sequences "${SEQUENCES:-800}" \
                 --photographs data/real/coco/train2017 --outlines data/real/coco/annotations/instances_train2017.json ;;
         students)
-            for seed in $SEEDS; do
-                train_student compressed "$seed"
-                train_student naive "$seed" "${NAIVE[@]}"
-            done ;;
+            "$PYTHON" tracking/ablation.py --ladder experiments/ladders/real_students.yaml --jobs "${JOBS:-2}" ;;
         compare) compare ;;
         ship)
             files=()
-            for seed in $SEEDS; do
-                files+=("$(weights_of naive "$seed")")
+            for seed in 0 1 2; do
+                files+=("$(weights_of guidance_and_mimicking $seed)")
             done
             "$PYTHON" - $SHIPPED "${files[@]}" <<'PYTHON'
 import sys

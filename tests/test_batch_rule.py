@@ -33,8 +33,8 @@ def test_without_a_total_the_official_meaning_counts():
     assert plan_batch(config(**overrides, TRAIN__ACCUMULATE=2), 4) == BatchPlan(256, 4, 2)
 
 
-SMALL = {"quickstart_4": 16, "quickstart_teacher": 16, "compresstracker_real": 16, "real_teacher": 128,
-         "compresstracker_real_vits_4": 64}
+SMALL = {"quickstart_4": 16, "quickstart_teacher": 16, "compresstracker_real": 16, "compresstracker_real_192": 16,
+         "real_teacher": 128, "compresstracker_real_vits_4": 64}
 """Of the quickstart, and for real video."""
 MIXFORMERS_OWN = ("mixformerv2_b_8", "mixformerv2_b_fade")
 """Of the official recipe: 8 times 32."""

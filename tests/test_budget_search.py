@@ -61,7 +61,7 @@ def test_resolution_costs_the_more_the_fewer_tokens_there_are():
         return 1 - expected_share(Candidate(kind._replace(search=student), (1,) * 12), kind, [1.0] * 12, stride)
 
     assert lost(16, 384, 256) == pytest.approx(1 - 69.1 / 71.1, abs=0.01)        # OSTrack
-    assert lost(16, 256, 192) == pytest.approx(1 - 63.8 / 66.8, abs=0.01)        # compresstracker_real, VitTrack
+    assert lost(16, 256, 192) == pytest.approx(1 - 63.8 / 66.8, abs=0.01)        # compresstracker_real_192, VitTrack
     assert lost(8, 64, 48) == pytest.approx(4 * lost(16, 256, 192)) == pytest.approx(lost(16, 128, 96))
 
 
