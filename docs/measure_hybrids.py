@@ -24,7 +24,7 @@ def main() -> int:
     load_torch()
     import torch
 
-    from lib.families.build import build_compressor, find_pretrained
+    from lib.families.build import build_compressor, load_teacher
     from lib.families.objective import search_frames
     from lib.models.checkpoint import load_weights, run_folder, slim_name
     from lib.pipeline.ladder import Ladder
@@ -41,7 +41,7 @@ def main() -> int:
         net = build_compressor(cfg, load=False).eval()
         if net.bridges is not None:
             raise UserError(f"{rung}: the file of a student of another width lacks its bridges to the teacher")
-        load_weights(net.teacher, find_pretrained(cfg.MODEL.PRETRAIN_FILE, "MODEL.PRETRAIN_FILE"), role="teacher")
+        load_teacher(cfg, net.teacher)
         load_weights(net.student, weights)
         objective, stages = cfg.family.objective(cfg), len(net.stages)
         names = [first * count + second * (stages - count) for first, second in ("ST", "TS")

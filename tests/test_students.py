@@ -33,15 +33,14 @@ ELIMINATION = {"STUDENT.MODEL.BACKBONE.CE_LOC": "[0, 1]", "STUDENT.MODEL.BACKBON
                "TRAIN.CE_WARM_EPOCH": 0}
 NARROW = {"STUDENT.MODEL.BACKBONE.EMBED_DIM": 16, "COMPRESS.INIT": "none", "COMPRESS.HEAD_INIT": "random"}
 KINDS = {"smaller": SIZES, "larger": {"STUDENT.DATA.SEARCH.SIZE": 96}, "eliminating": ELIMINATION,
-         "all at once": SIZES | ELIMINATION | NARROW}
-SPECIAL = {"narrower view": {"DATA.SEARCH.SIZE": 64, "DATA.SEARCH.FACTOR": 4.0, "COMPRESS.TEACHER_FACTOR": 6.0}}
-"""The teacher's weights are those of a tracker for crops of 96 pixels."""
+         "all at once": SIZES | ELIMINATION | NARROW,
+         "part of the view": {"DATA.SEARCH.SIZE": 64, "DATA.SEARCH.FACTOR": 4.0, "COMPRESS.TEACHER_FACTOR": 6.0}}
 PATTERNS = list(itertools.product((True, False), repeat=3))
 
 
 def config(kind, **more):
     """A student of 3 layers of a teacher of 6."""
-    overrides = {"MODEL.BACKBONE.DEPTH": 6, "MODEL.BACKBONE.DISTILL_LAYER": 3, **(KINDS | SPECIAL)[kind], **more}
+    overrides = {"MODEL.BACKBONE.DEPTH": 6, "MODEL.BACKBONE.DISTILL_LAYER": 3, **KINDS[kind], **more}
     return tiny("compresstracker", **{name.replace(".", "__"): value for name, value in overrides.items()})
 
 
@@ -108,16 +107,17 @@ def test_positions_are_resampled_as_ostrack_does():
 
 # ---------------------------------------------------------------- a part of the teacher's view
 
-def wide_teacher(folder, *more):
-    """That tracker, and its file."""
-    cfg = tiny("ostrack", MODEL__BACKBONE__DEPTH=6, DATA__SEARCH__SIZE=96, DATA__SEARCH__FACTOR=6.0, **dict(more))
+def wide_teacher(folder, **more):
+    """A tracker for crops of 96 pixels, six times the target, and its file."""
+    cfg = tiny("ostrack", MODEL__BACKBONE__DEPTH=6, DATA__SEARCH__SIZE=96, DATA__SEARCH__FACTOR=6.0, **more)
     wide = scramble(build_for_test(cfg), 5).eval()
     save_slim(folder / "teacher.pth.tar", wide, cfg)
     return wide
 
 
-def narrowed(folder, **more):
-    return build_compressor(config("narrower view", **{"MODEL.PRETRAIN_FILE": str(folder / "teacher.pth.tar"), **more}))
+def part_of(folder, **more):
+    file = {"MODEL.PRETRAIN_FILE": str(folder / "teacher.pth.tar")}
+    return build_compressor(config("part of the view", **file, **more))
 
 
 def test_the_middle_by_hand():
@@ -132,7 +132,7 @@ def test_the_middle_by_hand():
 def test_teacher_and_student_see_the_middle_of_the_teachers_view(tmp_path):
     """All tokens that are left are those of the wide crop, at the same places."""
     wide = wide_teacher(tmp_path)
-    net = narrowed(tmp_path)
+    net = part_of(tmp_path)
     search, template = torch.rand(2, 3, 96, 96), torch.rand(1, 2, 3, 32, 32)
     middle = search[:, :, 16:80, 16:80]
     with torch.no_grad():
@@ -147,7 +147,7 @@ def test_teacher_and_student_see_the_middle_of_the_teachers_view(tmp_path):
 def test_sizes_are_shares_of_the_smaller_crop(tmp_path):
     """A target of its usual size, a sixth of the wide crop's side, is a quarter of the other's."""
     wide = wide_teacher(tmp_path)
-    head = narrowed(tmp_path).teacher.box_head
+    head = part_of(tmp_path).teacher.box_head
     logits = head.conv5_size.bias - wide.box_head.conv5_size.bias + math.log(1 / 5)
     torch.testing.assert_close(logits.sigmoid(), torch.full((2,), 1 / 4))
     others = [name for name in head.state_dict() if name != "conv5_size.bias"]
@@ -155,20 +155,24 @@ def test_sizes_are_shares_of_the_smaller_crop(tmp_path):
 
 
 def test_the_teacher_is_profiled_with_its_own_view():
-    report = profile_config(config("narrower view"), device="cpu", threads=1, iterations=1, warmup=0)
+    report = profile_config(config("part of the view"), device="cpu", threads=1, iterations=1, warmup=0)
     assert {size["model"]: size["search_size"] for size in report["sizes"]} == {"student": 64, "teacher": 96}
 
 
 def test_corners_need_no_other_head(tmp_path):
-    wide = wide_teacher(tmp_path, ("MODEL__HEAD__TYPE", "CORNER"))
-    net = narrowed(tmp_path, **{"MODEL.HEAD.TYPE": "CORNER"})
+    wide = wide_teacher(tmp_path, MODEL__HEAD__TYPE="CORNER")
+    net = part_of(tmp_path, **{"MODEL.HEAD.TYPE": "CORNER"})
     same(net.teacher.box_head.state_dict(), wide.box_head.state_dict())
 
 
-def test_a_head_that_cannot_follow(tmp_path):
-    wide_teacher(tmp_path, ("MODEL__HEAD__TYPE", "MLP"))
+def test_a_family_that_cannot_see_a_part():
+    with pytest.raises(UserError, match="family seqtrack .* SEQUENCE cannot be made to see 4 times the target alone"):
+        load_config("compresstracker", "compresstracker_seqtrack_b256_4", ["COMPRESS.TEACHER_FACTOR=6"])
+
+
+def test_a_head_that_cannot_follow():
     with pytest.raises(UserError, match="TEACHER_FACTOR is 6, but .* cannot be made to see 4 times the target"):
-        narrowed(tmp_path, **{"MODEL.HEAD.TYPE": "MLP"})
+        config("part of the view", **{"MODEL.HEAD.TYPE": "MLP"})
 
 
 @pytest.mark.parametrize(("overrides", "message"), [
@@ -177,7 +181,7 @@ def test_a_head_that_cannot_follow(tmp_path):
     ({"COMPRESS.TEACHER_FACTOR": -1}, "COMPRESS.TEACHER_FACTOR is -1")])
 def test_impossible_parts_of_a_view(overrides, message):
     with pytest.raises(UserError, match=message):
-        config("narrower view", **overrides)
+        config("part of the view", **overrides)
 
 
 # ---------------------------------------------------------------- passes

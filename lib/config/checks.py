@@ -125,6 +125,10 @@ def _compression(cfg):
 
 def _wide_teacher(cfg):
     wide, search, stride = cfg.COMPRESS.TEACHER_FACTOR, cfg.DATA.SEARCH, cfg.MODEL.BACKBONE.STRIDE
+    if wide != search.FACTOR and not cfg.family.sees_middle(cfg):
+        yield (f"COMPRESS.TEACHER_FACTOR is {wide:g}, but models of family {cfg.family.name} with a MODEL.HEAD.TYPE of "
+               f"{cfg.MODEL.HEAD.TYPE} cannot be made to see {search.FACTOR:g} times the target alone; set it to 0 and "
+               "DATA.SEARCH as the teacher's")
     side = search.SIZE * wide / search.FACTOR
     border = (side - search.SIZE) / 2 / stride
     if border < 0 or abs(border - round(border)) > 1e-6:

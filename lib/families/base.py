@@ -109,6 +109,11 @@ class Family(ABC):
         norm and the first maps of the head."""
         return False
 
+    def sees_middle(self, cfg: "Config") -> bool:
+        """Whether its trackers can take over weights for search crops that show more of the picture at the same
+        resolution (COMPRESS.TEACHER_FACTOR; `OneStreamTracker.load_middle`)."""
+        return False
+
     def rule_values(self, cfg: "Config") -> dict[str, Any]:
         """What `rules` takes, as plain values (an export keeps them in its manifest)."""
         return {}

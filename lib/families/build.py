@@ -105,9 +105,7 @@ def build_compressor(cfg: Config, load: bool = True, frames: Callable[[], Iterab
     stages = divide(teacher.depth, student.depth, compress.STAGES)
     axes, batches = None, frames and cache(lambda: list(frames()))       # read once, where they are needed
     if load:
-        path = find_pretrained(cfg.MODEL.PRETRAIN_FILE, "MODEL.PRETRAIN_FILE", "the teacher's checkpoint")
-        _load_teacher(cfg, teacher, path)
-        logger.info("teacher: %d layers from %s", teacher.depth, path)
+        logger.info("teacher: %d layers from %s", teacher.depth, load_teacher(cfg, teacher))
         if compress.INIT == "mae":
             start = find_pretrained(cfg.MODEL.BACKBONE.PRETRAIN_FILE, "MODEL.BACKBONE.PRETRAIN_FILE")
             cfg.family.load_start(student, start)
@@ -128,21 +126,25 @@ def build_compressor(cfg: Config, load: bool = True, frames: Callable[[], Iterab
     return net
 
 
-def _load_teacher(cfg: Config, teacher: StagedTracker, path: Path) -> None:
-    """The checkpoint's weights, which may be those of a tracker with a wider view."""
-    wide = cfg.teacher
-    if wide is cfg:
+def load_teacher(cfg: Config, teacher: StagedTracker) -> Path:
+    """Load the weights of MODEL.PRETRAIN_FILE into a compression's teacher, in place; they may be those of a tracker
+    with a wider view (COMPRESS.TEACHER_FACTOR).
+
+    Returns:
+        the file.
+
+    Raises:
+        UserError: there is none, or it does not fit.
+    """
+    path = find_pretrained(cfg.MODEL.PRETRAIN_FILE, "MODEL.PRETRAIN_FILE", "the teacher's checkpoint")
+    own = cfg.teacher
+    if own is cfg:
         load_weights(teacher, path, role="teacher")
-        return
-    tracker = build_teacher(wide)
-    load_weights(tracker, path, role="teacher")
-    factor, factor_of_wide = cfg.DATA.SEARCH.FACTOR, wide.DATA.SEARCH.FACTOR
-    try:
-        teacher.narrow(tracker, factor, factor_of_wide)
-    except NotImplementedError:
-        raise UserError(f"{cfg.source}: COMPRESS.TEACHER_FACTOR is {factor_of_wide:g}, but models of family "
-                        f"{cfg.family.name} with such a head cannot be made to see {factor:g} times the target alone; "
-                        "set it to 0 and DATA.SEARCH as the teacher's") from None
+    else:
+        wide = build_teacher(own)
+        load_weights(wide, path, role="teacher")
+        teacher.load_middle(wide, cfg.DATA.SEARCH.FACTOR, own.DATA.SEARCH.FACTOR)
+    return path
 
 
 def _influence(cfg: Config, teacher: StagedTracker, frames: Callable[[], Sequence[Inputs]] | None) -> list[float]:

@@ -78,6 +78,10 @@ class OneStreamFamily(Family):
                    "and CE_KEEP_RATIO to [] (weights of a teacher with elimination can be used without it). The keys "
                    "of the student are STUDENT.MODEL.BACKBONE.CE_LOC and CE_KEEP_RATIO")
 
+    def sees_middle(self, cfg: "Config") -> bool:
+        """With a head that looks at places, not at the whole crop (MLP)."""
+        return cfg.MODEL.HEAD.TYPE != "MLP"
+
     def objective(self, cfg: "Config") -> "Objective":
         from .elimination import EliminationObjective
 

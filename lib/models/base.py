@@ -260,21 +260,6 @@ class StagedTracker(nn.Module, ABC):
         if unknown:
             raise ValueError(f"{type(self).__name__} has no {unknown[0]}")
 
-    def narrow(self, wide: "StagedTracker", factor: float, factor_of_wide: float) -> None:
-        """Take over the weights of the same tracker for search crops that show more of the picture at the same
-        resolution.
-
-        A token sees the same pixels in both, so its position is that which it has in the middle of the wide crop. What
-        the head says in shares of the crop's side grows.
-
-        Args:
-            factor, factor_of_wide: side of the search crops / sqrt(area of the target), of this tracker and of `wide`.
-
-        Raises:
-            NotImplementedError: this family's trackers cannot.
-        """
-        raise NotImplementedError
-
     def read_foreign(self, path: Path) -> dict[str, Tensor] | None:
         """The weights in a file of a format that only this family has; None for any other file."""
         return None

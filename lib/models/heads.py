@@ -140,10 +140,6 @@ class MLPHead(nn.Module):
             x = layer(x).relu()
         return Prediction(self.layers[-1](x).float().sigmoid().unsqueeze(1))
 
-    def rescale(self, before: float, after: float) -> None:
-        """Cannot be done (see `CenterHead.rescale`): places and sizes are shares of the whole crop."""
-        raise NotImplementedError
-
 
 def build_head(kind: str, in_channels: int, channels: int) -> nn.Module:
     """`kind` is MODEL.HEAD.TYPE: CENTER, CORNER or MLP."""

@@ -136,7 +136,17 @@ class OneStreamTracker(StagedTracker):
         first = tokens.place("search").start
         return torch.cat([torch.arange(first, device=kept.device).expand(len(kept), -1), first + kept], dim=1)
 
-    def narrow(self, wide: "OneStreamTracker", factor: float, factor_of_wide: float) -> None:
+    def load_middle(self, wide: "OneStreamTracker", factor: float, factor_of_wide: float) -> None:
+        """Take over the weights of the same tracker for search crops that show more of the picture at the same
+        resolution.
+
+        A token sees the same pixels in both, so its position is that which it has in the middle of the wide crop. What
+        the head says in shares of the crop's side grows.
+
+        Args:
+            wide: that tracker; the family says whether it can be one (`Family.sees_middle`).
+            factor, factor_of_wide: side of the search crops / sqrt(area of the target), of this tracker and of `wide`.
+        """
         for part in self.part_prefixes:
             self.load_part(part, wide.state_dict(), wide.token_grids, middle=True)
         self.box_head.rescale(1 / factor_of_wide, 1 / factor)

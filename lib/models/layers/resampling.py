@@ -36,8 +36,7 @@ def resample(tokens: Tensor, source: int, target: int, mode: str = "bilinear", a
     """
     if source == target:
         return tokens
-    resized = resize(_pictures(tokens, source), target, mode, align_corners)           # (B * n, C, t, t)
-    return resized.flatten(2).transpose(1, 2).reshape(len(tokens), -1, tokens.shape[2])
+    return _tokens(resize(_pictures(tokens, source), target, mode, align_corners), len(tokens))
 
 
 def cut(tokens: Tensor, source: int, target: int) -> Tensor:
@@ -49,10 +48,15 @@ def cut(tokens: Tensor, source: int, target: int) -> Tensor:
     border, odd = divmod(source - target, 2)
     if border < 0 or odd:
         raise ValueError(f"no grid of side {target} lies in the middle of one of side {source}")
-    middle = _pictures(tokens, source)[:, :, border:border + target, border:border + target]
-    return middle.flatten(2).transpose(1, 2).reshape(len(tokens), -1, tokens.shape[2])
+    middle = slice(border, border + target)
+    return _tokens(_pictures(tokens, source)[:, :, middle, middle], len(tokens))
 
 
 def _pictures(tokens: Tensor, side: int) -> Tensor:
     """(B, n * side**2, C) -> (B * n, C, side, side)."""
     return tokens.reshape(-1, side, side, tokens.shape[2]).permute(0, 3, 1, 2)
+
+
+def _tokens(pictures: Tensor, batch: int) -> Tensor:
+    """(batch * n, C, side, side) -> (batch, n * side**2, C)."""
+    return pictures.flatten(2).transpose(1, 2).reshape(batch, -1, pictures.shape[1])
