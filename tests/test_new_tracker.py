@@ -7,10 +7,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+from ast import literal_eval
 from pathlib import Path
 
 import pytest
 import trees
+
+from lib.families import FAMILIES
 
 FRAMES = 24
 
@@ -34,6 +37,7 @@ def tree(root, page, tmp_path_factory) -> Path:
         assert not path.exists()
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
+    assert literal_eval(listed.split("=")[1].strip()) == (*FAMILIES, "query")
     text = (tree / registry).read_text(encoding="utf-8")
     text, changed = re.subn(r"^FAMILIES = .*\n", listed, text, flags=re.MULTILINE)
     assert changed == 1

@@ -27,10 +27,10 @@ logger = logging.getLogger("test")
 EXAMPLES = """examples:
   python tracking/test.py compresstracker compresstracker_vitb_256_4 --dataset lasot --threads 64 --num_gpus 8
   python tracking/test.py ostrack vitb_256_mae_32x4_ep300 --dataset got10k_val --device cpu --threads 4
-  python tracking/test.py compresstracker compresstracker_vitb_256_4 --dataset folder:my_videos --float
+  python tracking/test.py compresstracker compresstracker_vitb_256_4 --dataset folder:data/my_videos --float
   python tracking/test.py compresstracker compresstracker_vitb_256_4 --dataset lasot --backend fast --device cpu
   python tracking/test.py compresstracker compresstracker_vitb_256_4 --dataset lasot --exported my_export
-  python tracking/test.py opencv nano --dataset folder:my_videos
+  python tracking/test.py opencv nano --dataset folder:data/my_videos
 """
 
 

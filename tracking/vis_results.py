@@ -34,7 +34,7 @@ EXAMPLES = """examples:
         --tracker compresstracker:compresstracker_vitb_256_4=ours --result Other=/path/to/txt \\
         --frames 0,100,400-420 --output airplane.png
   what ours looks at: it runs again, with its score map and the attention of layer 3 beside each frame:
-    python tracking/vis_results.py --dataset folder:my_videos --sequence car \\
+    python tracking/vis_results.py --dataset folder:data/my_videos --sequence car \\
         --run compresstracker:compresstracker_vitb_256_4 --score-map --attention 3
 """
 
