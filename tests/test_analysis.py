@@ -135,6 +135,26 @@ def test_the_size_of_pictures_comes_from_the_first(tmp_path):
     assert image_size(SimpleNamespace(name="s")) is None
 
 
+@pytest.mark.parametrize("convention", ["ostrack", "plain", "got10k", "got10k_first"])
+def test_sequences_without_anything_to_measure_are_left_out(tmp_path, benchmark, convention):
+    """Only the first frame has a box, or the target is hidden in all others: neither a perfect score nor an error."""
+    first_only, hidden = sequence("first-1", visible=np.ones(FRAMES, bool)), sequence("hidden-1")
+    first_only.ground_truth[1:] = np.nan
+    hidden.visible = np.arange(FRAMES) == 0
+    for name in ("first-1", "hidden-1"):
+        write(tmp_path / "r" / f"{name}.txt", np.full((FRAMES, 4), 7.0))
+    for seq in benchmark:
+        write(tmp_path / "r" / f"{seq.name}.txt", seq.ground_truth + np.arange(FRAMES)[:, None])
+    source = ResultFolder("r", tmp_path / "r")
+    chosen = CONVENTIONS[convention]
+    alone = evaluate_benchmark([source], benchmark, "lasot", chosen)
+    both = evaluate_benchmark([source], [first_only, *benchmark, hidden], "lasot", chosen)
+    assert both.trackers[0].scores.as_dict() == alone.trackers[0].scores.as_dict() and both.total == alone.total == 2
+    assert any("first-1, hidden-1: left out" in lack for lack in both.notes)
+    with pytest.raises(UserError, match="only first boxes are annotated"):
+        evaluate_benchmark([source], [first_only, hidden], "lasot", chosen)
+
+
 # --- packed files ---------------------------------------------------------------------------------------------------
 
 
@@ -173,6 +193,13 @@ def test_bad_packed_files(tmp_path, benchmark):
     np.savez(tmp_path / "pickle.npz", names=np.array([{}], dtype=object), offsets=[0, 1], boxes=np.zeros((1, 4)))
     with pytest.raises(UserError, match="cannot be read"):
         read_benchmark(tmp_path / "pickle.npz")
+    for name, offsets in (("half", [0, 1.5]), ("words", ["0", "1"]), ("few", [0]), ("falling", [0, -1])):
+        np.savez(tmp_path / f"{name}.npz", names=["a"], offsets=offsets, boxes=np.zeros((1, 4)))
+        with pytest.raises(UserError, match="offsets must be 2 whole numbers"):
+            read_benchmark(tmp_path / f"{name}.npz")
+    np.savez(tmp_path / "twice.npz", names=["a", "a"], offsets=[0.0, 1.0, 2.0], boxes=np.zeros((2, 4)))
+    with pytest.raises(UserError, match="two sequences are called a"):
+        read_benchmark(tmp_path / "twice.npz")
     packed = pack(tmp_path / "gt.npz", benchmark)
     with pytest.raises(UserError, match="no visibility flag"):
         read_benchmark(packed, absent=packed)

@@ -314,6 +314,7 @@ def test_the_script_tests_every_backend(main, small, caplog):
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--backend", "openvino"], "needs --exported"), (["--backend", "fast", "--exported", "export"], "not --exported"),
     (["--fast", "dtype=float16"], "--fast needs --backend fast"), (["--backend", "abacus"], "invalid choice"),
+    (["--checkpoint", "x.pth.tar", "--epoch", "0"], "--epoch chooses among the checkpoints of a training"),
     (["--exported", "export", "--epoch", "0"], "--epoch does not change what was exported"),
     (["--exported", "export", "--set", "TEST.WINDOW=false"], "--set does not change what was exported")])
 def test_wrong_combinations(main, arguments, message, capsys):

@@ -90,6 +90,13 @@ def test_all_files_of_an_exported_tracker_count(student, exported, tmp_path):
         file.write(b"another")
     records.append(made_with())
     assert len({json.dumps(record) for record in records}) == 4 and made_with() == records[-1]
+    assert "TEST.SEARCH_FACTOR" in records[0]["settings"] and "exported.rules" not in records[0]["settings"]
+    content = json.loads((folder / "manifest.json").read_text()) | {"search_factor": 3.25, "window": False}
+    (folder / "manifest.json").write_text(json.dumps(content))
+    settings = made_with()["settings"]
+    assert (settings["TEST.SEARCH_FACTOR"], settings["TEST.WINDOW"]) == (3.25, False), "what it tracks with"
+    assert {name for name, value in settings.items() if records[-1]["settings"].get(name) != value} == {
+        "TEST.SEARCH_FACTOR", "TEST.WINDOW"}
 
 
 @pytest.mark.parametrize("text, message", [

@@ -44,7 +44,11 @@ def test_integers_are_cut_off_towards_zero(tmp_path):
 
 def test_sub_pixel_boxes(tmp_path):
     run_dataset([sequence()], Mover, tmp_path, device="cpu")
-    run_dataset([sequence()], Mover, tmp_path, device="cpu", sub_pixel=True)  # integers do not count as done
+    with pytest.raises(UserError, match="a.txt holds whole pixels: go on without --float, keep both with --runid N"):
+        run_dataset([sequence()], Mover, tmp_path, device="cpu", sub_pixel=True)
+    run_dataset([sequence()], Mover, tmp_path, device="cpu", sub_pixel=True, force=True)
+    with pytest.raises(UserError, match="a.txt holds fractions of pixels: go on with --float"):
+        run_dataset([sequence()], Mover, tmp_path, device="cpu")
     assert (tmp_path / "a.txt").read_text().splitlines()[1] == "12.2000\t7.0000\t8.2000\t6.6000"
 
 
@@ -166,4 +170,4 @@ def test_done_means_whole(tmp_path):
     path.write_text("")
     assert not is_done(path, 0)
     path.write_text("1\t2\t3\t4\n1\t2\t3\t4\n\n")
-    assert is_done(path, 2) and not is_done(path, 3) and not is_done(path, 2, sub_pixel=True)
+    assert is_done(path, 2) and not is_done(path, 3)

@@ -238,6 +238,7 @@ def test_official_names_are_read():
     cfg = tiny("MODEL.ENCODER.TYPE=vit_large_patch16", "TRAIN.ENCODER_MULTIPLIER=0.2", "TEST.UPDATE_INTERVALS.LASOT=7")
     assert cfg.MODEL.BACKBONE.TYPE == "vit_large_patch16" and cfg.TRAIN.BACKBONE_MULTIPLIER == 0.2
     assert cfg.family.rules_of(cfg, "lasot").interval == 7 and cfg.family.rules_of(cfg, "nfs").interval == 9999
+    assert Tracker.from_model(None, cfg, benchmark="LaSOT_ext").rules.interval == 9999, "not LaSOT's"
     with pytest.raises(UserError, match="MODEL.HIDDEN_DIM is 16; expected a multiple of MODEL.DECODER.NHEADS"):
         tiny("MODEL.DECODER.NHEADS=3")
 

@@ -23,7 +23,7 @@ from lib.models.checkpoint import load_weights
 from lib.test.analysis.frame_errors import annotated, overlap
 from lib.test.evaluation import get_dataset
 from lib.test.evaluation.single import track_sequence
-from lib.test.tracker import Tracker, find_checkpoint
+from lib.test.tracker import Tracker, checkpoint_path, find_checkpoint
 from lib.utils.errors import UserError
 
 SHORT = ["SegTrack2_girl", "SegTrack2_monkey", "DAVIS_car-shadow", "SegTrack2_bmx", "OTB_Football1"]
@@ -147,6 +147,10 @@ def test_the_zoos_file_is_tested_where_no_weights_are_named(monkeypatch, tmp_pat
     assert path == tmp_path / "pretrained_models" / "vittrack.onnx"
     with pytest.raises(UserError, match="no checkpoint at .*VitTrack_ep0003.pth.tar"):
         find_checkpoint("vittrack", "vittrack", epoch=3, save_dir=tmp_path)
+    trained = checkpoint_path(load_config("vittrack", "vittrack"), save_dir=tmp_path)
+    trained.parent.mkdir(parents=True)
+    trained.write_bytes(b"")
+    assert find_checkpoint("vittrack", "vittrack", save_dir=tmp_path)[1] == trained, "what was trained comes first"
 
 
 if __name__ == "__main__":

@@ -102,6 +102,8 @@ def main(arguments: list[str] | None = None) -> int:
     trackers = list(args.tracker)
     if args.config:
         trackers.append(f"{args.script}:{args.config}" + ("" if args.runid is None else f":{args.runid}"))
+    if args.script and not args.config and (trackers or args.result):
+        raise UserError("--script without --config chooses among all results; leave it out, or --tracker and --result")
     if args.pictures < 0:
         raise UserError(f"--pictures {args.pictures}: expected 0 or more")
     env = env_settings()

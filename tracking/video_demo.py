@@ -42,8 +42,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--redetect", type=int, metavar="RINGS",
                         help="look for a lost target in so many rings of crops around its last sure box: 1 is twice "
                              "the side of the search crop, 2 three times (default: look in the search crop only)")
-    parser.add_argument("--accept", type=float, default=search.accept, metavar="SCORE",
-                        help="score from which --redetect takes a find (default: %(default)s)")
+    parser.add_argument("--accept", type=float, metavar="SCORE",
+                        help=f"score from which --redetect takes a find (default: {search.accept})")
     parser.add_argument("--output", help="folder for the files (default: <save_dir>/video_demo)")
     parser.add_argument("--save_results", action="store_true",
                         help="write the boxes to the results folder too, as <tracker>/<config>/video_<name>.txt")
@@ -57,6 +57,10 @@ def parse_arguments() -> argparse.Namespace:
                         help="1: log every frame; 2: also draw the score map into the video (default: %(default)s)")
     args = parser.parse_args()
     check_tracker_options(parser, args)
+    if args.accept is None:
+        args.accept = search.accept
+    elif args.redetect is None:
+        parser.error("--accept needs --redetect")
     return args
 
 

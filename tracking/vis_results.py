@@ -86,6 +86,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error("--fps must be above 0 and at most 1000")
     if not options.run and (options.score_map or options.attention is not None):
         parser.error("--score-map and --attention need --run, the tracker that makes them")
+    if not options.run and (options.checkpoint or options.epoch is not None or options.overrides):
+        parser.error("--checkpoint, --epoch and --set belong to the tracker of --run")
+    if options.checkpoint and options.epoch is not None:
+        parser.error("--epoch chooses among the checkpoints of a training; leave it out, or --checkpoint")
     return options
 
 

@@ -293,8 +293,8 @@ KEYS: dict[str, Key] = {
     "TEST.TEMPLATE_SIZE": Key(128, "int", "As DATA.TEMPLATE.SIZE, when tracking.", low=16, high=2048),
     "TEST.SEARCH_FACTOR": Key(5.0, "float", "As DATA.SEARCH.FACTOR, when tracking.", above=0),
     "TEST.SEARCH_SIZE": Key(320, "int", "As DATA.SEARCH.SIZE, when tracking.", low=16, high=2048),
-    "TEST.CHECKPOINT": Key("", "str", "Weights that are tested where the command names none; '' is what the training "
-                           "leaves. Tried from the repository root, then in pretrained_models/."),
+    "TEST.CHECKPOINT": Key("", "str", "Weights that are tested where the command names none and training left none; "
+                           "tried from the repository root, then in pretrained_models/."),
     "TEST.EPOCH": Key(500, "int", "Epoch of the checkpoint that is tested.", low=0),
     "TEST.WINDOW": Key(True, "bool", "Multiply the score map with a Hann window."),
 }

@@ -5,11 +5,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..families import FAMILIES
 from ..utils.errors import UserError
 from ..utils.files import write_text
+
+if TYPE_CHECKING:
+    from ..config import Config
 
 MANIFEST = "manifest.json"
 VERSION = 1
@@ -103,6 +106,19 @@ class Manifest:
         """The folder's graphs, that of `main` first, and the weights that OpenVINO keeps beside its own."""
         graphs = [folder / self.parts[name].file for name in sorted(self.parts, key=lambda name: name != self.main)]
         return graphs + [weights for weights in (graph.with_suffix(".bin") for graph in graphs) if weights.is_file()]
+
+    def other_settings(self, cfg: "Config") -> dict[str, Any]:
+        """What tracking takes from here, not from the graphs, and `cfg`, the configuration as it is now (a
+        compression's student: `Config.student`), says differently: key -> value; the rules are `exported.rules`."""
+        test, data = cfg.TEST, cfg.DATA
+        both = {"TEST.SEARCH_SIZE": (self.search_size, test.SEARCH_SIZE),
+                "TEST.SEARCH_FACTOR": (self.search_factor, test.SEARCH_FACTOR),
+                "TEST.TEMPLATE_SIZE": (self.template_size, test.TEMPLATE_SIZE),
+                "TEST.TEMPLATE_FACTOR": (self.template_factor, test.TEMPLATE_FACTOR),
+                "TEST.WINDOW": (self.window, test.WINDOW),
+                "DATA.MEAN": (list(self.mean), list(data.MEAN)), "DATA.STD": (list(self.std), list(data.STD)),
+                "exported.rules": (self.rules, json.loads(json.dumps(cfg.family.rule_values(cfg))))}
+        return {name: own for name, (own, now) in both.items() if own != now}
 
     def write(self, folder: Path) -> None:
         """Write `manifest.json` into the folder."""

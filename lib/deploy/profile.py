@@ -268,6 +268,8 @@ def _check_paths(options: ProfileOptions) -> None:
     if unknown:
         raise UserError(f"unknown backend or precision {unknown[0]!r}; choose backends of {', '.join(_PATHS)} and "
                         f"precisions of {', '.join(DTYPES)}")
+    if options.fast and "fast" not in options.backends:
+        raise UserError("--fast needs --backend fast")
 
 
 _PATHS = {"plain": plain_path, "torch": torch_path, "fast": fast_path}

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..config import Config
 from ..test.analysis.metrics import convention_for, evaluate_sequence
-from ..test.analysis.results import has_annotations
+from ..test.analysis.results import has_annotations, is_annotated
 from ..test.evaluation.datasets import get_dataset
 from ..test.evaluation.environment import env_settings
 from ..test.evaluation.single import Failure, attempt
@@ -49,7 +49,8 @@ class TrackingValidation:
             raise UserError(f"DATA.VAL.TRACK is {name}, of which only the first boxes are public; choose a set that "
                             "can be scored here, such as got10k_val, or set TRAIN.TRACK_EPOCH_INTERVAL to 0")
         self._cfg, self._convention = cfg, convention_for(name)
-        self.sequences = sorted(spread(sequences, number), key=lambda sequence: -sequence.length)
+        chosen = spread(list(filter(is_annotated, sequences)), number)
+        self.sequences = sorted(chosen, key=lambda sequence: -sequence.length)
 
     def __len__(self) -> int:
         return len(self.sequences)

@@ -52,8 +52,12 @@ def read_packed(path: str | Path) -> dict[str, dict[str, np.ndarray]]:
         raise UserError(f"{path}: a packed benchmark has the arrays names, offsets and boxes (or absent or visible); "
                         f"found {', '.join(sorted(arrays)) or 'nothing'}")
     names, offsets = arrays["names"].tolist(), arrays["offsets"]
-    if len(offsets) != len(names) + 1 or offsets[0] != 0 or (np.diff(offsets) < 0).any():
-        raise UserError(f"{path}: offsets must be {len(names) + 1} numbers that start at 0 and never fall")
+    whole = offsets.astype(np.int64) if offsets.dtype.kind in "iuf" else np.empty(0)
+    if whole.shape != (len(names) + 1,) or (whole != offsets).any() or whole[0] != 0 or (np.diff(whole) < 0).any():
+        raise UserError(f"{path}: offsets must be {len(names) + 1} whole numbers that start at 0 and never fall")
+    double = next((name for name in names if names.count(name) > 1), None)
+    if double is not None:
+        raise UserError(f"{path}: two sequences are called {double}")
     for key, values in columns.items():
         expected = (int(offsets[-1]), 4) if key == "boxes" else (int(offsets[-1]),)
         if values.shape != expected:
@@ -66,7 +70,7 @@ def read_packed(path: str | Path) -> dict[str, dict[str, np.ndarray]]:
     elif "visible" in columns:
         fields["visible"] = columns["visible"] != 0
     return {str(name): {key: values[start:stop] for key, values in fields.items()}
-            for name, start, stop in zip(names, offsets[:-1], offsets[1:], strict=True)}
+            for name, start, stop in zip(names, whole[:-1], whole[1:], strict=True)}
 
 
 def read_benchmark(path: str | Path, absent: str | Path | None = None) -> list[PackedSequence]:

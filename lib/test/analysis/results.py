@@ -15,6 +15,7 @@ import numpy as np
 from ...utils.errors import UserError
 from .cache import ScoreCache, benchmark_digest, results_key
 from .conventions import Convention, convention_for
+from .frame_errors import annotated
 from .metrics import (
     SCORE_NAMES,
     Scores,
@@ -78,7 +79,7 @@ class BenchmarkReport:
     """All trackers on one benchmark.
 
     Attributes:
-        total: number of sequences the benchmark has.
+        total: number of sequences of the benchmark that can be scored.
         scored: number of sequences the scores are over; less than `total` only in a partial report.
         names: of the scored sequences.
         attributes: name of a challenge -> scored sequences that have it; empty when the benchmark names none.
@@ -218,9 +219,14 @@ def evaluate_benchmark(sources: Sequence[ResultSource], sequences: Sequence, dat
         UserError: see `score_tracker`; or a benchmark without public annotations; or no sequence is common to all.
     """
     _require_annotations(sequences, dataset)
+    everything, sequences = sequences, [sequence for sequence in sequences if is_annotated(sequence)]
     convention = convention or convention_for(dataset)
     sizes = [image_size(sequence) if convention.clip else None for sequence in sequences]
     lacks = _lacks(sequences, sizes, convention)
+    if len(sequences) < len(everything):
+        left_out = [sequence.name for sequence in everything if not is_annotated(sequence)]
+        lacks.append(f"no target is to be seen after the first frame of {', '.join(left_out[:5])}"
+                     f"{f' and {len(left_out) - 5} more' if len(left_out) > 5 else ''}: left out")
     for lack in lacks:
         logger.warning("%s: %s", dataset, lack)
     digest = benchmark_digest(sequences, sizes, convention) if cache else None
@@ -314,9 +320,15 @@ def image_size(sequence) -> tuple[int, int] | None:
         return None
 
 
+def is_annotated(sequence) -> bool:
+    """Whether a sequence has a box of a visible target after its first frame, so that there is something to measure."""
+    seen = annotated(sequence.ground_truth[1:])
+    return bool((seen if sequence.visible is None else seen & np.asarray(sequence.visible[1:], dtype=bool)).any())
+
+
 def has_annotations(sequences: Sequence) -> bool:
-    """Whether any sequence has a box after its first one (evaluation servers keep the others to themselves)."""
-    return any(np.isfinite(sequence.ground_truth[1:]).all(axis=1).any() for sequence in sequences)
+    """Whether any sequence `is_annotated` (evaluation servers keep all boxes but the first to themselves)."""
+    return any(map(is_annotated, sequences))
 
 
 def _require_annotations(sequences: Sequence, dataset: str) -> None:

@@ -308,6 +308,11 @@ OWN_FOLDERS = frozenset(spec.dataset for spec in _SPECS.values() if spec.own_fol
 """Data sets (`Sequence.dataset`) that share names of sequences with others; their results have their own folder."""
 
 
+def benchmark_key(name: str) -> str:
+    """The name in `BENCHMARKS` of a name that a user typed; another text in lower case."""
+    return ALIASES.get(name.lower(), name.lower())
+
+
 def _lone_videos(spec: Spec) -> dict[str, str]:
     """Sequence -> its video's name, where that is another one and no other sequence is of that video."""
     videos = [entry.folder or name for name, entry in spec.sequences.items()]

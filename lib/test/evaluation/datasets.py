@@ -6,7 +6,7 @@ from typing import Any
 from ...utils.errors import UserError
 from ...utils.files import resolve
 from ...utils.sequences import find_in_spec
-from .benchmarks import ALIASES, BENCHMARKS, OBJECT_FILES, Benchmark, one_object, vot_benchmark
+from .benchmarks import BENCHMARKS, OBJECT_FILES, Benchmark, benchmark_key, one_object, vot_benchmark
 from .sequence import Sequence
 
 __all__ = ["BENCHMARKS", "Benchmark", "Sequence", "get_dataset"]
@@ -31,8 +31,7 @@ def get_dataset(name: str, env: Any, sequence: str | int | None = None, base: Pa
         return _folder(place, sequence, base or Path.cwd())
     if kind.lower() == "vot" and place:
         return _vot(place, sequence, base or Path.cwd())
-    key = ALIASES.get(name.lower(), name.lower())
-    benchmark = BENCHMARKS.get(key)
+    benchmark = BENCHMARKS.get(benchmark_key(name))
     if benchmark is None:
         raise UserError(f"unknown data set {name!r}; choose {', '.join(BENCHMARKS)}, folder:<path> or vot:<path>")
     path = getattr(env, benchmark.field, "")

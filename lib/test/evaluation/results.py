@@ -59,13 +59,18 @@ def has_results(folder: Path) -> bool:
                for pattern in ("*.txt", "*/*.txt") for file in folder.glob(pattern))
 
 
-def is_done(boxes: Path, frames: int, sub_pixel: bool = False) -> bool:
-    """Whether the file `boxes` is whole: one line for each of `frames` frames, in the wanted number format."""
+def is_done(boxes: Path, frames: int) -> bool:
+    """Whether the file `boxes` is whole: one line for each of `frames` frames."""
     if not boxes.is_file():
         return False
     lines = boxes.read_text(encoding="utf-8", errors="replace").split("\n")
-    lines = [line for line in lines if line.strip()]
-    return len(lines) == frames > 0 and ("." in lines[0]) == sub_pixel
+    return sum(bool(line.strip()) for line in lines) == frames > 0
+
+
+def is_sub_pixel(boxes: Path) -> bool:
+    """Whether the file `boxes` was written with fractions of pixels (see `write_result`)."""
+    with open(boxes, encoding="utf-8", errors="replace") as file:
+        return "." in file.readline()
 
 
 def is_of(boxes: Path, first_box: Rows[float]) -> bool:

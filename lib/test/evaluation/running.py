@@ -20,7 +20,7 @@ from .datasets import Sequence as TestSequence
 from .lockstep import track_in_lockstep
 from .progress import Progress
 from .readahead import FRAMES_AHEAD
-from .results import boxes_file, is_done, is_of, write_result
+from .results import boxes_file, is_done, is_of, is_sub_pixel, write_result
 from .single import Failure, Tracked, attempt
 
 logger = logging.getLogger(__name__)
@@ -91,8 +91,9 @@ def run_dataset(
 
     Raises:
         UserError: two sequences would write the same file, no such device, the tracker cannot be made, the device has
-            no memory for `batch`, `out_dir` holds results that were made with something else, or of other sequences
-            with these names, and `force` is not given, or another run writes such results there just now.
+            no memory for `batch`, `out_dir` holds results that were made with something else, in the other number
+            format, or of other sequences with these names, and `force` is not given, or another run writes such
+            results there just now.
         KeyboardInterrupt: Ctrl-C; results that are written stay.
     """
     out_dir = Path(out_dir)
@@ -107,7 +108,11 @@ def run_dataset(
             raise UserError(f"{targets[id(sequence)]} does not begin with the first box of {sequence.name}: it is "
                             "of another data set with these names, or the annotation was changed. Keep both with "
                             "--runid N or another --save_dir, or track again with --force")
-        if not (force or debug) and is_done(targets[id(sequence)], sequence.length, sub_pixel):
+        if not (force or debug) and is_done(targets[id(sequence)], sequence.length):
+            if is_sub_pixel(targets[id(sequence)]) != sub_pixel:
+                held, go_on = ("whole pixels", "without") if sub_pixel else ("fractions of pixels", "with")
+                raise UserError(f"{targets[id(sequence)]} holds {held}: go on {go_on} --float, keep both with --runid "
+                                "N or another --save_dir, or track again with --force")
             summary.skipped.append(sequence.name)
         else:
             todo.append(sequence)

@@ -10,6 +10,9 @@ import numpy as np
 from ...utils.errors import UserError
 from ...utils.parts import PartTimes
 
+LARGEST_BOX = 8
+"""Sides of the frame that a target's box may have: the crop around it, empty pixels and all, is made in memory."""
+
 
 class TrackResult(NamedTuple):
     """What the tracker says about one frame."""
@@ -90,7 +93,7 @@ def check_box(box_xywh: Sequence[float], height: int, width: int) -> list[float]
     """The box as four floats.
 
     Raises:
-        UserError: not four finite numbers, no area, or no pixel of the frame inside.
+        UserError: not four finite numbers, no area, no pixel of the frame inside, or far larger than the frame.
     """
     expected = "expected x, y, w, h in pixels with w > 0 and h > 0"
     try:
@@ -102,4 +105,7 @@ def check_box(box_xywh: Sequence[float], height: int, width: int) -> list[float]
     x, y, w, h = box
     if x >= width or y >= height or x + w <= 0 or y + h <= 0:
         raise UserError(f"the target box {box} lies outside the frame of {width} x {height} pixels")
+    if w > LARGEST_BOX * width or h > LARGEST_BOX * height:
+        raise UserError(f"the target box {box} is more than {LARGEST_BOX} times as large as the frame of {width} x "
+                        f"{height} pixels; {expected}")
     return box

@@ -66,8 +66,9 @@ def add_tracker_options(parser: argparse.ArgumentParser) -> None:
         help="name of a file in experiments/<script>, without .yaml, or its path; of opencv: nano, vit, dasiamrpn, "
              "csrt, mil")
     add("--checkpoint", type=absolute_path,
-        help="weights; default: the config's in <save_dir>/checkpoints/train, of opencv in pretrained_models")
-    add("--epoch", type=int, help="epoch of the default checkpoint; default: TEST.EPOCH of the config")
+        help="weights; default: those that training left in <save_dir>/checkpoints/train, else the config's "
+             "TEST.CHECKPOINT, of opencv in pretrained_models")
+    add("--epoch", type=int, help="epoch of the training's checkpoint; default: TEST.EPOCH of the config")
     add("--save_dir", type=absolute_path,
         help="folder of checkpoints and results; default: save_dir of the environment file")
     add("--device", default="auto", help="auto (default: the GPUs, or the CPU without any), cpu, cuda or cuda:N")
@@ -95,6 +96,8 @@ def check_tracker_options(parser: argparse.ArgumentParser, options: argparse.Nam
         parser.error(f"--backend {options.backend} runs the weights, not --exported")
     if not options.exported and options.backend not in (None, *FROM_WEIGHTS):
         parser.error(f"--backend {options.backend} needs --exported FOLDER")
+    if options.checkpoint and options.epoch is not None:
+        parser.error("--epoch chooses among the checkpoints of a training; leave it out, or --checkpoint")
     without_effect = [name for name in ("checkpoint", "epoch", "overrides") if getattr(options, name) not in (None, [])]
     if options.exported and without_effect:
         option = {"overrides": "set"}.get(without_effect[0], without_effect[0])
@@ -180,9 +183,11 @@ def _exported(options: argparse.Namespace) -> Choice:
     logger.info("%s %s from %s", script, facts.config, folder)
     precision = [] if facts.precision == "float32" else [facts.precision]
     graph, *others = facts.files(folder)
-    return Choice(load_config(script, config), graph, "_".join([facts.config, backend or facts.format, *precision]),
+    cfg = load_config(script, config)
+    hashes = {f"exported.{file.name}": file_hash(file) for file in others}
+    return Choice(cfg, graph, "_".join([facts.config, backend or facts.format, *precision]),
                   functools.partial(Tracker.from_export, folder, backend=backend), facts.batch,
-                  {f"exported.{file.name}": file_hash(file) for file in others})
+                  hashes | facts.other_settings(cfg.student))
 
 
 def _of_opencv(options: argparse.Namespace) -> Choice:

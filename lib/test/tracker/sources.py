@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from ...utils.errors import UserError
-from ...utils.frames import IMAGE_FOLDERS, VideoFrames, open_frames
+from ...utils.frames import IMAGE_FOLDERS, ImageFrames, VideoFrames, open_frames, pictures_for
 from ..evaluation.readahead import ReadAhead
 
 logger = logging.getLogger(__name__)
@@ -80,6 +80,8 @@ class RecordedSource(Source):
     def __init__(self, path: str | Path):
         path = Path(path).expanduser()
         self._frames = open_frames(path)
+        if isinstance(self._frames, ImageFrames):
+            pictures_for(self._frames.names, None, str(path))
         self.length = len(self._frames)
         folder = path.resolve()
         folder = folder.parent if folder.name in IMAGE_FOLDERS and folder.parent.name else folder
@@ -131,8 +133,7 @@ class LiveSource(Source):
 
     While the caller works, the thread reads on and keeps the newest frame only: a slow tracker misses frames and never
     falls behind. Nor does it begin behind: FFmpeg gathers about a second of a stream while it opens it, so the thread
-    reads from then on, and the first frame is the newest when it is asked for. (A source that knows its number of
-    frames is a film, and begins at its beginning.)
+    reads from then on, and the first frame is the newest when it is asked for.
 
     Args:
         capture: opened, gives the frames at the source's pace; released in the end.
@@ -148,13 +149,10 @@ class LiveSource(Source):
         self.fps = _stated_fps(capture)
         self._capture, self._gone = capture, gone
         self._reader = _NewestFrame(capture)
-        if capture.get(cv2.CAP_PROP_FRAME_COUNT) <= 0:
-            self._reader.start()
+        self._reader.start()
 
     def frames(self, stopped: Callable[[], bool] = lambda: False) -> Iterator[Frame]:
         reader = self._reader
-        if reader.ident is None:
-            reader.start()
         first = None
         try:
             while True:
@@ -169,6 +167,40 @@ class LiveSource(Source):
                 yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), number - first[1], moment - first[2])
         finally:
             reader.stop()
+
+
+class FilmSource(Source):
+    """A film behind an address: a stream that states its number of frames, all of which are read in order.
+
+    Args:
+        capture: opened; released in the end.
+        name: see `Source`.
+    """
+
+    live = False
+
+    def __init__(self, capture: cv2.VideoCapture, name: str):
+        self.name = self.place = name
+        self.fps = _stated_fps(capture)
+        self.length = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self._capture = capture
+
+    def frames(self, stopped: Callable[[], bool] = lambda: False) -> Iterator[Frame]:
+        read = 0
+        try:
+            while True:
+                done, image = self._capture.read()
+                if not done:
+                    break
+                yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), read, read / self.fps)
+                read += 1
+        finally:
+            self._capture.release()
+        if read == 0:
+            raise UserError(f"no frame came from {self.name}; is it a whole film, and the server still reachable?")
+        if read < self.length:
+            logger.warning("%s states %d frames, %d came; was the connection lost?", self.name, self.length, read)
+        self.length = read
 
 
 class _NewestFrame(threading.Thread):
@@ -222,8 +254,8 @@ class _NewestFrame(threading.Thread):
 
 
 def open_source(text: str) -> Source:
-    """A camera for a whole number, a stream for an address (rtsp://..., http://...), otherwise a video file or a
-    folder of pictures.
+    """A camera for a whole number, a stream or a film for an address (rtsp://..., http://...), otherwise a video file
+    or a folder of pictures.
 
     Raises:
         UserError: there is nothing to read.
@@ -244,8 +276,9 @@ def _open_camera(number: int) -> LiveSource:
     return LiveSource(capture, f"camera{number}", "was it unplugged?")
 
 
-def _open_stream(address: str) -> LiveSource:
-    """A stream by its address, through FFmpeg; what is shown and written leaves the user's name and password out."""
+def _open_stream(address: str) -> Source:
+    """A stream or a film by its address, through FFmpeg; what is shown and written leaves out the user's name and
+    password."""
     try:
         parts = urlsplit(address)
         place = f"{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
@@ -257,8 +290,10 @@ def _open_stream(address: str) -> LiveSource:
     if not capture.isOpened():
         raise UserError(f"cannot open the stream {parts.scheme}://{place}; is the address right, the server reachable "
                         "and running, and its codec known to FFmpeg?")
-    return LiveSource(capture, re.sub(r"[^\w.-]+", "_", place).strip("_.") or "stream",
-                      "the stream has ended, or the connection was lost")
+    name = re.sub(r"[^\w.-]+", "_", place).strip("_.") or "stream"
+    if capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0:
+        return FilmSource(capture, name)
+    return LiveSource(capture, name, "the stream has ended, or the connection was lost")
 
 
 def _stated_fps(capture: cv2.VideoCapture) -> float:

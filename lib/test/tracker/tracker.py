@@ -21,6 +21,7 @@ from ...utils.device_crop import cut_on_device
 from ...utils.errors import UserError
 from ...utils.parts import measured
 from ...utils.window import hann_window
+from ..evaluation.benchmarks import benchmark_key
 from .base import FrameTracker, TrackResult, check_box, check_image
 from .weights import find_checkpoint
 
@@ -199,7 +200,7 @@ class Tracker(FrameTracker):
             mean=facts.mean,
             std=facts.std,
             window=facts.window,
-            rules=get_family(facts.family).rules(benchmark, **facts.rules),
+            rules=get_family(facts.family).rules(benchmark_key(benchmark), **facts.rules),
             last_pixel=get_family(facts.family).last_pixel,
             device=device,
         )
@@ -219,7 +220,7 @@ class Tracker(FrameTracker):
             mean=cfg.DATA.MEAN,
             std=cfg.DATA.STD,
             window=cfg.TEST.WINDOW,
-            rules=cfg.family.rules_of(cfg, benchmark),
+            rules=cfg.family.rules_of(cfg, benchmark_key(benchmark)),
             last_pixel=cfg.family.last_pixel,
             device=device,
             crop_on_device=crop_on_device,

@@ -20,8 +20,8 @@ def find_checkpoint(
 
     Args:
         script, config: `experiments/<script>/<config>.yaml`; config may also be a path.
-        checkpoint: the weights; None takes TEST.CHECKPOINT of the yaml where it names a file and no epoch is given,
-            else `checkpoint_path(cfg, epoch, save_dir)`.
+        checkpoint: the weights; None takes `checkpoint_path(cfg, epoch, save_dir)`, where training left them, or
+            TEST.CHECKPOINT of the yaml where it names a file, that is missing and no epoch is given.
         epoch: None takes TEST.EPOCH of the yaml.
         save_dir: None takes the one of the environment settings.
         overrides: `KEY=value` items over the yaml.
@@ -35,10 +35,10 @@ def find_checkpoint(
     cfg = load_config(script, config, overrides)
     if checkpoint is not None:
         path = Path(checkpoint).expanduser()
-    elif cfg.TEST.CHECKPOINT and epoch is None:
-        path = find_pretrained(cfg.TEST.CHECKPOINT, "TEST.CHECKPOINT", "the file with the weights")
     else:
         path = checkpoint_path(cfg, epoch, save_dir)
+        if cfg.TEST.CHECKPOINT and epoch is None and not path.is_file():
+            path = find_pretrained(cfg.TEST.CHECKPOINT, "TEST.CHECKPOINT", "the file with the weights")
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}; {_nearby(path)}")
     return cfg, path
