@@ -186,6 +186,9 @@ def pair(train_script):
             process.start()
         for process in processes:
             process.join(60)
+            if process.is_alive():
+                process.kill()
+                process.join()
         return [process.exitcode for process in processes]
     return go
 

@@ -13,7 +13,7 @@ from lib.models.layers.drop_path import drawn_paths
 from lib.train.actors import build_actor
 from lib.train.schedule import build_optimizer
 from lib.train.seeds import draw_generator, path_generator
-from lib.train.speed import apply_switches, check_compile, matmul_precision
+from lib.train.speed import apply_switches, check_compile, cuda_products
 from lib.train.trainer import Trainer
 from lib.utils.errors import UserError
 
@@ -98,11 +98,11 @@ def test_too_large_a_scale_counts_as_no_gradient(monkeypatch, tmp_path):
 def test_tf32_is_for_cuda_and_for_the_run(monkeypatch):
     cfg = noise_config(TRAIN__TF32="true")
     before = torch.get_float32_matmul_precision()
-    with matmul_precision(cfg, torch.device("cuda")):
-        assert torch.get_float32_matmul_precision() == "high"
-    with matmul_precision(cfg, CPU), matmul_precision(noise_config(), torch.device("cuda")):
+    with cuda_products(cfg, torch.device("cuda")):
+        assert torch.get_float32_matmul_precision() == "high" and not torch.backends.cuda.cudnn_sdp_enabled()
+    with cuda_products(cfg, CPU), cuda_products(noise_config(), torch.device("cuda")):
         assert torch.get_float32_matmul_precision() == before
-    assert torch.get_float32_matmul_precision() == before
+    assert torch.get_float32_matmul_precision() == before and torch.backends.cuda.cudnn_sdp_enabled()
 
 
 # ---------------------------------------------------------------- the switches, looked at

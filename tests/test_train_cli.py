@@ -199,6 +199,9 @@ def test_machines():
 
 
 @pytest.mark.parametrize("options, message", [
+    (("--nproc_per_node", "2"), "--nproc_per_node 2 needs --mode multiple"),
+    (("--mode", "multiple", "--rank", "1", "--world-size", "2"), "--world-size needs --mode multi_node"),
+    (("--port", "1234"), "--port needs --mode multi_node"),
     (("--mode", "multi_node", "--world-size", "0"), "--rank must be in 0..world-size - 1"),
     (("--mode", "multi_node", "--world-size", "1:4"), "--world-size"),
     (("--mode", "multi_node", "--world-size", "2", "--max_restarts", "1"), "on several machines use torchrun"),

@@ -17,6 +17,7 @@ from lib.train.distributed import World, join_world
 from lib.train.schedule import LearningRate
 from lib.train.seeds import derive_seed, draw_generator, seed_step
 from lib.train.state import list_states, load_state, newest_state, state_name
+from lib.train.trainer import MOST_LEFT_OUT
 from lib.utils.errors import UserError
 from lib.utils.files import atomic_write
 from lib.utils.signals import StopRequest, TrainingInterrupted
@@ -233,6 +234,60 @@ def test_states_within_an_epoch(train):
     for name in names[1:8:3]:
         resumed, actor = train(f"from_{name}", resume=str(train.folder("often") / name))
         assert same(whole, resumed) and len(actor.patterns) < 4 * STEPS
+
+
+def spoilt(epoch, step):
+    """From that step on the last layer's gradients are NaN; losses are numbers."""
+    def on_step(actor, now, batch):
+        if (now, batch["step"]) == (epoch, step):
+            actor.module.last.weight.register_hook(lambda gradient: gradient * math.nan)
+    return on_step
+
+
+@pytest.mark.parametrize("epoch, step", [(2, STEPS - 1), (4, STEPS - 1)])
+def test_a_nan_gradient_is_found_before_its_weights_are_written(train, epoch, step):
+    with pytest.raises(UserError, match=f"its gradient became NaN or infinite in epoch {epoch}, step {step + 1} of"):
+        train(on_step=spoilt(epoch, step))
+    assert list_states(train.folder())[0].name == state_name(epoch - 1)
+    assert not list(train.folder().glob(f"*_ep000{epoch}.pth.tar"))
+
+
+def test_float16_that_no_scale_is_small_enough_for_ends_the_run(train):
+    """A few steps that are left out are how the scale is found; a run of them is a training that stands still."""
+    half = {"TRAIN__AMP": True, "TRAIN__AMP_DTYPE": "float16"}
+    train("short", on_step=spoilt(1, 0), TRAIN__EPOCH=2, **half)
+    with pytest.raises(UserError, match="its gradient became NaN or infinite in epoch"):
+        train(on_step=spoilt(1, 0), TRAIN__EPOCH=2 + MOST_LEFT_OUT // STEPS, **half)
+
+
+def test_states_that_cannot_be_read_do_not_push_out_new_ones(train):
+    train()
+    for path in list_states(train.folder()):
+        path.write_bytes(path.read_bytes()[:100])
+    seen = []
+
+    def on_step(actor, epoch, batch):
+        seen.append([path.name for path in list_states(train.folder())])
+
+    train(on_step=on_step, TRAIN__EPOCH=6)
+    assert [state_name(2), state_name(1)] in seen, "as in a folder of its own"
+    assert (train.folder() / "previous_1" / state_name(4)).is_file()
+
+
+def test_what_is_later_than_a_forks_state_is_set_aside(train, tmp_path):
+    """Named by its path or through a link; the states of a run of another folder are all its own."""
+    train(TRAIN__KEEP_STATES=4)
+    link = tmp_path / "link.pth"
+    link.symlink_to(train.folder() / state_name(2))
+    train(resume=str(link), TRAIN__KEEP_STATES=4, TRAIN__EPOCH=3)
+    aside = {path.name for path in (train.folder() / "previous_1").iterdir()}
+    assert aside == {state_name(3), state_name(4), "CompressTracker_ep0004.pth.tar"}
+    assert {state_name(1), state_name(2), "CompressTracker_ep0002.pth.tar"} <= {
+        path.name for path in train.folder().iterdir()}
+    train("elsewhere")
+    train("elsewhere", resume=str(train.folder() / state_name(1)))
+    assert {"CompressTracker_ep0002.pth.tar", "CompressTracker_ep0004.pth.tar", state_name(4)} <= {
+        path.name for path in (train.folder("elsewhere") / "previous_1").iterdir()}
 
 
 def test_a_nan_loss_is_found_before_a_state_is_written(train):

@@ -14,16 +14,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from lib.config import load_config
 from lib.deploy.manifest import Manifest, Part, Port
 from lib.families import build
-from lib.families.build import build_for_test
+from lib.families.build import build_for_test, build_for_train
 from lib.models.checkpoint import load_weights
 from lib.test.analysis.frame_errors import annotated, overlap
 from lib.test.evaluation import get_dataset
 from lib.test.evaluation.single import track_sequence
 from lib.test.tracker import Tracker, checkpoint_path, find_checkpoint
+from lib.train.actors import build_actor
 from lib.utils.errors import UserError
 
 SHORT = ["SegTrack2_girl", "SegTrack2_monkey", "DAVIS_car-shadow", "SegTrack2_bmx", "OTB_Football1"]
@@ -135,6 +137,18 @@ def test_a_file_that_is_no_whole_model_is_named(tmp_path, content, problem):
     (tmp_path / "vittrack.onnx").write_bytes(content)
     with pytest.raises(UserError, match=f"vittrack.onnx {problem}"):
         load_weights(build_for_test(load_config("vittrack", "vittrack")), tmp_path / "vittrack.onnx")
+
+
+def test_frozen_layers_keep_their_statistics():
+    """VitTrack's embedding has BatchNorms; the head's learn."""
+    cfg = load_config("vittrack", "vittrack", ["TRAIN.FROZEN_LAYERS=1", "MODEL.PRETRAIN_FILE=unread.pth"])
+    model = build_for_train(cfg, load=False)
+    build_actor(cfg, model).train()
+    norms = {name: module.training for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    assert {name: on for name, on in norms.items() if name.startswith("backbone")} == {
+        name: False for name in norms if name.startswith("backbone")} != {}
+    assert all(on for name, on in norms.items() if not name.startswith("backbone")) and not model.layers[0].training
+    assert model.layers[1].training and model.training
 
 
 def test_the_zoos_file_is_tested_where_no_weights_are_named(monkeypatch, tmp_path):

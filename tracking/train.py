@@ -82,6 +82,13 @@ def _check_machines(parser: argparse.ArgumentParser, args: argparse.Namespace) -
     if args.max_restarts < 0 or (args.max_restarts and args.mode != "multiple"):
         parser.error("--max_restarts must be 0 or more and needs --mode multiple; on several machines use torchrun and "
                      "its option of this name (docs/training.md)")
+    if args.mode == "single" and (args.nproc_per_node or 1) > 1:
+        parser.error(f"--nproc_per_node {args.nproc_per_node} needs --mode multiple")
+    if args.mode != "multi_node":
+        foreign = next((name for name in ("world_size", "rank", "ip", "port")
+                        if getattr(args, name) != parser.get_default(name)), None)
+        if foreign:
+            parser.error(f"--{foreign.replace('_', '-')} needs --mode multi_node")
     if not 0 <= args.rank < args.world_size:
         parser.error("--rank must be in 0..world-size - 1")
     if args.mode != "single" and UNDER_TORCHRUN in os.environ:
@@ -129,11 +136,13 @@ def train(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace, cfg: Config, paths: "RunPaths") -> int:
     """The training itself, in this process or in those that it starts. Returns the exit status."""
-    check_output(paths.checkpoints, "--save_dir")
     from lib.pipeline.tracking import TrackingValidation
+    from lib.train.distributed import read_place
     from lib.train.launch import Machines, launch
     from lib.train.run import check_inputs, run_training
 
+    if read_place()[0] == 0:    # one process of a run: another would remove what it has just made
+        check_output(paths.checkpoints, "--save_dir")
     if args.resume != "auto" and (args.max_restarts or restarts_left()):
         raise UserError(f"--resume {args.resume} cannot be used where the processes may be started again: they would "
                         "begin there each time. Start without restarts first, or move the earlier files in "

@@ -151,6 +151,15 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         module.train(training)
 
 
+def rest_frozen(net: nn.Module) -> None:
+    """Eval mode for the modules of a network whose parameters are all frozen, with all that is inside them: they drop
+    no paths, and their BatchNorms keep their statistics."""
+    for module in net.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            module.eval()
+
+
 class StagedTracker(nn.Module, ABC):
     """A tracker that is a chain of layers between an embedding and a prediction."""
 

@@ -32,7 +32,7 @@ from .distributed import World, join_world, read_place
 from .interfaces import Loader, TrackedSequences
 from .learner import build_learner
 from .run_paths import RunPaths
-from .speed import matmul_precision, resolve_precision
+from .speed import cuda_products, resolve_precision
 from .state import (
     TrainingState,
     frozen_checksum,
@@ -85,7 +85,7 @@ def run_training(cfg: Config, save_dir: str | Path, *, resume: str | Path = "aut
     with own(paths.checkpoints) if rank == 0 else contextlib.nullcontext():
         world, chosen = join_world(cfg.TRAIN.DEVICE if device == "auto" else device)
         try:
-            with _global_settings(cfg, chosen), matmul_precision(cfg, chosen), StopRequest() as stop:
+            with _global_settings(cfg, chosen), cuda_products(cfg, chosen), StopRequest() as stop:
                 _Run(cfg, paths, world, chosen, batch, stop, sequences).execute(resume, log_to_console, use_wandb)
                 world.wait()
         except (Exception, TrainingInterrupted) as error:
@@ -251,8 +251,8 @@ class _Run:
                 loaded = path, load_state(path)
         source = self._world.share(loaded[0] if loaded else None)
         state = loaded[1] if loaded else load_state(source) if source else None
-        if self._world.is_main and str(resume) != "auto":
-            set_aside(self._abandoned(source))
+        if self._world.is_main:
+            set_aside(self._abandoned(source, state) if str(resume) != "auto" else self._unreadable(source))
         if state is None:
             return Position(), None
         position = self._load(state, source)
@@ -260,13 +260,19 @@ class _Run:
             self._best = self._best_before(position, str(resume) != "auto")
         return position, source
 
-    def _abandoned(self, source: Path | None) -> list[Path]:
+    def _unreadable(self, source: Path | None) -> list[Path]:
+        """The states that were passed over for `source`: as the newest they would take the place of those to come."""
+        states = list_states(self._paths.checkpoints)
+        return states if source is None else states[:states.index(source)]
+
+    def _abandoned(self, source: Path | None, state: TrainingState | None) -> list[Path]:
         """Checkpoints of this run that are not part of what continues from `source`: they would be found later."""
-        folder = self._paths.checkpoints
-        states = list_states(folder)
-        if source is None:
-            return [*states, *self._paths.slim_checkpoints(), self._paths.best, self._paths.wandb_id]
-        return states[:states.index(source)] if source in states else [*states, self._paths.best]
+        states = list_states(self._paths.checkpoints)
+        own = [source is not None and path.samefile(source) for path in states]
+        if state is not None and any(own):
+            return [*states[:own.index(True)], *self._paths.slim_checkpoints(state.epoch)]
+        everything = [*states, *self._paths.slim_checkpoints(), self._paths.best]
+        return everything if source else [*everything, self._paths.wandb_id]
 
     def _load(self, state: TrainingState, source: Path) -> Position:
         load_net_state(self._net, state.net, source)

@@ -1,5 +1,6 @@
 """Where a training keeps its files."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +56,7 @@ class RunPaths:
         """Keeps the run's identity at Weights & Biases."""
         return self.checkpoints / "wandb_id.txt"
 
-    def slim_checkpoints(self) -> list[Path]:
-        """All slim checkpoints of epochs there are."""
-        return sorted(self.checkpoints.glob("*_ep*.pth.tar"))
+    def slim_checkpoints(self, after: int = -1) -> list[Path]:
+        """The slim checkpoints of epochs there are, of those later than `after`."""
+        named = {path: re.search(r"_ep(\d+)\.pth\.tar$", path.name) for path in self.checkpoints.glob("*.pth.tar")}
+        return sorted(path for path, match in named.items() if match and int(match[1]) > after)

@@ -76,12 +76,17 @@ def resolve_precision(cfg: Config, device: torch.device) -> Config:
 
 
 @contextlib.contextmanager
-def matmul_precision(cfg: Config, device: torch.device) -> Iterator[None]:
-    """TF32 for float32 products on CUDA inside, where TRAIN.TF32 asks for it."""
-    before = torch.get_float32_matmul_precision()
-    if cfg.TRAIN.TF32 and device.type == "cuda":
-        torch.set_float32_matmul_precision("high")
+def cuda_products(cfg: Config, device: torch.device) -> Iterator[None]:
+    """How products are computed on CUDA inside: float32 ones in TF32, where TRAIN.TF32 asks for it, and attention not
+    by cuDNN, whose backward pass can give NaN gradients on an H100 or H200 for 64, 192, 320, ... tokens, such as
+    OSTrack's (pytorch/pytorch#196678, NVIDIA/cudnn-frontend#628)."""
+    precision, attention = torch.get_float32_matmul_precision(), torch.backends.cuda.cudnn_sdp_enabled()
+    if device.type == "cuda":
+        torch.backends.cuda.enable_cudnn_sdp(False)
+        if cfg.TRAIN.TF32:
+            torch.set_float32_matmul_precision("high")
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cuda.enable_cudnn_sdp(attention)

@@ -76,7 +76,8 @@ def save_state(folder: Path, state: TrainingState, keep: int) -> Path:
     path = folder / state_name(state.epoch, state.step)
     write_tensors(path, {"format": FORMAT, **vars(state)})
     for old in list_states(folder)[max(1, keep):]:
-        old.unlink(missing_ok=True)
+        if old != path:     # behind states of later steps, which were not what the run went on from
+            old.unlink(missing_ok=True)
     return path
 
 

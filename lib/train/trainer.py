@@ -26,6 +26,9 @@ from .interfaces import Actor, Loader, TrackedSequences
 from .schedule import LearningRate
 from .seeds import draw_generator, path_generator, seed_step
 
+MOST_LEFT_OUT = 40
+"""Steps in a row that float16's scale may be too large for; it begins at 2 ** 16."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -107,6 +110,7 @@ class Trainer:
         self._base_rates = [group["lr"] for group in optimizer.param_groups]
         self._clock = Clock(batch.total, device)
         self._recent: dict[str, list[float]] = {}
+        self._left_out = torch.zeros((), dtype=torch.long, device=device)
 
     def run(self, position: Position) -> bool:
         """Train from `position` (changed in place) to the end. False if a signal stopped it; the state is saved then.
@@ -207,7 +211,7 @@ class Trainer:
             mark("targets")
         for number, (part, prepared) in enumerate(zip(parts, ready, strict=True)):
             self._pass(part, prepared, number, share, epoch, step, sums, mark)
-        sums.add({"GradNorm": self._clip()})
+        sums.add({"GradNorm": self._clip(sums, step)})
         self._scaler.step(self._optimizer)
         self._scaler.update()
         if self._average is not None:
@@ -256,15 +260,22 @@ class Trainer:
         """One part's share of the whole batch's counts, from this process's."""
         return self._world.sum_on_device(counts).clamp(min=1) / self._batch.units
 
-    def _clip(self) -> Tensor:
-        """Take the loss's scale out of the gradients and clip them. Returns their norm before the clipping."""
+    def _clip(self, sums: StatSums, step: int) -> Tensor:
+        """Take the loss's scale out of the gradients and clip them. Returns their norm before the clipping, which is
+        watched like the loss: a bad one makes bad weights. It is the same on all processes, and counts as half a step
+        later than the loss, so that the process whose loss was bad is named."""
         self._scaler.unscale_(self._optimizer)
         norm = nn.utils.get_total_norm([parameter.grad for parameter in self._parameters if parameter.grad is not None])
         if self._recipe.clip_norm > 0:
             nn.utils.clip_grads_with_norm_(self._parameters, self._recipe.clip_norm, norm)
-        if self._scaler.is_enabled():  # a step with too large a scale is left out; here it counts as one of norm 0
-            norm = torch.where(torch.isfinite(norm), norm, torch.zeros_like(norm))
-        return norm
+        if not self._scaler.is_enabled():
+            sums.watch(norm, step + 0.5)
+            return norm
+        # A step with too large a scale is left out; here it counts as one of norm 0. The scale is halved each time.
+        good = torch.isfinite(norm)
+        self._left_out = torch.where(good, 0, self._left_out + 1)
+        sums.watch(torch.where(self._left_out > MOST_LEFT_OUT, norm, 0), step + 0.5)
+        return torch.where(good, norm, 0)
 
     def _draws(self, epoch: int, step: int, unit: int) -> torch.Generator:
         """The generator of the stage draws of a part of the batch."""
@@ -385,10 +396,10 @@ class Trainer:
         totals, bad_step, rank = self._reduce(*sums.take())
         if bad_step is not None:
             epoch = position.epoch + 1
-            raise UserError(f"the loss became NaN or infinite in epoch {epoch}, step {bad_step + 1} of {steps} "
-                            f"({format_stats(means(totals))}); {self._keep_bad_batch(epoch, bad_step, rank)}. Lower "
-                            "TRAIN.LR, raise TRAIN.WARMUP_EPOCH, check the boxes of the data, or turn TRAIN.AMP off. "
-                            "The state saved before it is kept.")
+            raise UserError(f"the loss or its gradient became NaN or infinite in epoch {epoch}, step {bad_step + 1} of "
+                            f"{steps} ({format_stats(means(totals))}); {self._keep_bad_batch(epoch, bad_step, rank)}. "
+                            "Lower TRAIN.LR, raise TRAIN.WARMUP_EPOCH, check the boxes of the data, or turn TRAIN.AMP "
+                            "off. The state saved before it is kept.")
         merge(position.sums, totals)
         merge(self._recent, totals)
 
@@ -403,10 +414,10 @@ class Trainer:
         return str(self._world.share(text))
 
     def _reduce(self, totals: dict[str, list[float]],
-                bad_step: int | None = None) -> tuple[dict[str, list[float]], int | None, int]:
+                bad_step: float | None = None) -> tuple[dict[str, list[float]], int | None, int]:
         """Sums over all processes, and the first bad step of any with that one's rank."""
         if self._world.size == 1:
-            return totals, bad_step, 0
+            return totals, None if bad_step is None else int(bad_step), 0
         names = self._world.share(list(totals))
         if self._world.any(set(names) != set(totals)):
             raise UserError(f"the processes report different statistics (here {sorted(totals)}); "
@@ -415,9 +426,12 @@ class Trainer:
         bad_steps = torch.zeros(self._world.size, dtype=torch.float64)
         bad_steps[self._world.rank] = 0 if bad_step is None else bad_step + 1
         flat = self._world.sum(torch.cat([values.flatten(), bad_steps]))
-        failures = [(int(step) - 1, rank) for rank, step in enumerate(flat[values.numel():].tolist()) if step > 0]
-        summed = flat[:values.numel()].reshape(-1, 2).tolist()
-        return dict(zip(names, summed, strict=True)), *min(failures, default=(None, 0))
+        failures = [(step - 1, rank) for rank, step in enumerate(flat[values.numel():].tolist()) if step > 0]
+        summed = dict(zip(names, flat[:values.numel()].reshape(-1, 2).tolist(), strict=True))
+        if not failures:
+            return summed, None, 0
+        first, rank = min(failures)
+        return summed, int(first), rank
 
     def _rate(self) -> float:
         return self._optimizer.param_groups[0]["lr"]

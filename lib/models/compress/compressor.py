@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..base import Inputs, Prediction, Segment, StagedTracker, Tokens
+from ..base import Inputs, Prediction, Segment, StagedTracker, Tokens, rest_frozen
 from ..layers.resampling import resize
 from .bridges import Bridges, regrid
 
@@ -95,10 +95,7 @@ class Compressor(nn.Module):
         """
         super().train(mode)
         self.teacher.train(mode and self.teacher_mode == "train")
-        for module in self.student.modules():
-            parameters = list(module.parameters())
-            if parameters and not any(parameter.requires_grad for parameter in parameters):
-                module.eval()
+        rest_frozen(self.student)
         return self
 
     def share_prefix(self) -> bool:

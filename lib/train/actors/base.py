@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ...config import Config
 from ...families.objective import mean_terms, search_frames
-from ...models.base import Prediction, StagedTracker
+from ...models.base import Prediction, StagedTracker, rest_frozen
 from ...models.compress import Targets
 
 
@@ -59,8 +59,11 @@ class Actor(ABC):
         return getattr(self.net, "module", self.net)
 
     def train(self, mode: bool = True) -> None:
-        """Put the network in training or evaluation mode; with TRAIN.FIX_BN its BatchNorms stay in the latter."""
+        """Put the network in training or evaluation mode; with TRAIN.FIX_BN its BatchNorms stay in the latter, and with
+        TRAIN.FROZEN_LAYERS what these freeze."""
         self.net.train(mode)
+        if self.cfg.TRAIN.FROZEN_LAYERS:
+            rest_frozen(self.net)
         if self.cfg.TRAIN.FIX_BN:
             for module in self.net.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):

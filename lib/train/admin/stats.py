@@ -9,7 +9,7 @@ from torch import Tensor
 class StatSums:
     """Sums of named 0-dim statistics. Adding never waits for the device; `take` reads all with one transfer.
 
-    The steps' losses are watched as well: `take` tells the first step whose loss was not a finite number.
+    The steps' losses and gradients are watched as well: `take` tells the first step with one that was not finite.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -40,20 +40,20 @@ class StatSums:
             previous, count = self._on_device.get(key, (None, 0))
             self._on_device[key] = (total if previous is None else previous + total, count + weight)
 
-    def watch(self, loss: Tensor, step: int) -> None:
+    def watch(self, loss: Tensor, step: float) -> None:
         """Remember `step` if `loss` (0-dim) is the first that is NaN or infinite since the last `take`."""
         loss = loss.detach().reshape(())
-        bad = torch.full((), step, dtype=torch.long, device=loss.device)
+        bad = torch.full((), step, dtype=torch.float64, device=loss.device)
         unset = torch.full_like(bad, -1)
         now = torch.where(torch.isfinite(loss), unset, bad)
         self._bad_step = now if self._bad_step is None else torch.where(self._bad_step < 0, now, self._bad_step)
 
-    def take(self) -> tuple[dict[str, list[float]], int | None]:
+    def take(self) -> tuple[dict[str, list[float]], float | None]:
         """`name -> [sum, count]` since the last call and the first bad step or None; starts again from nothing."""
         sums = self._on_host
         for names, (total, count) in self._on_device.items():
             merge(sums, {name: [value, count] for name, value in zip(names, total.tolist(), strict=True)})
-        bad = -1 if self._bad_step is None else int(self._bad_step)
+        bad = -1 if self._bad_step is None else float(self._bad_step)
         self._reset()
         return sums, None if bad < 0 else bad
 

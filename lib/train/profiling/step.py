@@ -44,7 +44,7 @@ from ..dataset import build_dataset
 from ..distributed import World
 from ..learner import build_learner
 from ..run import build_recipe, describe_memory
-from ..speed import matmul_precision, resolve_precision
+from ..speed import cuda_products, resolve_precision
 from ..trainer import Trainer
 from .floor import optimizer_bytes, step_work
 from .frames import render_frames
@@ -133,7 +133,7 @@ class TrainingVariant:
         self.parts.append({part: parts[part] / steps for part in PARTS})
 
     def _take(self, steps: int, shown: Progress) -> None:
-        with matmul_precision(self.cfg, self._device):
+        with cuda_products(self.cfg, self._device):
             for _ in range(steps):
                 passes = [self._next() for _ in range(self.batch.accumulate)]
                 self._timer.mark("wait")
