@@ -6,6 +6,7 @@ import pytest
 import timm.layers
 import torch
 import torch.nn.functional as F
+from timm.models.vision_transformer import VisionTransformer
 from tiny_models import copies, mae_file, same, scramble, tiny, tiny_batch
 
 from lib.families.build import build_for_test, build_for_train, build_tracker, find_pretrained
@@ -321,6 +322,26 @@ def test_mae_into_a_shallower_and_a_deeper_model(tmp_path):
     assert torch.equal(model.layers[1].attn.qkv.weight, weights["blocks.1.attn.qkv.weight"])
     with pytest.raises(UserError, match=r"mae\.pth lacks .*6 layers.*blocks\.4\..*at least this depth"):
         load_mae(build_tracker(tiny(MODEL__BACKBONE__DEPTH=6)), path)
+
+
+def test_layer_scale_is_folded(tmp_path):
+    """A file with LayerScale, as DINOv2's, is the same function as timm's model of it."""
+    torch.manual_seed(5)
+    vit = scramble(VisionTransformer(img_size=64, patch_size=16, embed_dim=32, depth=4, num_heads=2, num_classes=0,
+                                     init_values=0.5)).eval()
+    assert vit.blocks[0].ls1.gamma.std() > 0.01
+    torch.save(vit.state_dict(), tmp_path / "dinov2.pth")
+    model = build_tracker(tiny(MODEL__BACKBONE__DEPTH=4)).eval()
+    load_mae(model, tmp_path / "dinov2.pth")
+    x = torch.randn(2, 20, 32)
+    with torch.no_grad():
+        for own, block in zip(model.layers, vit.blocks, strict=True):
+            out = own(Tokens(x, model.backbone.segments)).x
+            torch.testing.assert_close(out, block(x), rtol=1e-4, atol=1e-4)
+    state = vit.state_dict() | {"blocks.1.attn.q_norm.weight": torch.ones(16)}
+    torch.save(state, tmp_path / "other.pth")
+    with pytest.raises(UserError, match=r"other.pth is another kind of ViT: it has blocks.1.attn.q_norm.weight"):
+        load_mae(model, tmp_path / "other.pth")
 
 
 def test_mae_that_does_not_fit(tmp_path):

@@ -1,4 +1,4 @@
-"""ViT weights to start from: MAE's and timm's files into a one-stream tracker on a `ViTBackbone`."""
+"""ViT weights to start from: MAE's, DINOv2's and timm's files into a one-stream tracker on a `ViTBackbone`."""
 
 import math
 from collections.abc import Mapping
@@ -21,13 +21,17 @@ from .checkpoint import (
 from .layers.resampling import resample
 from .one_stream import OneStreamTracker
 
+LAYER_SCALES = {"ls1.gamma": "attn.proj", "ls2.gamma": "mlp.fc2"}
+"""Factors of a block's channels (LayerScale; DINOv2, DeiT III), and the projection whose outputs they multiply."""
+
 
 def load_mae(model: OneStreamTracker, path: str | Path) -> None:
-    """Start a backbone from MAE or timm ViT weights, in place.
+    """Start a backbone from MAE, DINOv2 or timm ViT weights, in place.
 
-    The first layers are used where the model is shallower than the file; the patch embedding is resized bicubically
-    where the patch size differs; the positions are resized to the template's and the search's grids. A checkpoint of
-    the tracker itself is accepted too and gives its whole model (as official configurations do).
+    LayerScale is multiplied into the projections before it. The first layers are used where the model is shallower than
+    the file; the patch embedding is resized bicubically where the patch size differs; the positions are resized to the
+    template's and the search's grids. A checkpoint of the tracker itself is accepted too and gives its whole model (as
+    official configurations do).
 
     Raises:
         UserError: the file cannot be read or is of another width.
@@ -42,6 +46,7 @@ def load_mae(model: OneStreamTracker, path: str | Path) -> None:
     own = backbone.state_dict()
     state = choose(candidates_in(content, ("patch_embed", "blocks"), path), lambda state: _vit_problem(state, model),
                     path).state
+    _fold_layer_scale(state)
     weight, raw = state["patch_embed.proj.weight"], state["pos_embed"]
     size = (backbone.stride, backbone.stride)
     if weight.shape[-2:] != size:
@@ -59,6 +64,15 @@ def load_mae(model: OneStreamTracker, path: str | Path) -> None:
     backbone.reset_positions()
 
 
+def _fold_layer_scale(state: dict[str, Tensor]) -> None:
+    """Multiply LayerScale's factors into weights and biases, in place: the same function without it."""
+    for name in [name for name in state if name.endswith(tuple(LAYER_SCALES))]:
+        block, kind, _ = name.rsplit(".", 2)
+        factors, projection = state.pop(name).float(), LAYER_SCALES[f"{kind}.gamma"]
+        for part, shape in (("weight", (-1, 1)), ("bias", (-1,))):
+            state[f"{block}.{projection}.{part}"] = state[f"{block}.{projection}.{part}"].float() * factors.view(shape)
+
+
 def _vit_problem(state: Mapping[str, Tensor], model: OneStreamTracker) -> str:
     """Why the model's backbone cannot start from a state dict, and what to do; empty where it can."""
     own = model.backbone.state_dict()
@@ -74,6 +88,12 @@ def _vit_problem(state: Mapping[str, Tensor], model: OneStreamTracker) -> str:
     if lacks:
         return (f"lacks {len(lacks)} entries of a ViT with {model.depth} layers (first {lacks[0]}); expected MAE or "
                 "timm ViT weights of at least this depth")
+    layers = tuple(f"blocks.{number}." for number in range(model.depth))
+    strange = [name for name in state
+               if name.startswith(layers) and name not in own and not name.endswith(tuple(LAYER_SCALES))]
+    if strange:
+        return (f"is another kind of ViT: it has {strange[0]}, which the configured backbone has not; expected MAE, "
+                "DINOv2 or timm ViT weights")
     side = math.isqrt(max(raw.shape[1] - 1, 0)) if raw.dim() == 3 else 0
     if not 1 < 1 + side**2 == raw.shape[1]:
         return (f"has a pos_embed of shape {tuple(raw.shape)}; expected a class token and a square grid, "
