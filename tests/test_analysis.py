@@ -151,7 +151,7 @@ def test_sequences_without_anything_to_measure_are_left_out(tmp_path, benchmark,
     both = evaluate_benchmark([source], [first_only, *benchmark, hidden], "lasot", chosen)
     assert both.trackers[0].scores.as_dict() == alone.trackers[0].scores.as_dict() and both.total == alone.total == 2
     assert any("first-1, hidden-1: left out" in lack for lack in both.notes)
-    with pytest.raises(UserError, match="only first boxes are annotated"):
+    with pytest.raises(UserError, match="no sequence has a box of a visible target after its first frame"):
         evaluate_benchmark([source], [first_only, hidden], "lasot", chosen)
 
 

@@ -319,7 +319,7 @@ def test_missing_data_is_said_before_anything_starts(tiny_ladder, tmp_path, squa
     (unscored / "one" / "groundtruth_rect.txt").write_text("15,12,20,16\n")
     for changes, message in (({"dataset": "folder:/nowhere"}, "nowhere"), ({"reference": "ostrack"}, "script/config"),
                              ({"reference": "ostrack/none"}, "none.yaml not found"),
-                             ({"dataset": f"folder:{unscored}"}, "only the first boxes")):
+                             ({"dataset": f"folder:{unscored}"}, "after its first frame")):
         with pytest.raises(UserError, match=message):
             climb(Ladder.read(tiny_ladder(**changes)), tmp_path / "out", command=pytest.fail)
     keys = yaml.safe_load(tiny_ladder().read_text())["set"] | {"DATA.TRAIN.DATASETS_NAME": ["FOLDER:/nowhere"]}

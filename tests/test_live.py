@@ -95,7 +95,7 @@ def test_wrong_use_is_named(core):
     with pytest.raises(UserError, match="no target"):
         live.init_all(trees.picture(0), [])
     for box, message in (([500, 40, 20, 20], "outside the frame of 96 x 64"), ([20, 40, 0, 20], "w > 0"),
-                         ([0, 0, 20, 9e4], "8 times as large as the frame of 96 x 64")):
+                         ([0, 0, 20, 9e4], "2 times as large as the frame of 96 x 64")):
         with pytest.raises(UserError, match=message):
             live.init_all(trees.picture(0), [BOXES[0], box])
     live.init_all(trees.picture(0), BOXES)

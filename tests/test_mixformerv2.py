@@ -101,7 +101,8 @@ def test_the_online_template_is_the_best_of_the_interval():
 
 def test_intervals_are_those_of_the_benchmark():
     cfg = load_config("mixformerv2", "mixformerv2_b")
-    for benchmark, frames_between in {"lasot": 200, "got10k_test": 10, "trackingnet": 25, "uav": 200}.items():
+    official = {"lasot": 200, "got10k_test": 10, "trackingnet": 25, "uav": 200, "vot22": 10}
+    for benchmark, frames_between in official.items():
         assert cfg.family.rules_of(cfg, benchmark).interval == frames_between
 
 

@@ -338,10 +338,10 @@ def test_layer_scale_is_folded(tmp_path):
         for own, block in zip(model.layers, vit.blocks, strict=True):
             out = own(Tokens(x, model.backbone.segments)).x
             torch.testing.assert_close(out, block(x), rtol=1e-4, atol=1e-4)
-    state = vit.state_dict() | {"blocks.1.attn.q_norm.weight": torch.ones(16)}
-    torch.save(state, tmp_path / "other.pth")
-    with pytest.raises(UserError, match=r"other.pth is another kind of ViT: it has blocks.1.attn.q_norm.weight"):
-        load_mae(model, tmp_path / "other.pth")
+    for name in ("blocks.1.attn.q_norm.weight", "register_tokens"):
+        torch.save(vit.state_dict() | {name: torch.ones(16)}, tmp_path / "other.pth")
+        with pytest.raises(UserError, match=f"other.pth is another kind of ViT: it has {name}"):
+            load_mae(model, tmp_path / "other.pth")
 
 
 def test_mae_that_does_not_fit(tmp_path):

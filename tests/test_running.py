@@ -44,10 +44,10 @@ def test_integers_are_cut_off_towards_zero(tmp_path):
 
 def test_sub_pixel_boxes(tmp_path):
     run_dataset([sequence()], Mover, tmp_path, device="cpu")
-    with pytest.raises(UserError, match="a.txt holds whole pixels: go on without --float, keep both with --runid N"):
-        run_dataset([sequence()], Mover, tmp_path, device="cpu", sub_pixel=True)
+    with pytest.raises(UserError, match="have whole pixels: go on without --float, keep both with --runid N"):
+        run_dataset([sequence("b")], Mover, tmp_path, device="cpu", sub_pixel=True)
     run_dataset([sequence()], Mover, tmp_path, device="cpu", sub_pixel=True, force=True)
-    with pytest.raises(UserError, match="a.txt holds fractions of pixels: go on with --float"):
+    with pytest.raises(UserError, match="have fractions of pixels: go on with --float"):
         run_dataset([sequence()], Mover, tmp_path, device="cpu")
     assert (tmp_path / "a.txt").read_text().splitlines()[1] == "12.2000\t7.0000\t8.2000\t6.6000"
 

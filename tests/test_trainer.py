@@ -476,6 +476,6 @@ def test_nan_on_one_process_stops_both_with_the_step(train, twice):
     messages = twice(lambda: train(bad=(2, 3) if os.environ["RANK"] == "1" else None))
     assert all(f"epoch 2, step 4 of {STEPS}" in message for message in messages)
     path = train.folder() / "nan_batch_ep0002_step000004.pt"
-    assert all(f"its pairs are in {path}" in message for message in messages)
+    assert all(f"the pairs of process 1 are in {path}" in message for message in messages)
     content = torch.load(path, weights_only=True)
     assert (content["rank"], content["indices"]) == (1, list(range(3 * 2 * BATCH + 1, 4 * 2 * BATCH, 2)))

@@ -137,7 +137,7 @@ def test_a_set_without_public_annotations_is_refused(cfg, square_data, tmp_path)
     shutil.copytree(square_data, folder)
     for name in ("one", "two"):
         (folder / name / "groundtruth_rect.txt").write_text("15,12,20,16\n" + "NaN,NaN,NaN,NaN\n" * 23)
-    with pytest.raises(UserError, match="only the first boxes are public"):
+    with pytest.raises(UserError, match="after its first frame"):
         TrackingValidation(cfg(0, f"DATA.VAL.TRACK=folder:{folder}"))
 
 

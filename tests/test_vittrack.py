@@ -163,6 +163,9 @@ def test_the_zoos_file_is_tested_where_no_weights_are_named(monkeypatch, tmp_pat
         find_checkpoint("vittrack", "vittrack", epoch=3, save_dir=tmp_path)
     trained = checkpoint_path(load_config("vittrack", "vittrack"), save_dir=tmp_path)
     trained.parent.mkdir(parents=True)
+    trained.with_name("VitTrack_ep0007.pth.tar").write_bytes(b"")
+    with pytest.raises(UserError, match="that folder holds VitTrack_ep0007.pth.tar: choose one with --epoch"):
+        find_checkpoint("vittrack", "vittrack", save_dir=tmp_path)
     trained.write_bytes(b"")
     assert find_checkpoint("vittrack", "vittrack", save_dir=tmp_path)[1] == trained, "what was trained comes first"
 

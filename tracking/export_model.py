@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lib.deploy.formats import PRECISIONS, ExportOptions  # noqa: E402
 from lib.deploy.manifest import MANIFEST  # noqa: E402
 from lib.test.evaluation.environment import env_settings  # noqa: E402
+from lib.test.tracker.choice import EPOCH_HELP, WEIGHTS_HELP, check_weights_options  # noqa: E402
 from lib.utils.files import check_output  # noqa: E402
 from lib.utils.log import load_torch, run_script  # noqa: E402
 
@@ -49,11 +50,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--output", type=Path,
         help="folder to write; default: <save_dir>/exports/<script>/<config>/<format>_<precision>")
     add("--save_dir", type=Path, help="folder of checkpoints and exports; default: save_dir of the environment file")
-    add("--checkpoint", type=Path, help="weights to export; default: the config's in <save_dir>/checkpoints/train")
-    add("--epoch", type=int, help="epoch of the default checkpoint; default: TEST.EPOCH of the config")
+    add("--checkpoint", type=Path, help=WEIGHTS_HELP)
+    add("--epoch", type=int, help=EPOCH_HELP)
     add("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
         help="override a key of the config; may be repeated")
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    check_weights_options(parser, args)
+    return args
 
 
 def main(arguments: list[str] | None = None) -> None:

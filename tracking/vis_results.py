@@ -16,6 +16,7 @@ from lib.test.analysis.run import choose_trackers  # noqa: E402
 from lib.test.analysis.sources import find_results  # noqa: E402
 from lib.test.evaluation import get_dataset  # noqa: E402
 from lib.test.evaluation.environment import env_settings  # noqa: E402
+from lib.test.tracker.choice import EPOCH_HELP, WEIGHTS_HELP, check_weights_options  # noqa: E402
 from lib.utils.box_forms import FORMS  # noqa: E402
 from lib.utils.errors import UserError  # noqa: E402
 from lib.utils.files import check_output_file  # noqa: E402
@@ -67,8 +68,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     run.add_argument("--score-map", action="store_true", help="its score map over the search crop, beside the frame")
     run.add_argument("--attention", type=int, metavar="LAYER",
                      help="the template's attention to the search crop in that layer (from 0; -1 is the last)")
-    run.add_argument("--checkpoint", type=Path, help="its weights; default: the config's in <save_dir>/checkpoints")
-    run.add_argument("--epoch", type=int, help="epoch of the default checkpoint; default: TEST.EPOCH of the config")
+    run.add_argument("--checkpoint", type=Path, help=f"its {WEIGHTS_HELP}")
+    run.add_argument("--epoch", type=int, help=EPOCH_HELP)
     run.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     run.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
                      help="override a key of the config; may be repeated")
@@ -88,8 +89,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error("--score-map and --attention need --run, the tracker that makes them")
     if not options.run and (options.checkpoint or options.epoch is not None or options.overrides):
         parser.error("--checkpoint, --epoch and --set belong to the tracker of --run")
-    if options.checkpoint and options.epoch is not None:
-        parser.error("--epoch chooses among the checkpoints of a training; leave it out, or --checkpoint")
+    check_weights_options(parser, options)
     return options
 
 

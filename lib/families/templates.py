@@ -18,8 +18,9 @@ def of_benchmark(values: Mapping[str, Value], benchmark: str) -> Value:
     Args:
         values: by name in capitals (LASOT, GOT10K_TEST, ...); DEFAULT for all others.
         benchmark: as tracking/test.py --dataset has it. Of names that begin it, the longest counts: VOT for vot2020.
+            VOT22STB, VOT's short-term challenge with boxes of 2022, begins vot22 too.
     """
-    fitting = [name for name in values if name != "DEFAULT" and benchmark.upper().startswith(name)]
+    fitting = [name for name in values if name != "DEFAULT" and benchmark.upper().startswith(name.removesuffix("STB"))]
     return values[max(fitting, key=len, default="DEFAULT")]
 
 

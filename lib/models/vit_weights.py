@@ -1,8 +1,9 @@
 """ViT weights to start from: MAE's, DINOv2's and timm's files into a one-stream tracker on a `ViTBackbone`."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,7 @@ from .layers.resampling import resample
 from .one_stream import OneStreamTracker
 
 LAYER_SCALES = {"ls1.gamma": "attn.proj", "ls2.gamma": "mlp.fc2"}
-"""Factors of a block's channels (LayerScale; DINOv2, DeiT III), and the projection whose outputs they multiply."""
+"""Factors of a block's channels (LayerScale, as in DINOv2), and the projection whose outputs they multiply."""
 
 
 def load_mae(model: OneStreamTracker, path: str | Path) -> None:
@@ -44,9 +45,8 @@ def load_mae(model: OneStreamTracker, path: str | Path) -> None:
         return
     backbone = model.backbone
     own = backbone.state_dict()
-    state = choose(candidates_in(content, ("patch_embed", "blocks"), path), lambda state: _vit_problem(state, model),
-                    path).state
-    _fold_layer_scale(state)
+    state = choose(vit_candidates(content, ("patch_embed", "blocks"), path), lambda state: _vit_problem(state, model),
+                   path).state
     weight, raw = state["patch_embed.proj.weight"], state["pos_embed"]
     size = (backbone.stride, backbone.stride)
     if weight.shape[-2:] != size:
@@ -64,11 +64,30 @@ def load_mae(model: OneStreamTracker, path: str | Path) -> None:
     backbone.reset_positions()
 
 
+def vit_candidates(content: Mapping[str, Any], parts: Sequence[str], path: Path) -> list:
+    """`candidates_in`, with LayerScale multiplied into weights and biases: the same functions without it."""
+    candidates = candidates_in(content, parts, path)
+    for candidate in candidates:
+        _fold_layer_scale(candidate.state)
+    return candidates
+
+
+def strange_part(state: Mapping[str, Tensor], own: Collection[str], depth: int) -> str:
+    """An entry of a ViT that the first `depth` blocks of another one, with the entries `own`, have not, or that changes
+    what they are given: without it the weights are another function. Empty where there is none."""
+    blocks = tuple(f"blocks.{number}." for number in range(depth))
+    return next((name for name in state if name not in own
+                 and name.startswith((*blocks, "norm_pre.", "reg_token", "register_tokens"))), "")
+
+
 def _fold_layer_scale(state: dict[str, Tensor]) -> None:
-    """Multiply LayerScale's factors into weights and biases, in place: the same function without it."""
+    """In place."""
     for name in [name for name in state if name.endswith(tuple(LAYER_SCALES))]:
         block, kind, _ = name.rsplit(".", 2)
-        factors, projection = state.pop(name).float(), LAYER_SCALES[f"{kind}.gamma"]
+        projection = LAYER_SCALES[f"{kind}.gamma"]
+        if f"{block}.{projection}.weight" not in state:
+            continue        # no block of a ViT
+        factors = state.pop(name).float()
         for part, shape in (("weight", (-1, 1)), ("bias", (-1,))):
             state[f"{block}.{projection}.{part}"] = state[f"{block}.{projection}.{part}"].float() * factors.view(shape)
 
@@ -88,11 +107,9 @@ def _vit_problem(state: Mapping[str, Tensor], model: OneStreamTracker) -> str:
     if lacks:
         return (f"lacks {len(lacks)} entries of a ViT with {model.depth} layers (first {lacks[0]}); expected MAE or "
                 "timm ViT weights of at least this depth")
-    layers = tuple(f"blocks.{number}." for number in range(model.depth))
-    strange = [name for name in state
-               if name.startswith(layers) and name not in own and not name.endswith(tuple(LAYER_SCALES))]
+    strange = strange_part(state, own, model.depth)
     if strange:
-        return (f"is another kind of ViT: it has {strange[0]}, which the configured backbone has not; expected MAE, "
+        return (f"is another kind of ViT: it has {strange}, which the configured backbone has not; expected MAE, "
                 "DINOv2 or timm ViT weights")
     side = math.isqrt(max(raw.shape[1] - 1, 0)) if raw.dim() == 3 else 0
     if not 1 < 1 + side**2 == raw.shape[1]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..test.analysis.conventions import convention_for
-from ..test.analysis.results import ResultFolder, evaluate_benchmark, has_annotations
+from ..test.analysis.results import ResultFolder, evaluate_benchmark, is_annotated
 from ..test.evaluation import manifest
 from ..test.evaluation.datasets import get_dataset
 from ..test.evaluation.environment import env_settings
@@ -64,7 +64,7 @@ class TestSet:
         convention: of the scores (lib/test/analysis/conventions.py); empty for the set's own.
 
     Attributes:
-        sequences: of it.
+        sequences: of it, those with something to measure.
 
     Raises:
         UserError: it is unknown, missing, or not public.
@@ -74,10 +74,10 @@ class TestSet:
 
     def __init__(self, name: str, convention: str = ""):
         self.name, self.convention = name, convention_for(name, convention or None)
-        self.sequences = get_dataset(name, env_settings())
-        if not has_annotations(self.sequences):
-            raise UserError(f"only the first boxes of {name} are public; choose a set that can be scored here, such as "
-                            "got10k_val")
+        self.sequences = list(filter(is_annotated, get_dataset(name, env_settings())))
+        if not self.sequences:
+            raise UserError(f"no sequence of {name} has a box of a visible target after its first frame; choose a set "
+                            "that can be scored here, such as got10k_val")
 
     @cached_property
     def digest(self) -> str:

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..config import Config
 from ..test.analysis.metrics import convention_for, evaluate_sequence
-from ..test.analysis.results import has_annotations, is_annotated
+from ..test.analysis.results import is_annotated
 from ..test.evaluation.datasets import get_dataset
 from ..test.evaluation.environment import env_settings
 from ..test.evaluation.single import Failure, attempt
@@ -45,11 +45,13 @@ class TrackingValidation:
             sequences = get_dataset(name, env or env_settings(), base=base)
         except UserError as error:
             raise UserError(f"DATA.VAL.TRACK: {error}") from error
-        if not has_annotations(sequences):
-            raise UserError(f"DATA.VAL.TRACK is {name}, of which only the first boxes are public; choose a set that "
-                            "can be scored here, such as got10k_val, or set TRAIN.TRACK_EPOCH_INTERVAL to 0")
+        sequences = list(filter(is_annotated, sequences))
+        if not sequences:
+            raise UserError(f"DATA.VAL.TRACK is {name}, of which no sequence has a box of a visible target after its "
+                            "first frame; choose a set that can be scored here, such as got10k_val, or set "
+                            "TRAIN.TRACK_EPOCH_INTERVAL to 0")
         self._cfg, self._convention = cfg, convention_for(name)
-        chosen = spread(list(filter(is_annotated, sequences)), number)
+        chosen = spread(sequences, number)
         self.sequences = sorted(chosen, key=lambda sequence: -sequence.length)
 
     def __len__(self) -> int:

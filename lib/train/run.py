@@ -263,7 +263,9 @@ class _Run:
     def _unreadable(self, source: Path | None) -> list[Path]:
         """The states that were passed over for `source`: as the newest they would take the place of those to come."""
         states = list_states(self._paths.checkpoints)
-        return states if source is None else states[:states.index(source)]
+        if source is None:
+            return self._abandoned(None, None) if states else []
+        return states[:states.index(source)]
 
     def _abandoned(self, source: Path | None, state: TrainingState | None) -> list[Path]:
         """Checkpoints of this run that are not part of what continues from `source`: they would be found later."""

@@ -43,7 +43,7 @@ class RunPaths:
         return self.checkpoints / slim_name(self.title, epoch)
 
     def bad_batch(self, epoch: int, step: int) -> Path:
-        """The pairs of a step (counted from 0) whose loss was not a number."""
+        """The pairs of a step (counted from 0) whose loss or gradient was not a number."""
         return self.checkpoints / f"nan_batch_ep{epoch:04d}_step{step + 1:06d}.pt"
 
     @property

@@ -80,8 +80,8 @@ class Trainer:
         batch: how a step's pairs are divided.
         save: called with the position after every epoch, after a validation, every `save_interval` steps, and when
             the run is stopped within an epoch.
-        save_batch: called with epoch, step (from 0) and rank of a loss that was no number; writes that process's pairs
-            of the step to a file and gives its path.
+        save_batch: called with epoch, step (from 0) and rank of a loss or gradient that was no number; writes
+            that process's pairs of the step to a file and gives its path.
         scaler: gradient scaler, enabled for float16 only.
         average: the weights' average, where there is one; it is what is validated.
         sequences: for the validation by tracking; None does without.
@@ -116,8 +116,8 @@ class Trainer:
         """Train from `position` (changed in place) to the end. False if a signal stopped it; the state is saved then.
 
         Raises:
-            UserError: a loss was not a finite number (names epoch, step and a file with the batch; the state saved last
-                is good).
+            UserError: a loss or gradient was not finite (names epoch, step and a file with the batch; the state saved
+                last is good).
         """
         while self._validate_due(position):
             if position.epoch >= self._recipe.epochs:
@@ -392,7 +392,7 @@ class Trainer:
         self._recent = {}
 
     def _collect(self, position: Position, steps: int, sums: StatSums) -> None:
-        """Add what has been summed up to the epoch's totals, and end the run where a loss was no number."""
+        """Add what has been summed up to the epoch's totals, and end the run where a loss or gradient was no number."""
         totals, bad_step, rank = self._reduce(*sums.take())
         if bad_step is not None:
             epoch = position.epoch + 1
@@ -408,7 +408,8 @@ class Trainer:
         text = ""
         if self._world.is_main:
             try:
-                text = f"its pairs are in {self._save_batch(epoch, step, rank)}"
+                whose = "its pairs" if self._world.size == 1 else f"the pairs of process {rank}"
+                text = f"{whose} are in {self._save_batch(epoch, step, rank)}"
             except UserError as error:
                 text = f"its pairs could not be saved ({error})"
         return str(self._world.share(text))

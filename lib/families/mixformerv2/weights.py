@@ -5,7 +5,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ...models.checkpoint import candidates_in, choose, read_checkpoint, some, wrong_tensor
+from ...models.checkpoint import choose, read_checkpoint, some, wrong_tensor
+from ...models.vit_weights import vit_candidates
 from .model import MixFormerV2Model
 
 
@@ -40,7 +41,7 @@ def load_start(model: MixFormerV2Model, path: Path) -> None:
         return wrong_tensor(used, own)
 
     parts = [name for name, _ in model.named_children()]
-    chosen = choose(candidates_in(content, [*parts, "patch_embed", "blocks"], path), problem, path)
+    chosen = choose(vit_candidates(content, [*parts, "patch_embed", "blocks"], path), problem, path)
     model.load_state_dict(named(chosen.state), strict=False)
 
 

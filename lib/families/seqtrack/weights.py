@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...models.checkpoint import candidates_in, choose, load_weights, read_checkpoint, some, state_dicts, wrong_tensor
+from ...models.checkpoint import choose, load_weights, read_checkpoint, some, state_dicts, wrong_tensor
 from ...models.layers.resampling import resample
+from ...models.vit_weights import strange_part, vit_candidates
 from .model import SeqTrackModel
 
 
@@ -36,9 +37,12 @@ def load_start(model: SeqTrackModel, path: Path) -> None:
         if lacks:
             return (f"lacks {some(lacks)}, and has {some(state)}; expected a SeqTrack, or MAE or timm ViT weights "
                     f"of at least {model.depth} layers")
+        strange = strange_part(state, own, model.depth)
+        if strange:
+            return f"is another kind of ViT: it has {strange}, which the encoder has not"
         return wrong_tensor({name: state[name] for name in needed}, own)
 
-    state = choose(candidates_in(content, ("patch_embed", "blocks"), path), problem, path).state
+    state = choose(vit_candidates(content, ("patch_embed", "blocks"), path), problem, path).state
     raw = state["pos_embed"].float()[:, 1:]                     # (1, side * side, C)
     side = math.isqrt(raw.shape[1])
     resized = [resample(raw, side, grid, "bicubic", align_corners=True) for grid in model.encoder.grids]

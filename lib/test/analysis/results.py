@@ -336,6 +336,6 @@ def _require_annotations(sequences: Sequence, dataset: str) -> None:
     if not sequences:
         raise UserError(f"{dataset}: the data set has no sequences")
     if not has_annotations(sequences):
-        raise UserError(f"{dataset}: only first boxes are annotated. GOT-10k test and TrackingNet are scored by their "
-                        "evaluation servers: pack the results with lib/test/utils/transform_got10k.py or "
-                        "lib/test/utils/transform_trackingnet.py and upload them")
+        raise UserError(f"{dataset}: no sequence has a box of a visible target after its first frame. GOT-10k test and "
+                        "TrackingNet are scored by their evaluation servers: pack the results with "
+                        "lib/test/utils/transform_got10k.py or lib/test/utils/transform_trackingnet.py and upload them")

@@ -228,8 +228,8 @@ def find_reports(env: Any, sources: Sequence[ResultSource], named: bool, scoring
             continue
         present = [source for source in sources if source.has_any(sequences)]
         if present and not has_annotations(sequences):
-            reasons.append(f"{name}: the annotations are not public; pack the results for the evaluation server with "
-                           f"lib/test/utils/transform_{benchmark.dataset}.py")
+            reasons.append(f"{name}: nothing is annotated after the first frames; pack the results for the evaluation "
+                           f"server with lib/test/utils/transform_{benchmark.dataset}.py")
         elif present:
             reports.append(scoring.evaluate(sources if named else present, sequences, name))
             scored.add(benchmark.dataset)

@@ -1,6 +1,7 @@
 """Where results lie and how they are written: OSTrack's files, one box per line."""
 
 import re
+from collections.abc import Iterator
 from collections.abc import Sequence as Rows
 from pathlib import Path
 from typing import Any
@@ -54,9 +55,23 @@ def times_file(boxes: Path) -> Path:
 def has_results(folder: Path) -> bool:
     """Whether a tracker's folder holds boxes of sequences. Those of the video demo (`video_*.txt`) and what lies in
     `previous_N` folders do not count."""
-    return any(not file.stem.endswith(("_time", "_all_boxes", "_all_scores"))
-               and not file.name.startswith("video_") and not file.parent.name.startswith("previous_")
-               for pattern in ("*.txt", "*/*.txt") for file in folder.glob(pattern))
+    return any(_boxes_in(folder, "*.txt", "*/*.txt"))
+
+
+def holds_sub_pixels(folder: Path) -> bool | None:
+    """Whether the boxes of sequences in a data set's folder of results have fractions of pixels (see `write_result`);
+    None where there are none."""
+    file = next(_boxes_in(folder, "*.txt"), None)
+    if file is None:
+        return None
+    with open(file, encoding="utf-8", errors="replace") as lines:
+        return "." in lines.readline()
+
+
+def _boxes_in(folder: Path, *patterns: str) -> Iterator[Path]:
+    return (file for pattern in patterns for file in folder.glob(pattern)
+            if not file.stem.endswith(("_time", "_all_boxes", "_all_scores"))
+            and not file.name.startswith("video_") and not file.parent.name.startswith("previous_"))
 
 
 def is_done(boxes: Path, frames: int) -> bool:
@@ -65,12 +80,6 @@ def is_done(boxes: Path, frames: int) -> bool:
         return False
     lines = boxes.read_text(encoding="utf-8", errors="replace").split("\n")
     return sum(bool(line.strip()) for line in lines) == frames > 0
-
-
-def is_sub_pixel(boxes: Path) -> bool:
-    """Whether the file `boxes` was written with fractions of pixels (see `write_result`)."""
-    with open(boxes, encoding="utf-8", errors="replace") as file:
-        return "." in file.readline()
 
 
 def is_of(boxes: Path, first_box: Rows[float]) -> bool:

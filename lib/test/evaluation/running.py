@@ -20,7 +20,7 @@ from .datasets import Sequence as TestSequence
 from .lockstep import track_in_lockstep
 from .progress import Progress
 from .readahead import FRAMES_AHEAD
-from .results import boxes_file, is_done, is_of, is_sub_pixel, write_result
+from .results import boxes_file, holds_sub_pixels, is_done, is_of, write_result
 from .single import Failure, Tracked, attempt
 
 logger = logging.getLogger(__name__)
@@ -100,6 +100,11 @@ def run_dataset(
     targets = _targets(sequences, out_dir)
     if made_with is not None:
         manifest.check(out_dir, made_with, force)
+    for folder in {target.parent for target in targets.values()} if not (force or debug) else ():
+        if holds_sub_pixels(folder) not in (None, sub_pixel):
+            held, go_on = ("whole pixels", "without") if sub_pixel else ("fractions of pixels", "with")
+            raise UserError(f"the results in {folder} have {held}: go on {go_on} --float, keep both with --runid N or "
+                            "another --save_dir, or track again with --force")
     summary = RunSummary()
     todo = []
     for sequence in sequences:
@@ -109,10 +114,6 @@ def run_dataset(
                             "of another data set with these names, or the annotation was changed. Keep both with "
                             "--runid N or another --save_dir, or track again with --force")
         if not (force or debug) and is_done(targets[id(sequence)], sequence.length):
-            if is_sub_pixel(targets[id(sequence)]) != sub_pixel:
-                held, go_on = ("whole pixels", "without") if sub_pixel else ("fractions of pixels", "with")
-                raise UserError(f"{targets[id(sequence)]} holds {held}: go on {go_on} --float, keep both with --runid "
-                                "N or another --save_dir, or track again with --force")
             summary.skipped.append(sequence.name)
         else:
             todo.append(sequence)

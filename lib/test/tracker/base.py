@@ -10,8 +10,9 @@ import numpy as np
 from ...utils.errors import UserError
 from ...utils.parts import PartTimes
 
-LARGEST_BOX = 8
-"""Sides of the frame that a target's box may have: the crop around it, empty pixels and all, is made in memory."""
+LARGEST_BOX = 2
+"""Times as wide and high as the frame that a target's box may be: the square around it is made in memory, empty pixels
+and all, a hundred times the frame at this limit."""
 
 
 class TrackResult(NamedTuple):

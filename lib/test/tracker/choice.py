@@ -25,6 +25,8 @@ FROM_WEIGHTS = ("torch", "fast")
 
 OPENCV = "opencv"
 """The script of OpenCV's trackers, whose configurations are the names in `opencv.KINDS`."""
+WEIGHTS_HELP = "weights; default: what training left in <save_dir>/checkpoints/train, else the config's TEST.CHECKPOINT"
+EPOCH_HELP = "epoch of the training's checkpoint; default: TEST.EPOCH of the config"
 SYNTAX = "SCRIPT/CONFIG[=LABEL][@PATH]"
 """Of a tracker in one word, for `parse_tracker`."""
 
@@ -65,10 +67,8 @@ def add_tracker_options(parser: argparse.ArgumentParser) -> None:
     add("tracker_param", metavar="config",
         help="name of a file in experiments/<script>, without .yaml, or its path; of opencv: nano, vit, dasiamrpn, "
              "csrt, mil")
-    add("--checkpoint", type=absolute_path,
-        help="weights; default: those that training left in <save_dir>/checkpoints/train, else the config's "
-             "TEST.CHECKPOINT, of opencv in pretrained_models")
-    add("--epoch", type=int, help="epoch of the training's checkpoint; default: TEST.EPOCH of the config")
+    add("--checkpoint", type=absolute_path, help=f"{WEIGHTS_HELP}, of opencv in pretrained_models")
+    add("--epoch", type=int, help=EPOCH_HELP)
     add("--save_dir", type=absolute_path,
         help="folder of checkpoints and results; default: save_dir of the environment file")
     add("--device", default="auto", help="auto (default: the GPUs, or the CPU without any), cpu, cuda or cuda:N")
@@ -96,14 +96,19 @@ def check_tracker_options(parser: argparse.ArgumentParser, options: argparse.Nam
         parser.error(f"--backend {options.backend} runs the weights, not --exported")
     if not options.exported and options.backend not in (None, *FROM_WEIGHTS):
         parser.error(f"--backend {options.backend} needs --exported FOLDER")
-    if options.checkpoint and options.epoch is not None:
-        parser.error("--epoch chooses among the checkpoints of a training; leave it out, or --checkpoint")
+    check_weights_options(parser, options)
     without_effect = [name for name in ("checkpoint", "epoch", "overrides") if getattr(options, name) not in (None, [])]
     if options.exported and without_effect:
         option = {"overrides": "set"}.get(without_effect[0], without_effect[0])
         parser.error(f"--{option} does not change what was exported; leave it out, or export again with it")
     if options.fast and options.backend != "fast":
         parser.error("--fast needs --backend fast")
+
+
+def check_weights_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """End with the parser's error where --epoch would do nothing."""
+    if options.checkpoint and options.epoch is not None:
+        parser.error("--epoch chooses among the checkpoints of a training; leave it out, or --checkpoint")
 
 
 def choose_tracker(options: argparse.Namespace, benchmark: str = "") -> Choice:

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from ...utils.errors import UserError
-from ...utils.frames import IMAGE_FOLDERS, ImageFrames, VideoFrames, open_frames, pictures_for
+from ...utils.frames import IMAGE_FOLDERS, FrameSource, ImageFrames, VideoFrames, open_frames, pictures_for
 from ..evaluation.readahead import ReadAhead
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,6 @@ class Source(ABC):
         fps: frames per second of the source.
         length: number of frames as far as known, or None.
         live: frames come at their own pace and without an end (a camera, a stream).
-        file: the video file that is read, if it is one.
         place: what is read: the path, the address without a password, or the camera.
     """
 
@@ -55,7 +54,6 @@ class Source(ABC):
     fps: float
     length: int | None
     live: bool
-    file: Path | None = None
     place: str = ""
 
     @abstractmethod
@@ -72,24 +70,24 @@ class Source(ABC):
 
 
 class RecordedSource(Source):
-    """A video file, or a folder of pictures in natural name order (see `lib.utils.frames.open_frames`); threads read
-    ahead of what is asked for. A folder called img or the like has the name of the one around it."""
+    """A film or a folder of pictures; threads read ahead of what is asked for.
+
+    Args:
+        frames: all of them.
+        name, place, fps: see `Source`.
+
+    Raises:
+        UserError: there is no frame.
+    """
 
     live = False
 
-    def __init__(self, path: str | Path):
-        path = Path(path).expanduser()
-        self._frames = open_frames(path)
-        if isinstance(self._frames, ImageFrames):
-            pictures_for(self._frames.names, None, str(path))
-        self.length = len(self._frames)
-        folder = path.resolve()
-        folder = folder.parent if folder.name in IMAGE_FOLDERS and folder.parent.name else folder
-        self.name, self.place = path.stem if path.is_file() else folder.name, str(path.resolve())
-        self.file = Path(self._frames.file) if isinstance(self._frames, VideoFrames) else None
-        self.fps = DEFAULT_FPS if self.file is None else _fps_of_file(self.file)
+    def __init__(self, frames: FrameSource, name: str, place: str, fps: float = DEFAULT_FPS):
+        self._frames, self.name, self.place, self.fps = frames, name, place, fps
+        self._film = frames if isinstance(frames, VideoFrames) else None
+        self.length = len(frames)
         if self.length == 0:
-            raise UserError(f"no frame in {path}; is it a whole video or a folder of pictures?")
+            raise UserError(f"no frame in {place}; is it a whole video or a folder of pictures?")
 
     def frames(self, stopped: Callable[[], bool] = lambda: False) -> Iterator[Frame]:
         read, moment = 0, 0.0
@@ -101,27 +99,27 @@ class RecordedSource(Source):
                     read += 1
         except UserError:
             # Containers often state a few frames too many: that is the end of the video, not an error.
-            if not (read and self.file is not None and self._frames.count_exactly() == read):
+            if not (read and self._film and self._film.count_exactly() == read):
                 raise
         finally:
             self._frames.close()
         if read != self.length:
-            logger.warning("%s states %d frames but holds %d", self.file, self.length, read)
+            logger.warning("%s states %d frames but holds %d", self.place, self.length, read)
             self.length = read
 
     def _images(self) -> Iterator[np.ndarray]:
         """All frames, also those of a film behind the number that it states."""
         with closing(iter(ReadAhead(self._frames))) as images:
             yield from images
-        while self.file is not None and self._frames.reads_on():
-            yield self._frames[-1]
+        while self._film and self._film.reads_on():
+            yield self._film[-1]
 
     def _moment(self, number: int, before: float) -> float:
         """Seconds of a frame that was read since the first; a film without time stamps that rise has its frame rate."""
         if number == 0:
             return 0.0
-        if self.file is not None:
-            first, stamp = self._frames.seconds(0), self._frames.seconds(number)
+        if self._film:
+            first, stamp = self._film.seconds(0), self._film.seconds(number)
             if first is not None and stamp is not None and stamp - first > before:
                 return stamp - first
             return before + 1 / self.fps
@@ -167,40 +165,6 @@ class LiveSource(Source):
                 yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), number - first[1], moment - first[2])
         finally:
             reader.stop()
-
-
-class FilmSource(Source):
-    """A film behind an address: a stream that states its number of frames, all of which are read in order.
-
-    Args:
-        capture: opened; released in the end.
-        name: see `Source`.
-    """
-
-    live = False
-
-    def __init__(self, capture: cv2.VideoCapture, name: str):
-        self.name = self.place = name
-        self.fps = _stated_fps(capture)
-        self.length = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        self._capture = capture
-
-    def frames(self, stopped: Callable[[], bool] = lambda: False) -> Iterator[Frame]:
-        read = 0
-        try:
-            while True:
-                done, image = self._capture.read()
-                if not done:
-                    break
-                yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), read, read / self.fps)
-                read += 1
-        finally:
-            self._capture.release()
-        if read == 0:
-            raise UserError(f"no frame came from {self.name}; is it a whole film, and the server still reachable?")
-        if read < self.length:
-            logger.warning("%s states %d frames, %d came; was the connection lost?", self.name, self.length, read)
-        self.length = read
 
 
 class _NewestFrame(threading.Thread):
@@ -264,7 +228,7 @@ def open_source(text: str) -> Source:
         return _open_camera(int(text))
     if re.match(r"[a-z][a-z0-9+.-]*://", text, re.IGNORECASE):
         return _open_stream(text)
-    return RecordedSource(text)
+    return _open_recorded(Path(text).expanduser())
 
 
 def _open_camera(number: int) -> LiveSource:
@@ -284,16 +248,49 @@ def _open_stream(address: str) -> Source:
         place = f"{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
     except ValueError as error:
         raise UserError(f"the address of the stream cannot be read: {error}") from error
-    # Who waits for a frame gives up before FFmpeg does: it would then hand out what its decoder holds as new frames.
-    capture = cv2.VideoCapture(address, cv2.CAP_FFMPEG, [
-        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(1000 * PATIENCE), cv2.CAP_PROP_READ_TIMEOUT_MSEC, int(2000 * PATIENCE)])
+    capture, shown = _capture(address), f"{parts.scheme}://{place}"
     if not capture.isOpened():
-        raise UserError(f"cannot open the stream {parts.scheme}://{place}; is the address right, the server reachable "
-                        "and running, and its codec known to FFmpeg?")
+        raise UserError(f"cannot open the stream {shown}; is the address right, the server reachable and running, and "
+                        "its codec known to FFmpeg?")
     name = re.sub(r"[^\w.-]+", "_", place).strip("_.") or "stream"
     if capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0:
-        return FilmSource(capture, name)
+        fps = _stated_fps(capture)
+        capture.release()
+        return RecordedSource(_FilmAt(address, shown), name, shown, fps)
     return LiveSource(capture, name, "the stream has ended, or the connection was lost")
+
+
+def _capture(address: str) -> cv2.VideoCapture:
+    """What FFmpeg reads at an address. Who waits for a live frame gives up before FFmpeg does: it would then hand out
+    what its decoder holds as new frames."""
+    return cv2.VideoCapture(address, cv2.CAP_FFMPEG, [
+        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(1000 * PATIENCE), cv2.CAP_PROP_READ_TIMEOUT_MSEC, int(2000 * PATIENCE)])
+
+
+class _FilmAt(VideoFrames):
+    """The frames of a film behind an address; messages call it `shown`."""
+
+    def __init__(self, address: str, shown: str):
+        super().__init__(shown)
+        self._address = address
+
+    def _open(self) -> cv2.VideoCapture:
+        capture = _capture(self._address)
+        if not capture.isOpened():
+            raise UserError(f"{self.file} can no longer be opened; is the server still running?")
+        return capture
+
+
+def _open_recorded(path: Path) -> RecordedSource:
+    """A video file, or a folder of pictures in natural name order (see `lib.utils.frames.open_frames`). A folder called
+    img or the like has the name of the one around it."""
+    frames, place = open_frames(path), path.resolve()
+    if isinstance(frames, ImageFrames):
+        pictures_for(frames.names, None, str(path))
+    if path.is_file():
+        return RecordedSource(frames, path.stem, str(place), _fps_of_file(path))
+    folder = place.parent if place.name in IMAGE_FOLDERS and place.parent.name else place
+    return RecordedSource(frames, folder.name, str(place))
 
 
 def _stated_fps(capture: cv2.VideoCapture) -> float:

@@ -21,7 +21,7 @@ def find_checkpoint(
     Args:
         script, config: `experiments/<script>/<config>.yaml`; config may also be a path.
         checkpoint: the weights; None takes `checkpoint_path(cfg, epoch, save_dir)`, where training left them, or
-            TEST.CHECKPOINT of the yaml where it names a file, that is missing and no epoch is given.
+            TEST.CHECKPOINT of the yaml where it names a file, training left no weights and no epoch is given.
         epoch: None takes TEST.EPOCH of the yaml.
         save_dir: None takes the one of the environment settings.
         overrides: `KEY=value` items over the yaml.
@@ -37,7 +37,7 @@ def find_checkpoint(
         path = Path(checkpoint).expanduser()
     else:
         path = checkpoint_path(cfg, epoch, save_dir)
-        if cfg.TEST.CHECKPOINT and epoch is None and not path.is_file():
+        if cfg.TEST.CHECKPOINT and epoch is None and not any(path.parent.glob("*_ep*.pth.tar")):
             path = find_pretrained(cfg.TEST.CHECKPOINT, "TEST.CHECKPOINT", "the file with the weights")
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}; {_nearby(path)}")
