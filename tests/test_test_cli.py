@@ -35,7 +35,7 @@ def work(tmp_path_factory):
 
 def small(*arguments):
     overrides = [part for item in SMALL for part in ("--set", item)]
-    return ["--epoch", "2", "--device", "cpu", *overrides, *arguments]
+    return ["--set", "TEST.EPOCH=2", "--device", "cpu", *overrides, *arguments]
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_options_of_the_fast_model_are_kept_apart(main, work):
     (["--dataset", "UAV123"], "data set UAV123 .UAV123. not found: uav_path is .* get it from http"),
     (["--dataset", "folder:videos", "--sequence", "three"], "no sequence 'three'"),
     (["--dataset", "folder:videos", "--checkpoint", "none.pth"], "no checkpoint at .*none.pth"),
-    (["--dataset", "folder:videos", "--device", "abacus"], "unknown device"),
+    (["--dataset", "folder:videos", "--runid", "9", "--device", "abacus"], "unknown device"),
 ])
 def test_mistakes_are_named(main, arguments, message):
     with pytest.raises(UserError, match=message):
