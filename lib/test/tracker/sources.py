@@ -99,7 +99,7 @@ class RecordedSource(Source):
                     read += 1
         except UserError:
             # Containers often state a few frames too many: that is the end of the video, not an error.
-            if not (read and self._film and self._film.count_exactly() == read):
+            if not (read and self._film is not None and self._film.count_exactly() == read):
                 raise
         finally:
             self._frames.close()
@@ -111,14 +111,14 @@ class RecordedSource(Source):
         """All frames, also those of a film behind the number that it states."""
         with closing(iter(ReadAhead(self._frames))) as images:
             yield from images
-        while self._film and self._film.reads_on():
+        while self._film is not None and self._film.reads_on():
             yield self._film[-1]
 
     def _moment(self, number: int, before: float) -> float:
         """Seconds of a frame that was read since the first; a film without time stamps that rise has its frame rate."""
         if number == 0:
             return 0.0
-        if self._film:
+        if self._film is not None:
             first, stamp = self._film.seconds(0), self._film.seconds(number)
             if first is not None and stamp is not None and stamp - first > before:
                 return stamp - first
