@@ -359,6 +359,7 @@ def test_stat_sums():
         sums.watch(torch.tensor(value), step)
     sums.add({"a": torch.tensor(1.0), "p": 0.5})
     sums.add({"a": torch.tensor(3.0), "p": 0.7, "b": torch.tensor(4.0)})
+    sums.watch_gradient(torch.tensor(math.nan), 1)
     totals, bad = sums.take()
     assert bad == 2 and means(totals) == pytest.approx({"a": 2.0, "p": 0.6, "b": 4.0})
     assert sums.empty and sums.take() == ({}, None)

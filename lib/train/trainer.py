@@ -262,19 +262,18 @@ class Trainer:
 
     def _clip(self, sums: StatSums, step: int) -> Tensor:
         """Take the loss's scale out of the gradients and clip them. Returns their norm before the clipping, which is
-        watched like the loss: a bad one makes bad weights. It is the same on all processes, and counts as half a step
-        later than the loss, so that the process whose loss was bad is named."""
+        watched like the loss: a bad one makes bad weights."""
         self._scaler.unscale_(self._optimizer)
         norm = nn.utils.get_total_norm([parameter.grad for parameter in self._parameters if parameter.grad is not None])
         if self._recipe.clip_norm > 0:
             nn.utils.clip_grads_with_norm_(self._parameters, self._recipe.clip_norm, norm)
         if not self._scaler.is_enabled():
-            sums.watch(norm, step + 0.5)
+            sums.watch_gradient(norm, step)
             return norm
         # A step with too large a scale is left out; here it counts as one of norm 0. The scale is halved each time.
         good = torch.isfinite(norm)
         self._left_out = torch.where(good, 0, self._left_out + 1)
-        sums.watch(torch.where(self._left_out > MOST_LEFT_OUT, norm, 0), step + 0.5)
+        sums.watch_gradient(torch.where(self._left_out > MOST_LEFT_OUT, norm, 0), step)
         return torch.where(good, norm, 0)
 
     def _draws(self, epoch: int, step: int, unit: int) -> torch.Generator:

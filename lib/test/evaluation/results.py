@@ -70,7 +70,7 @@ def holds_sub_pixels(folder: Path) -> bool | None:
 
 def _boxes_in(folder: Path, *patterns: str) -> Iterator[Path]:
     return (file for pattern in patterns for file in folder.glob(pattern)
-            if not file.stem.endswith(("_time", "_all_boxes", "_all_scores"))
+            if file.is_file() and not file.stem.endswith(("_time", "_all_boxes", "_all_scores"))
             and not file.name.startswith("video_") and not file.parent.name.startswith("previous_"))
 
 

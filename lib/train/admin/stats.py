@@ -40,12 +40,20 @@ class StatSums:
             previous, count = self._on_device.get(key, (None, 0))
             self._on_device[key] = (total if previous is None else previous + total, count + weight)
 
-    def watch(self, loss: Tensor, step: float) -> None:
+    def watch(self, loss: Tensor, step: int) -> None:
         """Remember `step` if `loss` (0-dim) is the first that is NaN or infinite since the last `take`."""
-        loss = loss.detach().reshape(())
-        bad = torch.full((), step, dtype=torch.float64, device=loss.device)
+        self._note(loss, step)
+
+    def watch_gradient(self, norm: Tensor, step: int) -> None:
+        """The same for the norm of a step's gradient, which all processes have in common; it counts as half a step
+        later, so that the process whose loss was bad is named."""
+        self._note(norm, step + 0.5)
+
+    def _note(self, value: Tensor, step: float) -> None:
+        value = value.detach().reshape(())
+        bad = torch.full((), step, dtype=torch.float64, device=value.device)
         unset = torch.full_like(bad, -1)
-        now = torch.where(torch.isfinite(loss), unset, bad)
+        now = torch.where(torch.isfinite(value), unset, bad)
         self._bad_step = now if self._bad_step is None else torch.where(self._bad_step < 0, now, self._bad_step)
 
     def take(self) -> tuple[dict[str, list[float]], float | None]:
