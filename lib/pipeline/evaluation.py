@@ -14,7 +14,7 @@ from ..test.evaluation import manifest
 from ..test.evaluation.datasets import Sequence as TestSequence
 from ..test.evaluation.datasets import get_dataset
 from ..test.evaluation.environment import env_settings
-from ..test.evaluation.results import boxes_file, holds_sub_pixels, tracker_folder
+from ..test.evaluation.results import dataset_folder, holds_sub_pixels, tracker_folder
 from ..test.evaluation.running import run_dataset
 from ..test.tracker.tracker import Tracker
 from ..test.utils.packing import SERVERS, Server, pack
@@ -66,7 +66,7 @@ class Evaluation:
             sequences = get_dataset(name, self._env)
             factory = functools.partial(Tracker.from_checkpoint, checkpoint, cfg, benchmark=name)
             stale = manifest.is_stale(folder, made_with)
-            there = boxes_file(folder, sequences[0].dataset, sequences[0].name).parent
+            there = folder / dataset_folder(sequences[0].dataset)
             summary = run_dataset(sequences, factory, folder, threads=threads, num_gpus=num_gpus, device=device,
                                   sub_pixel=not stale and bool(holds_sub_pixels(there)), force=stale,
                                   made_with=made_with)

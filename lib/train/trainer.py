@@ -17,7 +17,7 @@ from ..utils.errors import UserError
 from ..utils.signals import StopRequest
 from .actors import Prepared
 from .admin.logs import Clock, RunLog, progress_text
-from .admin.stats import StatSums, format_duration, format_stats, means, merge
+from .admin.stats import StatSums, format_duration, format_stats, means, merge, sum_up
 from .average import WeightAverage
 from .batch import BatchPlan
 from .distributed import World
@@ -316,7 +316,7 @@ class Trainer:
         finally:
             batches.close()
             self._log.end_progress()
-        totals, _, _ = self._reduce(*sums.take())
+        totals, _, _ = sum_up(*sums.take(), self._world)
         averages = means(totals)
         if done < steps:
             return None
@@ -345,7 +345,7 @@ class Trainer:
                 self._log.advance(min(world.size, len(sequences) - first))
         finally:
             self._log.end_progress()
-        totals, _, _ = self._reduce(totals)
+        totals, _, _ = sum_up(totals, None, self._world)
         averages, good = means(totals), int(totals[sequences.names[0]][1])
         failed = f", {len(sequences) - good} failed" if good < len(sequences) else ""
         self._log.line(f"[track: {epoch}/{self._recipe.epochs}, {good} sequences{failed}] "
@@ -392,7 +392,7 @@ class Trainer:
 
     def _collect(self, position: Position, steps: int, sums: StatSums) -> None:
         """Add what has been summed up to the epoch's totals, and end the run where a loss or gradient was no number."""
-        totals, bad_step, rank = self._reduce(*sums.take())
+        totals, bad_step, rank = sum_up(*sums.take(), self._world)
         if bad_step is not None:
             epoch = position.epoch + 1
             raise UserError(f"the loss or its gradient became NaN or infinite in epoch {epoch}, step {bad_step + 1} of "
@@ -412,26 +412,6 @@ class Trainer:
             except UserError as error:
                 text = f"its pairs could not be saved ({error})"
         return str(self._world.share(text))
-
-    def _reduce(self, totals: dict[str, list[float]],
-                bad_step: float | None = None) -> tuple[dict[str, list[float]], int | None, int]:
-        """Sums over all processes, and the first bad step of any with that one's rank."""
-        if self._world.size == 1:
-            return totals, None if bad_step is None else int(bad_step), 0
-        names = self._world.share(list(totals))
-        if self._world.any(set(names) != set(totals)):
-            raise UserError(f"the processes report different statistics (here {sorted(totals)}); "
-                            "start them all with the same configuration and the same version")
-        values = torch.tensor([totals[name] for name in names], dtype=torch.float64).reshape(-1, 2)
-        bad_steps = torch.zeros(self._world.size, dtype=torch.float64)
-        bad_steps[self._world.rank] = 0 if bad_step is None else bad_step + 1
-        flat = self._world.sum(torch.cat([values.flatten(), bad_steps]))
-        failures = [(step - 1, rank) for rank, step in enumerate(flat[values.numel():].tolist()) if step > 0]
-        summed = dict(zip(names, flat[:values.numel()].reshape(-1, 2).tolist(), strict=True))
-        if not failures:
-            return summed, None, 0
-        first, rank = min(failures)
-        return summed, int(first), rank
 
     def _rate(self) -> float:
         return self._optimizer.param_groups[0]["lr"]

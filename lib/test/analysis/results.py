@@ -219,12 +219,13 @@ def evaluate_benchmark(sources: Sequence[ResultSource], sequences: Sequence, dat
         UserError: see `score_tracker`; or a benchmark without public annotations; or no sequence is common to all.
     """
     _require_annotations(sequences, dataset)
-    everything, sequences = sequences, [sequence for sequence in sequences if is_annotated(sequence)]
+    everything, sequences = sequences, list(filter(is_annotated, sequences))
     convention = convention or convention_for(dataset)
     sizes = [image_size(sequence) if convention.clip else None for sequence in sequences]
     lacks = _lacks(sequences, sizes, convention)
     if len(sequences) < len(everything):
-        left_out = [sequence.name for sequence in everything if not is_annotated(sequence)]
+        kept = {sequence.name for sequence in sequences}
+        left_out = [sequence.name for sequence in everything if sequence.name not in kept]
         lacks.append(f"no target is to be seen after the first frame of {', '.join(left_out[:5])}"
                      f"{f' and {len(left_out) - 5} more' if len(left_out) > 5 else ''}: left out")
     for lack in lacks:

@@ -5,6 +5,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ...utils.errors import UserError
+from ..distributed import World
+
 
 class StatSums:
     """Sums of named 0-dim statistics. Adding never waits for the device; `take` reads all with one transfer.
@@ -64,6 +67,29 @@ class StatSums:
         bad = -1 if self._bad_step is None else float(self._bad_step)
         self._reset()
         return sums, None if bad < 0 else bad
+
+
+def sum_up(totals: dict[str, list[float]], bad_step: float | None, world: World
+           ) -> tuple[dict[str, list[float]], int | None, int]:
+    """Sums over all processes of what `StatSums.take` gives on each, and the first bad step of any with its rank.
+
+    Raises:
+        UserError: the processes have different statistics.
+    """
+    if world.size == 1:
+        return totals, None if bad_step is None else int(bad_step), 0
+    names = world.share(list(totals))
+    if world.any(set(names) != set(totals)):
+        raise UserError(f"the processes report different statistics (here {sorted(totals)}); "
+                        "start them all with the same configuration and the same version")
+    values = torch.tensor([totals[name] for name in names], dtype=torch.float64).reshape(-1, 2)
+    bad_steps = torch.zeros(world.size, dtype=torch.float64)
+    bad_steps[world.rank] = 0 if bad_step is None else bad_step + 1
+    flat = world.sum(torch.cat([values.flatten(), bad_steps]))
+    failures = [(step - 1, rank) for rank, step in enumerate(flat[values.numel():].tolist()) if step > 0]
+    first, rank = min(failures, default=(None, 0))
+    summed = dict(zip(names, flat[:values.numel()].reshape(-1, 2).tolist(), strict=True))
+    return summed, None if first is None else int(first), rank
 
 
 def merge(total: dict[str, list[float]], stats: Mapping[str, list[float]]) -> None:
