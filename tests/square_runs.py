@@ -57,11 +57,6 @@ def best(folder: Path) -> dict:
     return torch.load(checkpoints(folder) / "OSTrack_best.pth.tar", weights_only=True)
 
 
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    """Whether two sets of weights are bit-identical."""
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
 def run_log(folder: Path) -> str:
     """What the run's log says so far."""
     path = folder / "out" / "logs" / "ostrack-tiny.log"

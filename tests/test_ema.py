@@ -6,6 +6,7 @@ import signal
 
 import pytest
 import torch
+from tiny_models import same
 from torch import nn
 from training_fakes import fit, noise_config
 
@@ -67,10 +68,6 @@ EMA = {"TRAIN__EMA": 0.5, "TRAIN__VAL_EPOCH_INTERVAL": 1, "TRAIN__SAVE_EPOCH_INT
 
 def folder(path):
     return path / "checkpoints" / "train" / "compresstracker" / "compresstracker_vitb_256_4"
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_the_result_is_the_average_and_the_training_is_as_without(monkeypatch, tmp_path):

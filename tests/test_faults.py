@@ -10,7 +10,8 @@ import time
 
 import pytest
 import torch
-from square_runs import TWO, alive, checkpoints, children, end, run_log, same, slim, wait_until
+from square_runs import TWO, alive, checkpoints, children, end, run_log, slim, wait_until
+from tiny_models import same
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from lib.train.data.workers import Processes

@@ -19,10 +19,10 @@ from square_runs import (
     end,
     free_port,
     run_log,
-    same,
     slim,
     wait_until,
 )
+from tiny_models import same
 
 import lib.models.safe_load as safe_load
 import lib.train.run as run

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch.distributed as dist
-from square_runs import TWO, checkpoints, end, free_port, load_script, same, slim, wait_until
+from square_runs import TWO, checkpoints, end, free_port, load_script, slim, wait_until
+from tiny_models import same
 from torch.distributed.elastic.rendezvous.api import RendezvousTimeoutError
 from torch.distributed.run import parse_args as torchrun_arguments
 

@@ -7,7 +7,8 @@ import signal
 
 import pytest
 import torch
-from square_runs import best, run_log, same, slim
+from square_runs import best, run_log, slim
+from tiny_models import same
 
 from lib.config import load_config
 from lib.families.build import build_tracker

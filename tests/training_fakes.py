@@ -7,12 +7,14 @@ import torch
 from tiny_models import scramble, tiny, tiny_batch
 from torch import nn
 
+import lib.train.learner as learner
 import lib.train.run as run
 from lib.config import load_config
 from lib.families.build import build_compressor, build_tracker
 from lib.train.actors import Prepared
 from lib.train.admin.stats import StatSums
 from lib.train.data.device import to_device
+from lib.utils.files import atomic_write
 
 WIDTH, BATCH, STEPS = 6, 4, 5
 
@@ -205,3 +207,31 @@ def fit(monkeypatch, folder, cfg, watch=True):
                       NoiseLoader(cfg, rank, world_size, batch_size))
         path = run.run_training(cfg, folder, log_to_console=False)
     return torch.load(path, weights_only=True)["net"], losses
+
+
+def tiny_training(monkeypatch, tmp_path):
+    """Run the tiny training: `train(folder, on_step=..., bad=..., **config overrides)` gives weights and actor."""
+    actors = []
+
+    def go(folder="run", on_step=None, bad=None, resume="auto", **overrides):
+        def save(path, model, cfg, extra):
+            with atomic_write(path) as temporary:
+                torch.save({"net": model.state_dict(), **extra}, temporary)
+
+        def actor(cfg, net):
+            actors.append(TinyActor(net, on_step))
+            return actors[-1]
+
+        monkeypatch.setattr(run, "build_for_train", lambda cfg, frames: TinyNet())
+        monkeypatch.setattr(learner, "build_actor", actor)
+        monkeypatch.setattr(run, "build_loader", lambda cfg, split, *, seed, rank, world_size, batch_size, **rest:
+                            TinyLoader(seed, rank, world_size, batch_size, bad,
+                                       parts=cfg.TRAIN.ACCUMULATE if split == "train" else 1))
+        monkeypatch.setattr(run, "save_slim", save)
+        cfg = tiny_config(tmp_path, **overrides)
+        path = run.run_training(cfg, tmp_path / folder, resume=resume, log_to_console=False)
+        return torch.load(path, weights_only=True)["net"], actors[-1] if actors else None
+
+    go.folder = lambda name="run": tmp_path / name / "checkpoints" / "train" / "compresstracker" / "tiny"
+    go.log = lambda name="run": (tmp_path / name / "logs" / "compresstracker-tiny.log").read_text()
+    return go
